@@ -1,0 +1,66 @@
+"""The four messages of Raft and the log entry. Figure 2 of Ongaro and Ousterhout (2014).
+
+Messages are values: never changed, equal if their fields are. On the wire they are
+MessagePack maps whose `kind` tells them apart.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A client's command in the log, with the term of the leader that appended it."""
+
+    term: int
+    command: bytes
+
+
+class RequestVote(msgspec.Struct, frozen=True, tag="request_vote", tag_field="kind", gc=False):
+    """A candidate asks for a vote. Section 5.2."""
+
+    source: str
+    target: str
+    term: int
+    last_log_index: int
+    last_log_term: int
+
+
+class RequestVoteReply(msgspec.Struct, frozen=True, tag="request_vote_reply", tag_field="kind", gc=False):
+    """A voter answers, with its own term."""
+
+    source: str
+    target: str
+    term: int
+    granted: bool
+
+
+class AppendEntries(msgspec.Struct, frozen=True, tag="append_entries", tag_field="kind", gc=False):
+    """A leader replicates entries; without any it is a heartbeat. Section 5.3."""
+
+    source: str
+    target: str
+    term: int
+    prev_log_index: int
+    prev_log_term: int
+    entries: tuple[Entry, ...]
+    leader_commit: int
+
+
+class AppendEntriesReply(msgspec.Struct, frozen=True, tag="append_entries_reply", tag_field="kind", gc=False):
+    """A follower answers.
+
+    `match_index` is the last index known to equal the leader's log, 0 in a refusal.
+    `hint` is, in a refusal, the highest `prev_log_index` worth trying next; it
+    saves the leader round trips and safety never depends on it (section 5.3, end).
+    """
+
+    source: str
+    target: str
+    term: int
+    success: bool
+    match_index: int
+    hint: int = 0
+
+
+Message = RequestVote | RequestVoteReply | AppendEntries | AppendEntriesReply
