@@ -1,0 +1,97 @@
+"""The trace a server writes: NDJSON, one event a line, as docs/traces.md says.
+
+`TraceFile` is for a real server: a line is one write to a file opened for appending,
+so a kill loses at most the line being written. `TraceStream` is for the simulator:
+all servers in one buffered file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+VERSION = 1
+
+_encode = msgspec.json.Encoder().encode
+
+
+def header(servers: tuple[str, ...]) -> bytes:
+    """The first line of a trace."""
+    return _encode({"raftworthy": VERSION, "servers": servers}) + b"\n"
+
+
+def line(event: dict[str, Any], seq: int, start: int) -> bytes:
+    """One event as a line; `start` says how often its server has started, and shows at a restart."""
+    numbered = {"server": event["server"], "seq": seq, **event}
+    if event["event"] == "restart":
+        numbered["start"] = start
+    return _encode(numbered) + b"\n"
+
+
+class TraceFile:
+    """The trace of one server from one start to its end, such as `n1.3.ndjson`.
+
+    Starts are counted by the files that are there, so a server that dies before its
+    first line has not started.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], server: str, servers: tuple[str, ...]) -> None:
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.server = server
+        self.start = last_start(directory, server) + 1
+        self.path = directory / f"{server}.{self.start}.ndjson"
+        self.seq = 0
+        # The header goes out with the first event: a file without events is no start.
+        self._unwritten = header(servers)
+        self._descriptor = -1
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Append one event, with one write that survives the death of this process."""
+        assert event["server"] == self.server
+        assert (event["event"] == "restart") == (self.seq == 0), "a file begins with its only restart"
+        if self._descriptor < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            self._descriptor = os.open(self.path, flags, 0o644)
+        data = self._unwritten + line(event, self.seq + 1, self.start)
+        written = os.write(self._descriptor, data)
+        if written < len(data):
+            # Going on would put a second line behind half of this one.
+            raise OSError(f"{self.path}: {written} of {len(data)} bytes written: is the disk full?")
+        self._unwritten = b""
+        self.seq += 1
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def last_start(directory: Path, server: str) -> int:
+    """How often a server has started so far, by the trace files in a directory; 0 for never."""
+    name = re.compile(re.escape(server) + r"\.([0-9]+)\.ndjson")
+    starts = [int(found[1]) for path in directory.iterdir() if (found := name.fullmatch(path.name))]
+    return max(starts, default=0)
+
+
+class TraceStream:
+    """The trace of all servers of a simulation, in one file in the order of their steps."""
+
+    def __init__(self, file: BinaryIO, servers: tuple[str, ...]) -> None:
+        self._file = file
+        self._seq = dict.fromkeys(servers, 0)
+        self._start = dict.fromkeys(servers, 0)
+        file.write(header(servers))
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Append one event; a restart begins its server's count anew."""
+        server = event["server"]
+        if event["event"] == "restart":
+            self._seq[server] = 0
+            self._start[server] += 1
+        self._seq[server] += 1
+        self._file.write(line(event, self._seq[server], self._start[server]))
