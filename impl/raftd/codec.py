@@ -1,0 +1,211 @@
+"""What goes over TCP: frames, and what is in them.
+
+A frame is a length of four bytes, big-endian, and as many bytes of MessagePack. The first frame of a
+connection is a hello. After a peer's hello come Raft's messages, one way only: a reply travels on the
+connection that its sender opened. After a client's hello come requests, each answered by one reply with
+the request's `id`, in any order.
+
+Nothing here knows sockets: bytes in, values out.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from raftd.messages import Message
+
+VERSION: Final = 1
+
+MAX_COMMAND: Final = 64 * 1024
+MAX_HELLO: Final = 16 * 1024
+MAX_REQUEST: Final = MAX_COMMAND + 16 * 1024
+MAX_MESSAGE: Final = 64 * 1024 * 1024  # an AppendEntries of 512 commands of full size is half of it
+
+LENGTH_BYTES: Final = 4
+
+
+class CodecError(ValueError):
+    """The other side doesn't speak our protocol. The connection is of no use any more."""
+
+
+# --- hello ------------------------------------------------------------------------------------------
+
+
+class PeerHello(msgspec.Struct, frozen=True, tag="peer_hello", tag_field="kind"):
+    """A server says who it is, whom it wants, and which cluster it takes itself to be in."""
+
+    source: str
+    target: str
+    servers: tuple[str, ...]
+    version: int = VERSION
+
+
+class ClientHello(msgspec.Struct, frozen=True, tag="client_hello", tag_field="kind"):
+    """A client follows."""
+
+    version: int = VERSION
+
+
+Hello = PeerHello | ClientHello
+
+
+# --- requests ---------------------------------------------------------------------------------------
+
+
+class PutRequest(msgspec.Struct, frozen=True, tag="put", tag_field="kind"):
+    """Set `key` to `value`."""
+
+    id: int
+    key: str
+    value: bytes
+
+
+class GetRequest(msgspec.Struct, frozen=True, tag="get", tag_field="kind"):
+    """Read `key`, linearizably."""
+
+    id: int
+    key: str
+
+
+class DeleteRequest(msgspec.Struct, frozen=True, tag="delete", tag_field="kind"):
+    """Remove `key`."""
+
+    id: int
+    key: str
+
+
+class StatusRequest(msgspec.Struct, frozen=True, tag="status", tag_field="kind"):
+    """Ask this very server how it sees itself."""
+
+    id: int
+
+
+class PartitionRequest(msgspec.Struct, frozen=True, tag="partition", tag_field="kind"):
+    """For tests: exchange no messages with `peers` until healed. Needs `--fault-switch`."""
+
+    id: int
+    peers: tuple[str, ...]
+
+
+class HealRequest(msgspec.Struct, frozen=True, tag="heal", tag_field="kind"):
+    """For tests: exchange messages with all peers again. Needs `--fault-switch`."""
+
+    id: int
+
+
+Request = PutRequest | GetRequest | DeleteRequest | StatusRequest | PartitionRequest | HealRequest
+
+
+# --- replies ----------------------------------------------------------------------------------------
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", tag_field="kind"):
+    """Committed and applied. `value`: what get found, what delete removed, None for nothing."""
+
+    id: int
+    value: bytes | None = None
+
+
+class Redirect(msgspec.Struct, frozen=True, tag="redirect", tag_field="kind"):
+    """Not executed: this server isn't the leader. `leader` and its `address`, if it knows of one."""
+
+    id: int
+    leader: str | None
+    address: tuple[str, int] | None
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
+    """Not executed, for a reason that another server would give too."""
+
+    id: int
+    reason: str
+
+
+class UnknownOutcome(msgspec.Struct, frozen=True, tag="unknown_outcome", tag_field="kind"):
+    """In the log of a leader that lost its leadership: it may be executed yet, or never."""
+
+    id: int
+    reason: str
+
+
+class Status(msgspec.Struct, frozen=True, tag="status_reply", tag_field="kind"):
+    """A server as it sees itself."""
+
+    id: int
+    server: str
+    role: str
+    leader: str | None
+    current_term: int
+    log_length: int
+    commit_index: int
+    last_applied: int
+    start: int
+    partitioned_from: tuple[str, ...] = ()
+
+
+Reply = Done | Redirect | Refused | UnknownOutcome | Status
+
+
+# --- frames -----------------------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+
+T = TypeVar("T")
+
+
+class Reader(Generic[T]):
+    """A typed decoder with the size that its frames may have."""
+
+    def __init__(self, of: object, limit: int) -> None:
+        self.limit = limit
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(of)  # type: ignore[call-overload]
+
+    def decode(self, body: bytes) -> T:
+        """The value in one frame's body."""
+        try:
+            return self._decoder.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise CodecError(f"bad frame: {error}") from error
+
+
+HELLO: Final[Reader[Hello]] = Reader(Hello, MAX_HELLO)
+MESSAGE: Final[Reader[Message]] = Reader(Message, MAX_MESSAGE)
+REQUEST: Final[Reader[Request]] = Reader(Request, MAX_REQUEST)
+REPLY: Final[Reader[Reply]] = Reader(Reply, MAX_REQUEST)
+
+
+def encode(value: Hello | Message | Request | Reply) -> bytes:
+    """One frame."""
+    body = _encoder.encode(value)
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+class Frames:
+    """Cuts a stream of bytes into frames' bodies, whatever pieces it arrives in.
+
+    `limit` may change between frames: a hello is short, what follows is as long as its kind.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take what has arrived."""
+        self._buffer += data
+
+    def next(self) -> bytes | None:
+        """The next whole frame's body, or None until more has been fed."""
+        if len(self._buffer) < LENGTH_BYTES:
+            return None
+        length = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
+        if length > self.limit:
+            raise CodecError(f"a frame of {length} bytes, where {self.limit} are allowed")
+        end = LENGTH_BYTES + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[LENGTH_BYTES:end])
+        del self._buffer[:end]
+        return body

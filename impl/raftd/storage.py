@@ -1,0 +1,364 @@
+"""Term, vote and log on disk. Figure 2, State: "updated on stable storage before responding to RPCs".
+
+One SQLite database in WAL mode; one transaction, and so one fsync, per step of the core. A store that
+cannot be shown to be whole is refused: a server that has forgotten its vote can elect a second leader of
+one term, so starting over with term 0 is never the way out of a damaged disk.
+
+    folder/lock            held while the store is open; says "initialised" once there has been a store
+    folder/store/raft.db   one row of table `meta`, one row of table `log` per entry
+    folder/store/writes    the number of the last write, without an fsync of its own
+
+What finds which damage:
+
+    page out of order, index broken       PRAGMA quick_check
+    changed, stale or swapped row         a checksum over content, index and the row before (`crc`)
+    missing rows                          length and checksum of the log in `meta`
+    a WAL cut short, changed or deleted   `writes`: SQLite takes a broken WAL for one that ends early, and
+                                          would go back in time without a word
+    another server's folder               name and cluster in `meta`
+
+`writes` follows each commit, so it is never ahead of what is durable: it refuses no store that only
+suffered a crash, of the process or of the machine. Not found: a whole folder put back from an older copy;
+and, after a crash of the machine, a last write that the disk lost although it had confirmed it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import struct
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from raftd.core import Persist, Persistent
+from raftd.messages import Entry
+
+LOCK: Final = "lock"
+STORE: Final = "store"
+DATABASE: Final = "raft.db"
+WRITES: Final = "writes"
+
+INITIALISED: Final = b"initialised\n"
+
+SCHEMA: Final = """
+CREATE TABLE meta (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    content BLOB NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE log (
+    n INTEGER PRIMARY KEY,
+    term INTEGER NOT NULL,
+    command BLOB NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+"""
+
+ANOTHER_MEMBER: Final = (
+    "restore the folder from the same disk, or take this server out of the cluster for good; "
+    "do not start it with an empty folder: it would vote twice"
+)
+
+
+class StorageError(Exception):
+    """The store cannot be used: where it is, what is wrong, what to do."""
+
+    def __init__(self, path: Path, wrong: str, help: str) -> None:
+        super().__init__(f"{path}: error: {wrong}\nhelp: {help}")
+        self.path = path
+        self.wrong = wrong
+        self.help = help
+
+
+class Meta(msgspec.Struct, array_like=True, frozen=True):
+    """All that is durable beside the log, and what tells that the log is whole."""
+
+    server: str
+    servers: tuple[str, ...]
+    start: int  # how often the store has been opened
+    writes: int  # how many transactions it has seen
+    current_term: int
+    voted_for: str | None
+    log_length: int
+    log_crc: int
+
+
+class Storage:
+    """An open store. `persistent` is what it held when it was opened, `start` counts the openings from 1."""
+
+    def __init__(self, folder: Path, server: str, servers: Iterable[str]) -> None:
+        self.folder = folder
+        self._lock = _take_lock(folder)
+        self._connection: sqlite3.Connection | None = None
+        self._writes_file: int | None = None
+        self._failed = False
+        identity = (server, tuple(sorted(servers)))
+        try:
+            if _is_new(folder, self._lock):
+                _initialise(folder, *identity)
+            _set_initialised(self._lock)
+            self._open(identity)
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self, identity: tuple[str, tuple[str, ...]]) -> None:
+        database = self.folder / STORE / DATABASE
+        if not database.is_file():
+            raise StorageError(database, "this folder held a store and its database is missing", ANOTHER_MEMBER)
+        self._writes_file, writes = _open_writes(self.folder / STORE / WRITES)
+        try:
+            self._connection = _connect(database)
+            self._meta, log = _load(self._connection, database)
+        except (sqlite3.Error, UnicodeError) as error:
+            raise StorageError(database, f"the database is damaged: {error}", ANOTHER_MEMBER) from error
+        if self._meta.writes < writes:
+            lost = f"{writes - self._meta.writes} of {writes} writes are missing"
+            raise StorageError(database, f"{lost}: the database or its -wal file is damaged", ANOTHER_MEMBER)
+        if (self._meta.server, self._meta.servers) != identity:
+            raise StorageError(
+                self.folder,
+                f"this is the store of {self._meta.server} in the cluster {', '.join(self._meta.servers)}, "
+                f"not of {identity[0]} in {', '.join(identity[1])}",
+                "give each server its own folder, and keep the cluster's members as they were",
+            )
+        self.persistent = Persistent(self._meta.current_term, self._meta.voted_for, log)
+        self._commit(msgspec.structs.replace(self._meta, start=self._meta.start + 1), keep=len(log), rows=[])
+
+    @property
+    def start(self) -> int:
+        """How often this server has been started, now included."""
+        return self._meta.start
+
+    def write(self, persist: Persist) -> None:
+        """Make a step's term, vote and log durable: when this returns they survive a crash.
+
+        After a failure nothing is known about the disk (a second fsync may report success for pages
+        that the first one lost), so the store refuses all further use and the server has to stop.
+        """
+        meta = self._meta
+        assert 0 <= persist.keep <= meta.log_length, (persist.keep, meta.log_length)
+        crc = meta.log_crc if persist.keep == meta.log_length else self._crc_at(persist.keep)
+        rows: list[tuple[int, int, bytes, int]] = []
+        for n, entry in enumerate(persist.entries, start=persist.keep + 1):
+            crc = _entry_crc(n, entry, crc)
+            rows.append((n, entry.term, entry.command, crc))
+        changed = msgspec.structs.replace(
+            meta,
+            current_term=persist.current_term,
+            voted_for=persist.voted_for,
+            log_length=persist.keep + len(rows),
+            log_crc=crc,
+        )
+        self._commit(changed, persist.keep, rows)
+
+    def _commit(self, meta: Meta, keep: int, rows: list[tuple[int, int, bytes, int]]) -> None:
+        assert self._connection is not None
+        assert self._writes_file is not None
+        assert not self._failed, "a write has failed before: the state of the disk is unknown"
+        execute = self._connection.execute
+        meta = msgspec.structs.replace(meta, writes=self._meta.writes + 1)
+        content = msgspec.msgpack.encode(meta)
+        try:
+            execute("BEGIN IMMEDIATE")
+            if keep < self._meta.log_length:
+                execute("DELETE FROM log WHERE n > ?", (keep,))
+            if rows:
+                self._connection.executemany("INSERT INTO log VALUES (?, ?, ?, ?)", rows)
+            execute("UPDATE meta SET content = ?, crc = ? WHERE id = 1", (content, zlib.crc32(content)))
+            execute("COMMIT")
+            os.pwrite(self._writes_file, _writes_record(meta.writes), 0)
+        except (sqlite3.Error, OSError) as error:
+            self._failed = True
+            raise StorageError(
+                self.folder / STORE / DATABASE,
+                f"a write failed: {error}",
+                "look at the disk (full? failing?), then start the server again",
+            ) from error
+        self._meta = meta
+
+    def _crc_at(self, n: int) -> int:
+        """The checksum of the log up to entry n."""
+        if n == 0:
+            return 0
+        assert self._connection is not None
+        (crc,) = self._connection.execute("SELECT crc FROM log WHERE n = ?", (n,)).fetchone()
+        assert isinstance(crc, int)
+        return crc
+
+    def close(self) -> None:
+        """Leave the store, and let another process have it."""
+        if self._writes_file is not None and not self._failed:
+            os.fsync(self._writes_file)
+        self._release()
+
+    def _release(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._writes_file is not None:
+            os.close(self._writes_file)
+            self._writes_file = None
+        if self._lock >= 0:
+            os.close(self._lock)  # and with it goes the lock
+            self._lock = -1
+
+    def __enter__(self) -> Storage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _take_lock(folder: Path) -> int:
+    """Only one process at a time has the store open; the lock goes when the process does."""
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        wrong = f"cannot use this folder: {error.strerror}"
+        raise StorageError(folder, wrong, "name a folder that this user may write to") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        wrong = "another process has this store open"
+        raise StorageError(path, wrong, "stop that server, or give this one a folder of its own") from error
+    return lock
+
+
+def _is_new(folder: Path, lock: int) -> bool:
+    """Whether there has never been a store here. One that is gone is not new."""
+    if (folder / STORE).exists():
+        return False
+    if os.pread(lock, len(INITIALISED), 0) == b"":
+        return True
+    raise StorageError(folder / STORE, "this folder held a store and it is missing", ANOTHER_MEMBER)
+
+
+def _set_initialised(lock: int) -> None:
+    if os.pread(lock, len(INITIALISED), 0) != INITIALISED:
+        os.pwrite(lock, INITIALISED, 0)
+        os.fsync(lock)
+
+
+def _initialise(folder: Path, server: str, servers: tuple[str, ...]) -> None:
+    """Make an empty store under another name and rename it: there is all of it or nothing."""
+    unfinished = folder / (STORE + ".new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    meta = Meta(server, servers, start=0, writes=0, current_term=0, voted_for=None, log_length=0, log_crc=0)
+    content = msgspec.msgpack.encode(meta)
+    connection = sqlite3.connect(unfinished / DATABASE, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(SCHEMA)
+        connection.execute("INSERT INTO meta VALUES (1, ?, ?)", (content, zlib.crc32(content)))
+    finally:
+        connection.close()
+    (unfinished / WRITES).write_bytes(_writes_record(0))
+    for path in (unfinished / DATABASE, unfinished / WRITES, unfinished):
+        _fsync(path)
+    unfinished.rename(folder / STORE)
+    _fsync(folder)
+    _fsync(folder.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    # mode=rw: SQLite would otherwise make a missing database anew.
+    connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None)
+    try:
+        # Exclusive locking keeps the WAL's index in memory, not in a file that could be damaged too.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise sqlite3.DatabaseError(f"journal mode is {mode}, not wal")
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _load(connection: sqlite3.Connection, path: Path) -> tuple[Meta, list[Entry]]:
+    """Read and verify everything."""
+
+    def refuse(wrong: str) -> StorageError:
+        return StorageError(path, wrong, ANOTHER_MEMBER)
+
+    problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
+    if problems != ["ok"]:
+        raise refuse(f"the database is damaged: {'; '.join(problems)}")
+    rows = connection.execute("SELECT id, content, crc FROM meta").fetchall()
+    if len(rows) != 1:
+        raise refuse(f"table meta has {len(rows)} rows, not 1: term and vote are unknown")
+    _, content, crc = rows[0]
+    if not isinstance(content, bytes) or zlib.crc32(content) != crc:
+        raise refuse("the checksum of term and vote is wrong")
+    try:
+        meta = msgspec.msgpack.decode(content, type=Meta)
+    except msgspec.DecodeError as error:
+        raise refuse(f"the row of term and vote has another format: {error}") from error
+
+    log: list[Entry] = []
+    crc = 0
+    for n, term, command, row_crc in connection.execute("SELECT n, term, command, crc FROM log ORDER BY n"):
+        if n != len(log) + 1:
+            raise refuse(f"log entry {len(log) + 1} is missing: entry {n} follows {len(log)}")
+        if not isinstance(term, int) or not isinstance(command, bytes):
+            raise refuse(f"log entry {n} is not a term and a command")
+        entry = Entry(term, command)
+        crc = _entry_crc(n, entry, crc)
+        if crc != row_crc:
+            raise refuse(f"the checksum of log entry {n} is wrong")
+        log.append(entry)
+    if (len(log), crc) != (meta.log_length, meta.log_crc):
+        raise refuse(f"the log has {len(log)} entries where {meta.log_length} were written, or other ones")
+    return meta, log
+
+
+def _entry_crc(n: int, entry: Entry, before: int) -> int:
+    """The checksum of the log up to entry n. With the one before in it, a stale row is found too."""
+    try:
+        head = struct.pack(">QQ", n, entry.term)
+    except struct.error:  # a negative term, from a damaged row
+        return -1
+    return zlib.crc32(entry.command, zlib.crc32(head, before))
+
+
+def _writes_record(writes: int) -> bytes:
+    number = struct.pack(">Q", writes)
+    return number + struct.pack(">I", zlib.crc32(number))
+
+
+def _open_writes(path: Path) -> tuple[int, int]:
+    """The open file and the number in it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageError(path, f"this part of the store is missing: {error.strerror}", ANOTHER_MEMBER) from error
+    record = os.pread(descriptor, 64, 0)
+    writes = int.from_bytes(record[:8], "big")
+    if record != _writes_record(writes):
+        os.close(descriptor)
+        raise StorageError(path, "the number of writes is damaged", ANOTHER_MEMBER)
+    return descriptor, writes
