@@ -1,0 +1,480 @@
+"""A whole cluster in one process, in virtual time, with every fault drawn from one seed.
+
+The servers are real cores; clock, network, disk and clients are simulated. The same
+arguments give the same trace, byte for byte. Raft must be safe whatever happens here
+except that a server breaks a rule (section 5.4.3); that it gets anywhere needs a
+majority that is up and connected (section 5.6).
+
+    T     the election timeout        a step   one input to one core, one trace event
+    rate  a probability per message (loss, duplication, delay, reordering) or
+          per step (partition, crash, restart, pause); for clocks the largest drift
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, BinaryIO
+
+from raftd.core import Batch, Config, Core, NotLeader, Persist, Persistent, Role
+from raftd.faults import make_core
+from raftd.messages import Entry, Message
+from raftd.trace import TraceStream
+
+# Small batches, so that followers lag and logs are repaired in many messages.
+SIMULATED = Config(max_entries=4, max_in_flight=16)
+
+REQUEST_INTERVAL = 0.02  # mean seconds between a client's requests
+MAX_COMMANDS = 3  # in one request
+LATENCY = (0.001, 0.004)
+PROGRESS_STEPS = 1000  # between two calls of `progress`
+
+Progress = Callable[[int, int], None]
+
+
+class SimulationError(Exception):
+    """The servers did what no Raft cluster may do; the message says how to see it again."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong, and how often. The defaults are a quiet world."""
+
+    loss: float = 0.0
+    duplication: float = 0.0
+    delay: float = 0.0
+    reordering: float = 0.0
+    partition: float = 0.0
+    crash: float = 0.0
+    restart: float = 0.0
+    clock: float = 0.0
+    pause: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Faults:
+        """Read `none`, `all`, or names such as `loss,crash=0.01`, each with an optional rate."""
+        if text in ("none", "all"):
+            return ALL_FAULTS if text == "all" else cls()
+        rates: dict[str, float] = {}
+        for part in text.split(","):
+            name, equals, rate = part.strip().partition("=")
+            if name not in FAULT_NAMES:
+                known = ", ".join(FAULT_NAMES)
+                raise ValueError(f"no fault is called {name!r}: write none, all, or some of {known}")
+            if name in rates:
+                raise ValueError(f"{name} stands twice in {text!r}: give one rate")
+            rates[name] = _rate(name, rate) if equals else getattr(ALL_FAULTS, name)
+        return cls(**rates)
+
+    def __str__(self) -> str:
+        if self in (Faults(), ALL_FAULTS):
+            return "none" if self == Faults() else "all"
+        rates = ((name, getattr(self, name)) for name in FAULT_NAMES)
+        return ",".join(f"{name}={rate}" for name, rate in rates if rate)
+
+
+def _rate(name: str, text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate < 1:
+        raise ValueError(f"{text!r} is no rate for {name}: write a number from 0 to below 1, as {name}=0.1")
+    return rate
+
+
+FAULT_NAMES = tuple(f.name for f in fields(Faults))
+ALL_FAULTS = Faults(
+    loss=0.05,
+    duplication=0.05,
+    delay=0.02,
+    reordering=0.1,
+    partition=0.001,
+    crash=0.002,
+    restart=0.0005,
+    clock=0.3,
+    pause=0.001,
+)
+
+
+@dataclass
+class Summary:
+    """What happened in a simulation."""
+
+    seed: int
+    servers: tuple[str, ...]
+    steps: int = 0
+    events: int = 0  # in the trace; fewer than steps, since a crash may come first
+    seconds: float = 0.0  # of virtual time
+    elections: int = 0  # begun
+    leaders: int = 0  # elections won
+    terms: int = 0  # the highest
+    proposed: int = 0  # commands that a leader took
+    committed: int = 0  # entries, no-ops included
+    redirected: int = 0  # requests to servers that weren't leaders
+    starts: int = 0
+    faults: Counter[str] = field(default_factory=Counter)  # each by name: how often
+    violation: str | None = None  # the first; only where a server is broken
+
+
+def server_names(count: int) -> tuple[str, ...]:
+    """n1, n2, …: what servers are called where nobody gave them names."""
+    return tuple(f"n{i}" for i in range(1, count + 1))
+
+
+def simulate(
+    seed: int,
+    servers: tuple[str, ...] = server_names(3),
+    steps: int = 10_000,
+    faults: Faults = ALL_FAULTS,
+    out: BinaryIO | None = None,
+    *,
+    broken: Mapping[str, str] | str | None = None,
+    config: Config = SIMULATED,
+    progress: Progress | None = None,
+) -> Summary:
+    """Run a cluster for a number of steps, and write its trace to `out`.
+
+    `broken` breaks a rule of `raftd.faults.BREAKS`: one rule for all servers, or by
+    server. Then a violation is noted in the summary; otherwise it raises
+    SimulationError. `progress` is called with the steps done and the steps to do.
+    """
+    return Simulation(seed, servers, faults, out, broken=broken, config=config).run(steps, progress)
+
+
+class Server:
+    """A simulated machine: its disk and clock outlive the process, which is a core."""
+
+    def __init__(self, name: str, rng: random.Random, faults: Faults) -> None:
+        self.name = name
+        self.disk = Persistent()
+        self.core: Core | None = None
+        # Either order of trace and disk is allowed before sending: a real server picks one.
+        self.traces_first = rng.random() < 0.5
+        self.clock_start = rng.uniform(0, 1000)
+        self.clock_rate = rng.uniform(1 - faults.clock, 1 + faults.clock)
+        self.next_tick = float("inf")  # when a tick is scheduled
+        self.paused_until = 0.0
+
+    def clock(self, now: float) -> float:
+        """What this server's clock says."""
+        return self.clock_start + self.clock_rate * now
+
+    def when(self, clock: float) -> float:
+        """When this server's clock will say that."""
+        return (clock - self.clock_start) / self.clock_rate
+
+    def persist(self, change: Persist | None) -> None:
+        """The disk takes a change whole."""
+        if change is None:
+            return
+        disk = self.disk
+        assert change.keep <= len(disk.log), f"{self.name} keeps {change.keep} of {len(disk.log)} entries"
+        disk.current_term, disk.voted_for = change.current_term, change.voted_for
+        del disk.log[change.keep :]
+        disk.log += change.entries
+
+
+class Simulation:
+    """The world around the servers: a queue of what happens next, in virtual time."""
+
+    def __init__(
+        self,
+        seed: int,
+        servers: tuple[str, ...],
+        faults: Faults,
+        out: BinaryIO | None = None,
+        *,
+        broken: Mapping[str, str] | str | None = None,
+        config: Config = SIMULATED,
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.faults = faults
+        self.config = config
+        self.summary = Summary(seed, servers)
+        self.servers = {name: Server(name, self.rng, faults) for name in servers}
+        self.broken = dict.fromkeys(servers, broken) if isinstance(broken, str) else dict(broken or {})
+        unknown = [name for name in self.broken if name not in self.servers]
+        if unknown:
+            raise ValueError(f"{unknown[0]} is not a server: break a rule of one of {', '.join(servers)}")
+        self.trace = TraceStream(out, servers) if out is not None else None
+
+        self.now = 0.0
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._queued = 0
+        self._last_arrival: dict[tuple[str, str], float] = {}
+        self._blocked: set[tuple[str, str]] = set()  # links; only ever asked for one
+        self._partitions = 0
+        self._applied: list[Entry] = []  # what the servers agree on
+        self._leader_of: dict[int, str] = {}  # by term
+        self._steps = 0
+
+    def run(self, steps: int, progress: Progress | None = None) -> Summary:
+        """Let the world go on until the servers have taken this many steps."""
+        self._steps = steps
+        for server in self.servers.values():
+            self._at(self.rng.uniform(0, self.config.election_timeout), self._start, server)
+        self._at(self.rng.expovariate(1 / REQUEST_INTERVAL), self._request)
+        reported = 0
+        while self.summary.steps < steps:
+            self.now, _, happen, what = heapq.heappop(self._queue)
+            happen(*what)
+            if progress and self.summary.steps >= reported + PROGRESS_STEPS:
+                reported = self.summary.steps
+                progress(reported, steps)
+        self.summary.seconds = round(self.now, 3)
+        self.summary.committed = len(self._applied)
+        return self.summary
+
+    def _at(self, time: float, happen: Callable[..., None], *what: Any) -> None:
+        self._queued += 1
+        heapq.heappush(self._queue, (time, self._queued, happen, what))
+
+    # What happens.
+
+    def _start(self, server: Server) -> None:
+        """A process starts with what its disk holds."""
+        assert server.core is None
+        rng = random.Random(f"{self.summary.seed}/{server.name}/{self.summary.starts}")
+        self.summary.starts += 1
+        disk = Persistent(server.disk.current_term, server.disk.voted_for, server.disk.log)
+        broken = self.broken.get(server.name)
+        server.core = make_core(server.name, tuple(self.servers), rng, self.config, disk, broken)
+        server.next_tick = float("inf")
+        self._step(server, server.core.start)
+
+    def _tick(self, server: Server) -> None:
+        """A timer fires, unless it has been set to another time since."""
+        core = server.core
+        if core is None or server.next_tick != self.now:
+            return
+        server.next_tick = float("inf")
+        if self.now < server.paused_until or self.now < server.when(core.deadline):
+            self._schedule_tick(server)
+            return
+        # Rounding may put the clock just before the deadline that it has reached.
+        self._step(server, lambda clock: core.tick(max(clock, core.deadline)))
+
+    def _schedule_tick(self, server: Server) -> None:
+        assert server.core is not None
+        time = max(self.now, server.paused_until, server.when(server.core.deadline))
+        if time < server.next_tick:
+            server.next_tick = time
+            self._at(time, self._tick, server)
+
+    def _request(self) -> None:
+        """A client asks whoever claims to lead, which may be several, or now and then anyone."""
+        rng = self.rng
+        self._at(self.now + rng.expovariate(1 / REQUEST_INTERVAL), self._request)
+        running = [s for s in self.servers.values() if s.core and self.now >= s.paused_until]
+        leaders = [s for s in running if s.core and s.core.role is Role.LEADER]
+        asked = running if not leaders or rng.random() < 0.05 else leaders
+        if not asked:
+            return
+        server = rng.choice(asked)
+        assert server.core is not None
+        first = self.summary.proposed
+        commands = [b"%d" % n for n in range(first, first + rng.randint(1, MAX_COMMANDS))]
+        core = server.core
+        try:
+            self._step(server, lambda clock: core.propose(clock, commands))
+        except NotLeader:
+            self.summary.redirected += 1
+        else:
+            self.summary.proposed += len(commands)
+
+    def _arrive(self, m: Message) -> None:
+        """A message reaches a server, if one is there to be reached."""
+        server = self.servers[m.target]
+        if (m.source, m.target) in self._blocked:
+            self.summary.faults["blocked"] += 1
+        elif server.core is None:
+            self.summary.faults["undelivered"] += 1
+        elif self.now < server.paused_until:
+            self._at(server.paused_until, self._arrive, m)
+        else:
+            core = server.core
+            self._step(server, lambda clock: core.receive(clock, m))
+
+    # What a driver does with a batch, and how it dies.
+
+    def _step(self, server: Server, take: Callable[[float], Batch | None]) -> None:
+        """One step of one server, then whatever else goes wrong."""
+        try:
+            batch = take(server.clock(self.now))
+        except (AssertionError, IndexError) as error:
+            self._violated(f"{server.name} stopped itself: {error}", error)
+            self._crash(server)
+            return
+        if batch is None:
+            return
+        self.summary.steps += 1
+        if self.rng.random() < self.faults.crash:
+            self._drive_and_crash(server, batch)
+        else:
+            self._drive(server, batch)
+        self._disturb()
+
+    def _drive(self, server: Server, batch: Batch) -> None:
+        """Trace, persist, send, apply."""
+        self._write(batch)
+        server.persist(batch.persist)
+        for m in batch.send:
+            self._transmit(m)
+        self._apply(server, batch)
+        self._schedule_tick(server)
+
+    def _drive_and_crash(self, server: Server, batch: Batch) -> None:
+        """A server dies within a step: before or after each of its effects, or between two sends."""
+        point = self.rng.choice(("before", "between", "unsent", "sending"))
+        self.summary.faults[f"crash {point}"] += 1
+        first, second = ("trace", "persist") if server.traces_first else ("persist", "trace")
+        done = {"before": (), "between": (first,)}.get(point, (first, second))
+        if "trace" in done:
+            self._write(batch)
+        if "persist" in done:
+            server.persist(batch.persist)
+        if point == "sending":
+            for m in batch.send[: self.rng.randint(0, len(batch.send))]:
+                self._transmit(m)
+        self._crash(server)
+
+    def _crash(self, server: Server) -> None:
+        """A process is gone with all it hadn't persisted, for a while."""
+        self.summary.faults["crash"] += 1
+        self._stop(server, self.rng.uniform(0.2, 10) * self.config.election_timeout)
+
+    def _stop(self, server: Server, seconds: float) -> None:
+        server.core = None
+        server.next_tick = float("inf")
+        server.paused_until = 0.0
+        self._at(self.now + seconds, self._start, server)
+
+    def _write(self, batch: Batch) -> None:
+        self.summary.events += 1
+        state = batch.event["state"]
+        if batch.event["event"] == "timeout":
+            self.summary.elections += 1
+        self.summary.terms = max(self.summary.terms, state.get("current_term", 0))
+        if state.get("role") == Role.LEADER:
+            self._lead(batch.event["server"])
+        if self.trace:
+            self.trace.write(batch.event)
+
+    # What goes wrong between steps.
+
+    def _transmit(self, m: Message) -> None:
+        """The network carries a message: in order on each link, unless a fault says otherwise."""
+        rng, faults = self.rng, self.faults
+        if rng.random() < faults.loss:
+            self.summary.faults["loss"] += 1
+            return
+        arrival = self.now + rng.uniform(*LATENCY)
+        if rng.random() < faults.delay:
+            self.summary.faults["delay"] += 1
+            arrival += rng.uniform(0, 4) * self.config.election_timeout
+        if rng.random() < faults.reordering:
+            self.summary.faults["reordering"] += 1
+            arrival += rng.uniform(0, 1) * self.config.heartbeat_interval
+        else:
+            link = (m.source, m.target)
+            arrival = max(arrival, self._last_arrival.get(link, 0.0))
+            self._last_arrival[link] = arrival
+        self._at(arrival, self._arrive, m)
+        if rng.random() < faults.duplication:
+            self.summary.faults["duplication"] += 1
+            self._at(arrival + rng.uniform(0, 4) * self.config.election_timeout, self._arrive, m)
+
+    def _disturb(self) -> None:
+        """After a step, a partition may begin, a server be restarted, or one pause."""
+        rng, faults = self.rng, self.faults
+        if rng.random() < faults.partition:
+            self._begin_partition()
+        if rng.random() < faults.restart:
+            server = rng.choice(list(self.servers.values()))
+            if server.core:
+                self.summary.faults["restart"] += 1
+                self._stop(server, 0.0)
+        if rng.random() < faults.pause:
+            server = rng.choice(list(self.servers.values()))
+            if server.core:
+                self.summary.faults["pause"] += 1
+                server.paused_until = self.now + rng.uniform(0.1, 4) * self.config.election_timeout
+
+    def _begin_partition(self) -> None:
+        """Links are cut, in one of several shapes, until the next partition or a while later."""
+        rng = self.rng
+        names = list(self.servers)
+        rng.shuffle(names)
+        shape = rng.choice(("split", "isolated", "one-way", "bridge", "any"))
+        self.summary.faults[f"partition {shape}"] += 1
+        size = 1 if shape == "isolated" else rng.randint(1, max(1, len(names) - 1))
+        left, right = names[:size], names[size:]
+        if shape == "bridge":
+            right = right[1:]  # one server still hears both sides
+        if shape == "any":
+            cut = [(a, b) for a in names for b in names if rng.random() < 0.5]
+        else:
+            cut = [(a, b) for a in left for b in right]
+            cut += [(b, a) for a, b in cut] if shape != "one-way" else []
+        self._blocked = set(cut)
+        self._partitions += 1
+        lasts = rng.uniform(0.5, 15) * self.config.election_timeout
+        self._at(self.now + lasts, self._end_partition, self._partitions)
+
+    def _end_partition(self, partition: int) -> None:
+        if partition == self._partitions:
+            self._blocked = set()
+
+    # What must never happen, as far as can be seen cheaply from outside.
+
+    def _lead(self, name: str) -> None:
+        """At most one leader a term, and it has all that is committed. Figure 3."""
+        core = self.servers[name].core
+        assert core is not None
+        self.summary.leaders += 1
+        other = self._leader_of.setdefault(core.current_term, name)
+        if other != name:
+            self._violated(f"{other} and {name} both lead term {core.current_term} (election safety)")
+        if core.log[: len(self._applied)] != self._applied:
+            n = _first_difference(core.log, self._applied)
+            self._violated(f"{name} leads term {core.current_term} without committed entry {n}")
+
+    def _apply(self, server: Server, batch: Batch) -> None:
+        """All servers apply the same entries in the same order. Figure 3, State Machine Safety."""
+        if not batch.apply:
+            return
+        before = batch.apply[0][0] - 1
+        entries = [entry for _, entry in batch.apply]
+        agreed = self._applied[before : before + len(entries)]
+        if before > len(self._applied) or agreed != entries[: len(agreed)]:
+            n = before + _first_difference(agreed, entries)
+            self._violated(f"{server.name} applies another entry {n} than was applied before")
+            return
+        self._applied += entries[len(agreed) :]
+
+    def _violated(self, what: str, cause: Exception | None = None) -> None:
+        """A violation ends the run, unless it was asked for."""
+        message = f"seed {self.summary.seed}, step {self.summary.steps}: {what}"
+        if not self.broken:
+            raise SimulationError(f"{message}\nhelp: {self._command()}") from cause
+        self.summary.violation = self.summary.violation or message
+
+    def _command(self) -> str:
+        """The one command that does all this again."""
+        names = tuple(self.servers)
+        servers = len(names) if names == server_names(len(names)) else ",".join(names)
+        return (
+            f"raftworthy simulate --seed {self.summary.seed} --servers {servers}"
+            f" --steps {self._steps} --faults {self.faults}"
+        )
+
+
+def _first_difference(these: list[Entry], those: list[Entry]) -> int:
+    """The first index, from 1, at which two sequences differ."""
+    pairs = zip(these, those, strict=False)
+    same = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(these), len(those)))
+    return same + 1
