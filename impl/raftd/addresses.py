@@ -33,7 +33,9 @@ def parse_addresses(text: str) -> dict[str, Address]:
         host, colon, port = address.rpartition(":")
         host = host.removeprefix("[").removesuffix("]") if colon else LOCALHOST
         if not (server and equals and host and port.isascii() and port.isdigit()):
-            raise ValueError(f"{part.strip()!r} is no address: write NAME=HOST:PORT, for instance n1=127.0.0.1:7001")
+            raise ValueError(
+                f"{part.strip()!r} is no address: write NAME=HOST:PORT, for instance n1=127.0.0.1:7001"
+            )
         if not 0 < int(port) < 65536:
             raise ValueError(f"{part.strip()!r} has a port outside 1 to 65535")
         if server in addresses:

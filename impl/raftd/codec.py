@@ -160,7 +160,7 @@ class Reader(Generic[T]):
 
     def __init__(self, of: object, limit: int) -> None:
         self.limit = limit
-        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(of)  # type: ignore[call-overload]
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(of)
 
     def decode(self, body: bytes) -> T:
         """The value in one frame's body."""

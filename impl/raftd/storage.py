@@ -112,7 +112,9 @@ class Storage:
     def _open(self, identity: tuple[str, tuple[str, ...]]) -> None:
         database = self.folder / STORE / DATABASE
         if not database.is_file():
-            raise StorageError(database, "this folder held a store and its database is missing", ANOTHER_MEMBER)
+            raise StorageError(
+                database, "this folder held a store and its database is missing", ANOTHER_MEMBER
+            )
         self._writes_file, writes = _open_writes(self.folder / STORE / WRITES)
         try:
             self._connection = _connect(database)
@@ -355,7 +357,9 @@ def _open_writes(path: Path) -> tuple[int, int]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise StorageError(path, f"this part of the store is missing: {error.strerror}", ANOTHER_MEMBER) from error
+        raise StorageError(
+            path, f"this part of the store is missing: {error.strerror}", ANOTHER_MEMBER
+        ) from error
     record = os.pread(descriptor, 64, 0)
     writes = int.from_bytes(record[:8], "big")
     if record != _writes_record(writes):

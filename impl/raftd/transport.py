@@ -102,7 +102,9 @@ class Transport:
     def received(self, peer: str, message: Message) -> None:
         """A peer has sent a message; refuse one that isn't from it to us."""
         if (message.source, message.target) != (peer, self.server):
-            raise CodecError(f"a message from {message.source!r} to {message.target!r} on the connection of {peer}")
+            raise CodecError(
+                f"a message from {message.source!r} to {message.target!r} on the connection of {peer}"
+            )
         if peer not in self.partitioned_from:
             self._on_message(message)
 
@@ -157,7 +159,9 @@ class _Link(asyncio.Protocol):
             except (OSError, TimeoutError) as error:
                 log.debug("%s cannot reach %s: %s", self._owner.server, self._peer, error)
             # A peer that accepts and then hangs up is no better than one that is away.
-            back_off = FIRST_BACK_OFF if loop.time() - began > CONNECT_TIMEOUT else min(2 * back_off, MAX_BACK_OFF)
+            back_off = (
+                FIRST_BACK_OFF if loop.time() - began > CONNECT_TIMEOUT else min(2 * back_off, MAX_BACK_OFF)
+            )
             try:
                 async with asyncio.timeout(back_off):
                     await self._hurry.wait()

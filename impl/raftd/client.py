@@ -1,0 +1,304 @@
+"""A client of the cluster: finds the leader, retries what may be retried, and knows what it doesn't know.
+
+A request is sent again only if it can't have been executed, or if executing it twice does no harm (get).
+A put whose connection broke, or whose leader lost its leadership, may be in the log or not: that is an
+error for the caller to judge (`may_have_executed`), never a silent second try, which could overwrite what
+another client wrote in between. Left out: sessions with exactly-once retries (section 8).
+
+    async with Client(parse_addresses("n1=127.0.0.1:7001,n2=127.0.0.1:7002")) as client:
+        await client.put("colour", b"green")
+        assert await client.get("colour") == b"green"
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, cast
+
+from raftd import codec
+from raftd.addresses import Address, Addresses
+from raftd.codec import (
+    ClientHello,
+    CodecError,
+    DeleteRequest,
+    Done,
+    GetRequest,
+    HealRequest,
+    PartitionRequest,
+    PutRequest,
+    Redirect,
+    Refused,
+    Reply,
+    Request,
+    Status,
+    StatusRequest,
+    UnknownOutcome,
+)
+
+FIRST_BACK_OFF: Final = 0.01
+MAX_BACK_OFF: Final = 0.2
+CONNECT_TIMEOUT: Final = 0.5
+# A leader that is cut off never answers. A get may be asked elsewhere meanwhile; a put may not.
+GET_PATIENCE: Final = 1.0
+
+MakeRequest = Callable[[int], Request]
+
+
+class RequestError(Exception):
+    """A request failed. `may_have_executed` says whether the state machine may have seen it, now or later."""
+
+    def __init__(self, message: str, *, may_have_executed: bool) -> None:
+        outcome = (
+            "it may have been executed, or be executed yet" if may_have_executed else "it was not executed"
+        )
+        super().__init__(f"{message}; {outcome}")
+        self.may_have_executed = may_have_executed
+
+
+class RequestTimeoutError(RequestError):
+    """The deadline passed without an answer."""
+
+
+class Client:
+    """One connection per server, made when needed; any number of requests at a time on each."""
+
+    def __init__(self, addresses: Addresses, timeout: float = 5.0) -> None:
+        self.addresses = dict(addresses)
+        self.timeout = timeout
+        self._connections: dict[Address, _Connection] = {}
+        self._connecting: dict[Address, asyncio.Lock] = {}
+        self._leader: Address | None = None
+        self._turn = 0
+
+    async def put(self, key: str, value: bytes, timeout: float | None = None) -> None:
+        """Set `key` to `value`. Returns once that is committed and applied."""
+        if len(key.encode()) + len(value) > codec.MAX_COMMAND:
+            raise RequestError(
+                f"key and value have more than {codec.MAX_COMMAND} bytes: store them in parts",
+                may_have_executed=False,
+            )
+        await self._to_leader(lambda id: PutRequest(id, key, value), timeout, repeatable=False)
+
+    async def get(self, key: str, timeout: float | None = None) -> bytes | None:
+        """The value of `key`, None if it has none: the newest one that was put before we asked, or later."""
+        return (await self._to_leader(lambda id: GetRequest(id, key), timeout, repeatable=True)).value
+
+    async def delete(self, key: str, timeout: float | None = None) -> bytes | None:
+        """Remove `key`; the value it had."""
+        return (await self._to_leader(lambda id: DeleteRequest(id, key), timeout, repeatable=False)).value
+
+    async def status(self, server: str, timeout: float | None = None) -> Status:
+        """How `server` sees itself."""
+        reply = await self._to_server(server, StatusRequest, timeout)
+        if not isinstance(reply, Status):
+            raise RequestError(f"{server} answered a status request with {reply}", may_have_executed=False)
+        return reply
+
+    async def partition(self, server: str, peers: tuple[str, ...], timeout: float | None = None) -> None:
+        """For tests: `server` exchanges no messages with `peers`. Needs its `--fault-switch`."""
+        await self._switch(server, lambda id: PartitionRequest(id, peers), timeout)
+
+    async def heal(self, server: str, timeout: float | None = None) -> None:
+        """For tests: `server` exchanges messages with all peers again."""
+        await self._switch(server, HealRequest, timeout)
+
+    async def close(self) -> None:
+        """Close the connections; requests under way fail."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _switch(self, server: str, make: MakeRequest, timeout: float | None) -> None:
+        reply = await self._to_server(server, make, timeout)
+        if not isinstance(reply, Done):
+            reason = reply.reason if isinstance(reply, Refused) else str(reply)
+            raise RequestError(f"{server}: {reason}", may_have_executed=False)
+
+    async def _to_server(self, server: str, make: MakeRequest, timeout: float | None) -> Reply:
+        try:
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                connection = await self._connect(self.addresses[server])
+                return await connection.ask(make)
+        except TimeoutError as error:
+            raise RequestTimeoutError(f"no answer from {server} in time", may_have_executed=False) from error
+        except (OSError, _BrokenError) as error:
+            raise RequestError(f"no answer from {server}: {error}", may_have_executed=False) from error
+
+    async def _to_leader(self, make: MakeRequest, timeout: float | None, *, repeatable: bool) -> Done:
+        timeout = self.timeout if timeout is None else timeout
+        sent = False  # some try was sent and got no answer that rules out its execution
+        last = "no server has been reached"
+        back_off = FIRST_BACK_OFF
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    address = self._leader or self._next_address()
+                    try:
+                        connection = await self._connect(address)
+                    except OSError as error:
+                        last = f"no connection to {address}: {error or 'timed out'}"
+                        self._forget(address)
+                    else:
+                        before, sent = sent, True
+                        reply = await connection.ask_or_broken(make, GET_PATIENCE if repeatable else None)
+                        match reply:
+                            case Done():
+                                return reply
+                            case Redirect(leader=leader):
+                                sent = before
+                                last = f"{address} is not the leader and names {leader or 'none'}"
+                                self._leader = Address(*reply.address) if reply.address else None
+                                if self._leader is not None and self._leader != address:
+                                    back_off = FIRST_BACK_OFF
+                                    continue
+                                self._leader = None
+                            case Refused(reason=reason):
+                                raise RequestError(f"{address}: {reason}", may_have_executed=before)
+                            case UnknownOutcome(reason=reason):
+                                last = f"{address}: {reason}"
+                                self._forget(address)
+                                if not repeatable:
+                                    raise RequestError(last, may_have_executed=True)
+                            case _BrokenError():
+                                last = f"{address}: {reply}"
+                                self._forget(address)
+                                if not repeatable:
+                                    raise RequestError(last, may_have_executed=True)
+                            case Status():
+                                raise RequestError(f"{address} answered with {reply}", may_have_executed=True)
+                    await asyncio.sleep(back_off)
+                    back_off = min(2 * back_off, MAX_BACK_OFF)
+        except TimeoutError as error:
+            raise RequestTimeoutError(
+                f"no answer within {timeout:g} s: {last}", may_have_executed=sent and not repeatable
+            ) from error
+
+    def _next_address(self) -> Address:
+        addresses = list(self.addresses.values())
+        self._turn += 1
+        return addresses[self._turn % len(addresses)]
+
+    def _forget(self, address: Address) -> None:
+        if self._leader == address:
+            self._leader = None
+
+    async def _connect(self, address: Address) -> _Connection:
+        async with self._connecting.setdefault(address, asyncio.Lock()):
+            connection = self._connections.get(address)
+            if connection is not None and connection.broken is None:
+                return connection
+            loop = asyncio.get_running_loop()
+            # Its TimeoutError is an OSError, so a caller need not tell them apart.
+            _, made = await asyncio.wait_for(
+                loop.create_connection(_Connection, address.host, address.port), CONNECT_TIMEOUT
+            )
+            self._connections[address] = made
+            return made
+
+
+async def put(addresses: Addresses, key: str, value: bytes, timeout: float = 5.0) -> None:
+    """Set one key, for a command line."""
+    async with Client(addresses, timeout) as client:
+        await client.put(key, value)
+
+
+async def get(addresses: Addresses, key: str, timeout: float = 5.0) -> bytes | None:
+    """Read one key, for a command line."""
+    async with Client(addresses, timeout) as client:
+        return await client.get(key)
+
+
+async def delete(addresses: Addresses, key: str, timeout: float = 5.0) -> bytes | None:
+    """Remove one key, for a command line; the value it had."""
+    async with Client(addresses, timeout) as client:
+        return await client.delete(key)
+
+
+async def status(addresses: Addresses, timeout: float = 1.0) -> dict[str, Status | None]:
+    """How each server sees itself, None for one that doesn't answer; for a command line."""
+    async with Client(addresses, timeout) as client:
+
+        async def one(server: str) -> Status | None:
+            try:
+                return await client.status(server)
+            except RequestError:
+                return None
+
+        answers = await asyncio.gather(*map(one, addresses))
+    return dict(zip(addresses, answers, strict=True))
+
+
+class _BrokenError(Exception):
+    """The connection broke: whatever was asked on it and not answered may have arrived."""
+
+
+class _Connection(asyncio.Protocol):
+    """A connection to one server, with the requests that wait for its replies."""
+
+    def __init__(self) -> None:
+        self.broken: _BrokenError | None = None
+        self._frames = codec.Frames(codec.REPLY.limit)
+        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._last_id = 0
+
+    async def ask(self, make: MakeRequest) -> Reply:
+        """Send a request and wait for its reply; raises `_BrokenError`."""
+        if self.broken is not None:
+            raise self.broken
+        self._last_id += 1
+        id = self._last_id
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[id] = future
+        try:
+            self._transport.write(codec.encode(make(id)))
+            return await future
+        finally:
+            self._waiting.pop(id, None)
+
+    async def ask_or_broken(self, make: MakeRequest, patience: float | None) -> Reply | _BrokenError:
+        """As `ask`, with `_BrokenError` as a value, also if there is no reply within `patience` seconds."""
+        try:
+            return await asyncio.wait_for(self.ask(make), patience)
+        except _BrokenError as broken:
+            return broken
+        except TimeoutError:
+            return _BrokenError(f"no reply within {patience} s")
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(codec.encode(ClientHello()))
+
+    def data_received(self, data: bytes) -> None:
+        self._frames.feed(data)
+        try:
+            while (body := self._frames.next()) is not None:
+                reply = codec.REPLY.decode(body)
+                future = self._waiting.get(reply.id)
+                if future is not None and not future.done():
+                    future.set_result(reply)
+        except CodecError as error:
+            self._break(f"not a server of ours: {error}")
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._break(f"the connection broke: {error or 'closed by the server'}")
+
+    def _break(self, why: str) -> None:
+        if self.broken is None:
+            self.broken = _BrokenError(why)
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(self.broken)

@@ -1,0 +1,185 @@
+"""Start one server: `python -m raftd.serve --server n1 --cluster n1=7001,n2=7002,n3=7003 --data data/n1`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from raftd.addresses import Addresses, parse_addresses
+from raftd.codec import MAX_COMMAND, MAX_MESSAGE
+from raftd.core import Config
+from raftd.faults import BREAKS, make_core
+from raftd.server import KILL_POINTS, KillAt, Server
+from raftd.storage import Storage, StorageError
+from raftd.trace import TraceFile
+from raftd.transport import Transport
+
+log = logging.getLogger("raftd")
+
+EXIT_STOPPED: Final = 0
+EXIT_UNUSABLE: Final = 2
+
+
+async def serve(
+    server: str,
+    addresses: Addresses,
+    data: Path,
+    *,
+    trace: Path | None = None,
+    config: Config | None = None,
+    listen: str | None = None,
+    seed: int | None = None,
+    duration: float | None = None,
+    exit_with_stdin: bool = False,
+    trace_after_persist: bool = False,
+    fault_switch: bool = False,
+    kill_at: KillAt | None = None,
+    broken: str | None = None,
+) -> None:
+    """Run one server until SIGTERM or SIGINT, for `duration` seconds, or until its stdin is closed.
+
+    `data` is its folder, made if it isn't there; `trace` a folder for its trace files. Raises `StorageError`
+    if its store can't be used, `OSError` if its port can't.
+    """
+    config = config or Config()
+    assert config.max_entries * (MAX_COMMAND + 64) < MAX_MESSAGE, "an AppendEntries would not fit a frame"
+    transport = Transport(server, addresses, listen)
+    servers = tuple(addresses)
+    with contextlib.ExitStack() as open_files:
+        storage = open_files.enter_context(Storage(data, server, servers))
+        trace_file = None
+        if trace is not None:
+            trace_file = TraceFile(trace, server, servers)
+            open_files.callback(trace_file.close)
+        core = make_core(server, servers, random.Random(seed), config, storage.persistent, broken=broken)
+        running = Server(
+            core,
+            storage,
+            transport,
+            time.monotonic,
+            trace=trace_file,
+            trace_after_persist=trace_after_persist,
+            fault_switch=fault_switch,
+            kill_at=kill_at,
+        )
+        with _stopped_by(running, duration, exit_with_stdin):
+            log.info("%s serves on %s with %s", server, addresses[server], data)
+            await running.run()
+    log.info("%s has stopped", server)
+
+
+@contextlib.contextmanager
+def _stopped_by(running: Server, duration: float | None, exit_with_stdin: bool) -> Iterator[None]:
+    """Whatever can end a server politely."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, running.stop)
+    timer = loop.call_later(duration, running.stop) if duration is not None else None
+
+    def watch_stdin() -> None:
+        while os.read(0, 4096):
+            pass
+        with contextlib.suppress(RuntimeError):  # the loop may have gone before us
+            loop.call_soon_threadsafe(running.stop)
+
+    if exit_with_stdin:
+        # A thread, not the loop's own watch: that one takes no /dev/null and no file.
+        threading.Thread(target=watch_stdin, daemon=True).start()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Config()
+    parser = argparse.ArgumentParser(prog="python -m raftd.serve", description="Run one Raft server.")
+    parser.add_argument("--server", required=True, help="its name, one of those in --cluster")
+    parser.add_argument(
+        "--cluster", required=True, metavar="NAME=HOST:PORT,...", help="all servers, itself included"
+    )
+    parser.add_argument("--data", required=True, type=Path, help="its folder, used by no other server")
+    parser.add_argument("--trace", type=Path, help="write its trace into this folder")
+    parser.add_argument("--listen", metavar="HOST", help="listen here, not on its address in --cluster")
+    parser.add_argument("--election-timeout", type=float, default=default.election_timeout, metavar="SECONDS")
+    parser.add_argument(
+        "--heartbeat-interval", type=float, default=default.heartbeat_interval, metavar="SECONDS"
+    )
+    parser.add_argument("--seed", type=int, help="for the election timeouts")
+    parser.add_argument(
+        "--for", type=float, dest="duration", metavar="SECONDS", help="stop by itself after this time"
+    )
+    parser.add_argument(
+        "--exit-with-stdin",
+        action="store_true",
+        help="stop when stdin is closed, as it is when the parent dies",
+    )
+    parser.add_argument("--verbose", action="store_true", help="log connections that come and go")
+    tests = parser.add_argument_group("for tests only")
+    tests.add_argument(
+        "--trace-after-persist", action="store_true", help="write each event after its fsync, not before"
+    )
+    tests.add_argument(
+        "--fault-switch", action="store_true", help="let any client cut this server off from its peers"
+    )
+    tests.add_argument(
+        "--kill-at",
+        type=KillAt.parse,
+        metavar="POINT[:N]",
+        help=f"kill -9 itself in its Nth step that changes the disk; POINT: {', '.join(KILL_POINTS)}",
+    )
+    tests.add_argument("--broken", choices=sorted(BREAKS), help="leave out a rule of Raft")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one server; the exit code is 2 if it can't be run."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s",
+        level=logging.DEBUG if options.verbose else logging.INFO,
+    )
+    try:
+        asyncio.run(
+            serve(
+                options.server,
+                parse_addresses(options.cluster),
+                options.data,
+                trace=options.trace,
+                config=Config(options.election_timeout, options.heartbeat_interval),
+                listen=options.listen,
+                seed=options.seed,
+                duration=options.duration,
+                exit_with_stdin=options.exit_with_stdin,
+                trace_after_persist=options.trace_after_persist,
+                fault_switch=options.fault_switch,
+                kill_at=options.kill_at,
+                broken=options.broken,
+            )
+        )
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_UNUSABLE
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    return EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

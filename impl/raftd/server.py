@@ -1,0 +1,300 @@
+"""The driver of the core: one task, one step at a time.
+
+For each step of the core, in this order: its trace event is written, its changes are made durable, its
+messages are sent, its newly committed entries are applied, and the clients who wait for them answered.
+So nothing is promised before it is on disk (Figure 2: "updated on stable storage before responding").
+
+All proposals that have come in meanwhile go into one step, and so share one fsync. A step's fsync blocks
+the loop on purpose: there is nothing else this server may do before it, and what arrives in the meantime
+waits in the sockets, where it becomes the next batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, assert_never
+
+from raftd.codec import (
+    MAX_COMMAND,
+    DeleteRequest,
+    Done,
+    GetRequest,
+    HealRequest,
+    PartitionRequest,
+    PutRequest,
+    Redirect,
+    Refused,
+    Request,
+    Status,
+    StatusRequest,
+    UnknownOutcome,
+)
+from raftd.core import NO_OP, Batch, Core, NotLeader, Role
+from raftd.kv import Command, Delete, Get, KeyValue, Put, encode_command
+from raftd.messages import Entry, Message
+from raftd.storage import Storage
+from raftd.transport import Respond, Transport
+
+log = logging.getLogger("raftd")
+
+# More than this and a client is told to come back: the queue is for bursts, not for overload.
+MAX_WAITING: Final = 10_000
+MAX_MESSAGES: Final = 10_000
+
+KILL_POINTS: Final = (
+    "before-trace",
+    "after-trace",
+    "after-persist",
+    "after-first-send",
+    "after-send",
+    "after-apply",
+)
+
+
+class Trace(Protocol):
+    """Where events go."""
+
+    def write(self, event: dict[str, Any]) -> None: ...
+
+
+class NoTrace:
+    """For a server that isn't watched."""
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Nobody wants to know."""
+
+
+@dataclass(frozen=True)
+class KillAt:
+    """For tests: where this process shall kill itself, in its `nth` step that changes the disk, or later."""
+
+    point: str
+    nth: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> KillAt:
+        """From `after-persist` or `after-persist:3`."""
+        point, colon, nth = text.partition(":")
+        if point not in KILL_POINTS:
+            raise ValueError(f"{point!r} is not a kill point: choose from {', '.join(KILL_POINTS)}")
+        if colon and not (nth.isdigit() and int(nth) > 0):
+            raise ValueError(f"{nth!r} does not count steps: write {point}:1 for the first")
+        return cls(point, int(nth) if colon else 1)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A client's command on its way into the log, and whom to tell."""
+
+    id: int
+    command: bytes
+    respond: Respond
+
+
+class Server:
+    """A Raft server: a core with a disk, a network, a clock and a state machine."""
+
+    def __init__(
+        self,
+        core: Core,
+        storage: Storage,
+        transport: Transport,
+        clock: Callable[[], float],
+        *,
+        trace: Trace | None = None,
+        machine: KeyValue | None = None,
+        trace_after_persist: bool = False,
+        fault_switch: bool = False,
+        kill_at: KillAt | None = None,
+    ) -> None:
+        self.core = core
+        self.machine = machine or KeyValue()
+        self._storage = storage
+        self._transport = transport
+        self._clock = clock
+        self._trace = trace or NoTrace()
+        self._trace_after_persist = trace_after_persist
+        self._fault_switch = fault_switch
+        self._kill_at = kill_at
+        self._persisting_steps = 0
+
+        self._messages: deque[Message] = deque(maxlen=MAX_MESSAGES)
+        self._proposals: list[Proposal] = []
+        # What this leader has appended in `_appended_term` and not applied yet, by log index.
+        self._appended: dict[int, Proposal] = {}
+        self._appended_term = 0
+        self._woken = asyncio.Event()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Serve until `stop`, or until something fails that a server can't go on without."""
+        await self._transport.start(self._on_message, self._on_request)
+        try:
+            self._step(self.core.start(self._clock()))
+            while not self._stopping:
+                await self._input_or_deadline()
+                self._take_inputs()
+                await asyncio.sleep(0)  # read the sockets, even if our own deadlines keep us busy
+        finally:
+            await self._transport.close()
+
+    def stop(self) -> None:
+        """Finish the step under way, and no other."""
+        self._stopping = True
+        self._woken.set()
+
+    # Inputs wait here until the step before them is done.
+
+    def _on_message(self, message: Message) -> None:
+        self._messages.append(message)
+        self._woken.set()
+
+    def _on_request(self, request: Request, respond: Respond) -> None:
+        match request:
+            case PutRequest(id, key, value):
+                self._enqueue(id, Put(key, value), respond)
+            case GetRequest(id, key):
+                self._enqueue(id, Get(key), respond)
+            case DeleteRequest(id, key):
+                self._enqueue(id, Delete(key), respond)
+            case StatusRequest(id):
+                respond(self._status(id))
+            case PartitionRequest(id) | HealRequest(id) if not self._fault_switch:
+                respond(
+                    Refused(id, "the fault switch is off: for tests, start the server with --fault-switch")
+                )
+            case PartitionRequest(id, peers):
+                try:
+                    self._transport.partition(peers)
+                    respond(Done(id))
+                except ValueError as error:
+                    respond(Refused(id, str(error)))
+            case HealRequest(id):
+                self._transport.heal()
+                respond(Done(id))
+            case _:
+                assert_never(request)
+
+    def _enqueue(self, id: int, command: Command, respond: Respond) -> None:
+        encoded = encode_command(command)
+        if len(encoded) > MAX_COMMAND:
+            respond(Refused(id, f"the command has {len(encoded)} bytes, {MAX_COMMAND} are allowed"))
+        elif len(self._proposals) + len(self._appended) >= MAX_WAITING:
+            respond(Refused(id, f"{MAX_WAITING} commands are waiting already: try again later"))
+        else:
+            self._proposals.append(Proposal(id, encoded, respond))
+            self._woken.set()
+
+    async def _input_or_deadline(self) -> None:
+        if self._messages or self._proposals:
+            return
+        self._woken.clear()
+        if self._stopping:
+            return
+        delay = max(0.0, self.core.deadline - self._clock())
+        timer = asyncio.get_running_loop().call_later(delay, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+
+    # Steps.
+
+    def _take_inputs(self) -> None:
+        """Messages before time: a heartbeat that has arrived counts, however late we come to read it."""
+        for _ in range(len(self._messages)):
+            self._step(self.core.receive(self._clock(), self._messages.popleft()))
+        if self._proposals:
+            proposals, self._proposals = self._proposals, []
+            self._propose(proposals)
+        batch = self.core.tick(self._clock())
+        if batch is not None:
+            self._step(batch)
+
+    def _propose(self, proposals: list[Proposal]) -> None:
+        try:
+            batch = self.core.propose(self._clock(), [proposal.command for proposal in proposals])
+        except NotLeader as error:
+            address = self._transport.addresses[error.leader] if error.leader else None
+            for proposal in proposals:
+                proposal.respond(Redirect(proposal.id, error.leader, address))
+            return
+        first = len(self.core.log) - len(proposals) + 1
+        self._appended_term = self.core.current_term
+        self._appended.update(enumerate(proposals, start=first))
+        self._step(batch)
+
+    def _step(self, batch: Batch) -> None:
+        """Trace, persist, send, apply, in this order."""
+        persisting = batch.persist is not None
+        self._persisting_steps += persisting
+        self._pass("before-trace", persisting)
+        # The format allows both orders, and replay must accept what a kill leaves behind in either.
+        if not self._trace_after_persist:
+            self._write_trace(batch, persisting)
+        if batch.persist is not None:
+            self._storage.write(batch.persist)
+            self._pass("after-persist", persisting)
+        if self._trace_after_persist:
+            self._write_trace(batch, persisting)
+        for count, message in enumerate(batch.send):
+            self._transport.send(message)
+            if count == 0:
+                self._pass("after-first-send", persisting)
+        self._pass("after-send", persisting)
+        for index, entry in batch.apply:
+            self._apply(index, entry)
+        self._pass("after-apply", persisting)
+        self._give_up_what_is_lost()
+
+    def _write_trace(self, batch: Batch, persisting: bool) -> None:
+        self._trace.write(batch.event)
+        self._pass("after-trace", persisting)
+
+    def _apply(self, index: int, entry: Entry) -> None:
+        value = None if entry.command == NO_OP else self.machine.apply(entry.command)
+        proposal = self._appended.pop(index, None)
+        if proposal is None:
+            return
+        # Another leader's entry may have taken the place of ours.
+        if entry.term == self._appended_term:
+            assert entry.command == proposal.command
+            proposal.respond(Done(proposal.id, value))
+        else:
+            proposal.respond(UnknownOutcome(proposal.id, f"entry {index} is from another leader"))
+
+    def _give_up_what_is_lost(self) -> None:
+        """A leader no more: whether its entries get committed is for others to say, and we won't know."""
+        leads = self.core.role is Role.LEADER and self.core.current_term == self._appended_term
+        if self._appended and not leads:
+            reason = f"{self.core.server} no longer leads term {self._appended_term}"
+            for proposal in self._appended.values():
+                proposal.respond(UnknownOutcome(proposal.id, reason))
+            self._appended.clear()
+
+    def _pass(self, point: str, persisting: bool) -> None:
+        kill = self._kill_at
+        if kill is not None and persisting and kill.point == point and self._persisting_steps >= kill.nth:
+            log.warning("%s kills itself %s, as it was told", self.core.server, point)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _status(self, id: int) -> Status:
+        core = self.core
+        return Status(
+            id,
+            server=core.server,
+            role=str(core.role),
+            leader=core.leader,
+            current_term=core.current_term,
+            log_length=len(core.log),
+            commit_index=core.commit_index,
+            last_applied=core.last_applied,
+            start=self._storage.start,
+            partitioned_from=tuple(sorted(self._transport.partitioned_from)),
+        )
