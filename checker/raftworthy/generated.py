@@ -1,0 +1,442 @@
+"""The Python back end: each action becomes a function, generated from its expressions.
+
+Two variants of the same text. `pure` functions return the new state and are what the reference
+explorer runs. The others change a server's variables in place, so that logs of any length
+are never copied; they are what replay runs.
+
+    n  a node     a  its arguments     q  a sequence     me  the acting server's variables
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from raftspec.graph import LEAVES, OPERATIONS, Node, free_variables, postorder
+from raftspec.spec import Spec
+from raftspec.tracing import Tracer, Transition
+from raftspec.types import Record, Type, zero
+from raftspec.values import Map, Seq, ServerSet
+
+# An operation's text, from the texts of its arguments. None: see the method of that name.
+RULES: dict[str, str | None] = {
+    "not": "(not {})",
+    "and": "({} and {})",
+    "or": "({} or {})",
+    "eq": "({} == {})",
+    "lt": "({} < {})",
+    "le": "({} <= {})",
+    "add": "({} + {})",
+    "sub": "({} - {})",
+    "ite": "({1} if {0} else {2})",
+    "count": None,
+    "rule": "{}",
+    "set_add": "({} | {{{}}})",
+    "set_has": "({1} in {0})",
+    "set_size": "len({})",
+    "map_get": None,
+    "map_set": "{{**{}, {}: {}}}",
+    "len": None,
+    "at": None,
+    "prefix": "{}[:max({}, 0)]",
+    "slice": "tuple({}[max({}, 0):max({}, 0)])",
+    "append": "(*{}, {})",
+    "concat": "(*{}, *{})",
+    "agrees": "agrees({}, {}, {})",
+    "record": None,
+    "field": None,
+    "forall": None,
+    "exists": None,
+}
+
+# How a variable's list or dict becomes the operation's value in place; {0} is the variable.
+IN_PLACE: dict[str, str] = {
+    "map_set": "{0}[{1}] = {2}",
+    "append": "{0}.append({1})",
+    "prefix": "del {0}[max({1}, 0):]",
+    "concat": "{0} += {1}",
+}
+assert RULES.keys() == OPERATIONS.keys()
+
+
+def agrees(a: Any, b: Any, n: int) -> bool:
+    """Both have n entries, and the same ones. A list and a tuple of the same entries are equal here."""
+    if n > len(a) or n > len(b):
+        return False
+    return n <= 0 or a is b or list(a[:n]) == list(b[:n])
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, dict):
+        return tuple(sorted(item for item in value.items() if item[1]))
+    return value
+
+
+class Variables:
+    """A server's variables, or history's, as attributes. Logs are lists, maps are dicts without their zeros."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def copy(self) -> Variables:
+        new = type(self)()
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(new, name, value.copy() if isinstance(value, list | dict) else value)
+        return new
+
+    def key(self) -> tuple[Any, ...]:
+        """The values, hashable, in order."""
+        return tuple(_frozen(getattr(self, name)) for name in self.__slots__)
+
+
+class World:
+    """A state: every server's variables, history, and the messages sent."""
+
+    __slots__ = ("messages", "past", "variables")
+
+    def __init__(self, variables: dict[str, Any], past: Any, messages: frozenset[Any] = frozenset()) -> None:
+        self.variables = variables
+        self.past = past
+        self.messages = messages
+
+    def key(self) -> tuple[Any, ...]:
+        return (*(v.key() for v in self.variables.values()), self.past.key(), self.messages)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, World) and self.key() == other.key()
+
+    def __hash__(self) -> int:
+        return hash(self.key())
+
+
+class Writer:
+    """Writes the statements of one function. An expression used twice becomes a local variable."""
+
+    def __init__(self, roots: Iterable[Node], primed: bool = False) -> None:
+        self.lines: list[str] = []
+        self.indent = "    "
+        self.names: dict[Node, str] = {}
+        self.uses: dict[Node, int] = {}
+        self.owners: dict[tuple[Node, int], str] = {}
+        self.primed = primed
+        roots = list(roots)
+        for n in postorder(*roots):
+            for a in n.args:
+                self.uses[a] = self.uses.get(a, 0) + 1
+        for n in roots:
+            self.uses[n] = self.uses.get(n, 0) + 1
+
+    def line(self, text: str) -> None:
+        self.lines.append(self.indent + text)
+
+    def expr(self, n: Node) -> str:
+        """The text of an expression, after any statements that it needs."""
+        if n in self.names:
+            return self.names[n]
+        text = self._leaf(n) if n.op in LEAVES else self._rule(n)
+        simple = n.op in ("const", "param", "bound")
+        shared = self.uses.get(n, 0) > 1 or n.op == "rule"
+        return self.bind(n, text) if shared and not simple and not free_variables(n) else text
+
+    def atom(self, n: Node) -> str:
+        """The text of an expression that may be written several times."""
+        text = self.expr(n)
+        return text if text.isidentifier() or n.op == "const" or free_variables(n) else self.bind(n, text)
+
+    def bind(self, n: Node, text: str) -> str:
+        name = f"{n.attr[0] if n.op in ('get', 'past') else n.attr[1] if n.op == 'message' else n.op}_{n.id}"
+        self.line(f"{name} = {text}")
+        self.names[n] = name
+        return name
+
+    def _leaf(self, n: Node) -> str:
+        match n.op:
+            case "const":
+                return literal(n.attr)
+            case "message":
+                return f"m.{n.attr[1]}"
+            case "get":
+                name, prime = n.attr
+                return f"{self.variables(n.args[0], prime)}.{name}"
+            case "past":
+                name, prime = n.attr
+                return f"{'TS'[1 - prime] if self.primed else 'S'}.past.{name}"
+            case _:
+                return str(n.attr)
+
+    def variables(self, server: Node, prime: int = 0) -> str:
+        """The text of a server's variables."""
+        state = "T" if prime else "S"
+        if server.op == "bound":
+            return f"{state}.variables[{server.attr}]"
+        owner = self.owners.get((server, prime))
+        if owner is None:
+            key = self.expr(server)
+            owner = self.owners[server, prime] = (
+                state + "_" + "".join(c if c.isalnum() else "_" for c in key).strip("_")
+            )
+            self.line(f"{owner} = {state}.variables[{key}]")
+        return owner
+
+    def _rule(self, n: Node) -> str:
+        special = getattr(self, f"op_{n.op}", None)
+        if special is not None:
+            return str(special(n))
+        text = RULES[n.op]
+        assert text is not None
+        argument = self.atom if n.op in ("map_get",) else self.expr
+        return text.format(*(argument(a) for a in n.args))
+
+    def op_count(self, n: Node) -> str:
+        return f"({' + '.join(self.expr(a) for a in n.args) or '0'})"
+
+    def op_map_get(self, n: Node) -> str:
+        return f"{self.expr(n.args[0])}.get({self.expr(n.args[1])}, {literal(zero(n.type))})"
+
+    def op_len(self, n: Node) -> str:
+        q = n.args[0]
+        if q.op == "prefix":  # without making it
+            return f"min(max({self.expr(q.args[1])}, 0), len({self.expr(q.args[0])}))"
+        if q.op == "slice":
+            whole, after, upto = map(self.expr, q.args)
+            return f"max(min({upto}, len({whole})) - max({after}, 0), 0)"
+        return f"len({self.expr(q)})"
+
+    def op_at(self, n: Node, name: str = "") -> str:
+        q, k = n.args
+        seq, suffix = self.atom(q), f".{name}" if name else ""
+        nothing = zero(n.type)
+        missing = literal(getattr(nothing, name) if name else nothing)
+        if k.op == "len" and k.args[0] is q:
+            return f"({seq}[-1]{suffix} if {seq} else {missing})"
+        index = self.atom(k)
+        return f"({seq}[{index} - 1]{suffix} if 0 < {index} <= len({seq}) else {missing})"
+
+    def op_field(self, n: Node) -> str:
+        (record,) = n.args
+        return self.op_at(record, n.attr) if record.op == "at" else f"{self.expr(record)}.{n.attr}"
+
+    def op_record(self, n: Node) -> str:
+        return f"{n.attr.cls.__name__}({', '.join(map(self.expr, n.args))})"
+
+    def op_forall(self, n: Node) -> str:
+        return self._loop(n, found=False)
+
+    def op_exists(self, n: Node) -> str:
+        return self._loop(n, found=True)
+
+    def _loop(self, n: Node, found: bool) -> str:
+        """A loop that stops at the first number for which the claim is `found`."""
+        top, claim = n.args
+        result = f"{n.op}_{n.id}"
+        self.line(f"{result} = {not found}")
+        top_text = self.expr(top)
+        known, owners = dict(self.names), dict(self.owners)
+        self.line(f"for {n.attr} in range(1, {top_text} + 1):")
+        outer, self.indent = self.indent, self.indent + "    "
+        text = self.expr(claim)
+        self.line(f"if {text if found else f'not {text}'}:")
+        self.line(f"    {result} = {found}")
+        self.line("    break")
+        self.indent = outer
+        self.names, self.owners = known | ({n: result} if not free_variables(n) else {}), owners
+        return result
+
+    def in_place(self, n: Node, place: Node, target: str) -> list[str]:
+        """Statements that turn the list or dict `target`, which is `place` now, into n."""
+        if n is place:
+            return []
+        if n.op == "ite":
+            condition = self.atom(n.args[0])
+            yes, no = (self.in_place(a, place, target) for a in n.args[1:])
+            if not yes:
+                return [f"if not {condition}:", *("    " + x for x in no)]
+            return [
+                f"if {condition}:",
+                *("    " + x for x in yes),
+                *(["else:", *("    " + x for x in no)] if no else []),
+            ]
+        if n.op == "const":
+            return [f"{target}.clear()"] if not _size(n.attr) else [f"{target} = {mutable_literal(n.attr)}"]
+        assert n.op in IN_PLACE, f"no way to store {n!r} in place"
+        arguments = [self.atom(a) for a in n.args[1:]]
+        return [*self.in_place(n.args[0], place, target), IN_PLACE[n.op].format(target, *arguments)]
+
+
+def _size(value: Any) -> int:
+    return len(value.items) if isinstance(value, Map) else len(value)
+
+
+def literal(value: Any) -> str:
+    """A constant's text."""
+    if isinstance(value, enum.Enum):
+        return repr(value.value)
+    if isinstance(value, Map):
+        return repr(value.items)
+    if isinstance(value, ServerSet):
+        return f"frozenset({sorted(value)!r})"
+    if isinstance(value, Seq):
+        return repr(tuple(value))
+    if isinstance(value, Record):
+        return f"{type(value).__name__}({', '.join(map(literal, value.values()))})"
+    return repr(value)
+
+
+def mutable_literal(value: Any) -> str:
+    """The text of a variable's initial value."""
+    return f"list({literal(value)})" if isinstance(value, Seq) else literal(value)
+
+
+def action_source(t: Transition, pure: bool, watch: bool) -> str:
+    """An action's function.
+
+    Pure: `f(S, …)` returns (new state, messages sent), or None if a guard fails. In place: `f(S, …, send)`
+    returns 0, or the number of the first guard that fails. `watch` notes what each rule said.
+    """
+    w = Writer(t.roots())
+    for number, guard in enumerate(t.guards, 1):
+        if guard.condition.op != "const" or not guard.condition.attr:
+            w.line(f"if not {w.expr(guard.condition)}: return {None if pure else number}  # {guard.text}")
+    me = w.variables(t.server) if t.updates else ""
+    stores: list[str] = []
+    for group, owner, updates in (("get", me, t.updates), ("past", "S.past", t.history)):
+        for name, n in updates.items():
+            target = f"{owner}.{name}"
+            if n.type.kind in ("seq", "map"):
+                place = next((p for p in postorder(n) if p.op == group and p.attr == (name, 0)
+                              and (group == "past" or p.args == (t.server,))), None)  # fmt: skip
+                stores += w.in_place(n, place or t.server, target)
+            else:
+                stores.append(f"{target} = {w.atom(n)}")
+    sends = []
+    for condition, message, fields in t.sends:
+        text = w.expr(condition)
+        made = f"{message.__name__}({', '.join(map(w.expr, fields))})"
+        sends.append(f"send({made})" if text == "True" else f"if {text}: send({made})")
+    rules = [n for n in postorder(*t.roots()) if n.op == "rule" and not free_variables(n)]
+    if watch and rules:
+        w.line(f"seen_{t.name}.add(({', '.join(w.expr(n) for n in rules)},))")
+    params = ", ".join(["m"] if t.action.message else t.action.params)
+    if not pure:
+        body = [*w.lines, *("    " + x for x in (*sends, *stores)), "    return 0"]
+        return "\n".join([f"def {t.name}(S, {params}, send):", *body, ""])
+    fresh = ["sent = []", "send = sent.append", *sends, "S = World(dict(S.variables), S.past, S.messages)"]
+    if t.updates:
+        fresh.append(f"{me} = S.variables[{w.expr(t.server)}] = {me}.copy()")
+    if t.history:
+        fresh.append("S.past = S.past.copy()")
+    body = [*w.lines, *("    " + x for x in (*fresh, *stores)), "    return S, sent"]
+    return "\n".join([f"def {t.name}(S, {params}):", *body, ""])
+
+
+def property_source(name: str, n: Node, states: int) -> str:
+    w = Writer([n], primed=states == 2)
+    result = w.expr(n)
+    return "\n".join([f"def {name}({'S' if states == 1 else 'S, T'}):", *w.lines, f"    return {result}", ""])
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A specification as Python functions, for a fixed tuple of servers."""
+
+    spec: Spec
+    servers: tuple[str, ...]
+    tracer: Tracer
+    transitions: Mapping[str, Transition]
+    actions: Mapping[str, Callable[..., Any]]
+    properties: Mapping[str, Callable[..., bool]]
+    structs: Mapping[type[Record], type[msgspec.Struct]]
+    source: str
+    seen: Mapping[str, set[tuple[bool, ...]]]
+    _types: Mapping[str, type[Variables]] = field(repr=False)
+
+    def initial(self) -> World:
+        """The state in which every server starts for the first time."""
+        return World({i: self._new("server") for i in self.servers}, self._new("history"))
+
+    def _new(self, group: str) -> Variables:
+        record = (self.spec.server if group == "server" else self.spec.history)()
+        new = self._types[group]()
+        for name, value in zip(type(record).types(), record.values(), strict=True):
+            mutable = (
+                list(value)
+                if isinstance(value, Seq)
+                else dict(value.items)
+                if isinstance(value, Map)
+                else value
+            )
+            setattr(new, name, mutable.value if isinstance(mutable, enum.Enum) else mutable)
+        return new
+
+    def rules_of(self, action: str) -> list[str]:
+        """The rules with a condition that an action comes by, in the order of `seen`."""
+        return [
+            n.attr
+            for n in postorder(*self.transitions[action].roots())
+            if n.op == "rule" and not free_variables(n)
+        ]
+
+
+def generate(
+    spec: Spec,
+    servers: tuple[str, ...],
+    structs: Mapping[type[Record], type[msgspec.Struct]],
+    switched_off: frozenset[str] = frozenset(),
+    bounds: Mapping[str, Callable[..., bool]] | None = None,
+    pure: bool = False,
+    watch: bool = False,
+    properties: bool = True,
+) -> Generated:
+    """Compile a specification to Python functions.
+
+    `switched_off` names rules to take away, `bounds` adds a guard to actions by name.
+    """
+    tracer = Tracer(spec, servers, switched_off)
+    transitions = {name: tracer.transition(a, (bounds or {}).get(name)) for name, a in spec.actions.items()}
+    texts = [action_source(t, pure, watch) for t in transitions.values()]
+    claims = (
+        {p.name: (tracer.property(p.claim, p.states), p.states) for p in spec.properties.values()}
+        if properties
+        else {}
+    )
+    texts += [property_source(name, n, states) for name, (n, states) in claims.items()]
+    seen: dict[str, set[tuple[bool, ...]]] = {name: set() for name in transitions}
+    scope: dict[str, Any] = {cls.__name__: struct for cls, struct in structs.items()}
+    scope |= {"agrees": agrees, "World": World, **{f"seen_{name}": s for name, s in seen.items()}}
+    source = "\n\n".join(texts)
+    exec(compile(source, "<generated from the specification>", "exec"), scope)
+    types = {
+        group: type(record.__name__, (Variables,), {"__slots__": tuple(record.types())})
+        for group, record in (("server", spec.server), ("history", spec.history))
+    }
+    return Generated(
+        spec, servers, tracer, transitions,
+        {name: scope[name] for name in transitions}, {name: scope[name] for name in claims},
+        structs, source, seen, types,
+    )  # fmt: skip
+
+
+def to_spec(value: Any, t: Type) -> Any:
+    """A value of this back end as the specification's own functions handle it."""
+    match t.kind:
+        case "seq":
+            assert t.of is not None
+            return Seq(to_spec(x, t.of) for x in value)
+        case "map":
+            assert t.of is not None
+            return Map(value.items(), zero(t.of))
+        case "set":
+            return ServerSet(value)
+        case "enum":
+            assert t.cls is not None
+            return t.cls(value)
+        case "record":
+            assert t.cls is not None
+            return t.cls(*(to_spec(getattr(value, name), ft) for name, ft in t.cls.types().items()))
+    return value

@@ -1,0 +1,70 @@
+"""The specification's records as msgspec structs: fast to make, to compare, and to read from JSON.
+
+Derived from the specification, so that a trace's messages have exactly the fields
+that the handlers read.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+
+from raftspec.spec import Spec
+from raftspec.types import Message, Record, Type
+
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+
+
+def snake_case(name: str) -> str:
+    """AppendEntriesReply as append_entries_reply."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def structs_of(spec: Spec) -> dict[type[Record], type[msgspec.Struct]]:
+    """A struct for each record that is sent or stored.
+
+    Messages carry their name in snake_case as `kind`. Entries are JSON arrays in the order of their fields.
+    """
+    made: dict[type[Record], type[msgspec.Struct]] = {}
+    stored = [t.of.cls for t in spec.server.types().values() if t.of and t.of.kind == "record" and t.of.cls]
+    for cls in (*stored, *spec.messages):
+        fields = [(name, annotation_of(t, made)) for name, t in cls.types().items()]
+        if issubclass(cls, Message):
+            made[cls] = msgspec.defstruct(
+                cls.__name__, fields, frozen=True, gc=False, tag_field="kind", tag=snake_case(cls.__name__)
+            )
+        else:
+            made[cls] = msgspec.defstruct(cls.__name__, fields, frozen=True, gc=False, array_like=True)
+    return made
+
+
+def annotation_of(t: Type, structs: Mapping[type[Record], type[msgspec.Struct]]) -> Any:
+    """What a reader of JSON should accept for a type of the specification."""
+    match t.kind:
+        case "bool":
+            return bool
+        case "num":
+            return str if t.name == "value" else Natural
+        case "server":
+            return str
+        case "maybe":
+            return str | None
+        case "set":
+            return frozenset[str]
+        case "enum":
+            assert t.cls is not None
+            assert issubclass(t.cls, enum.Enum)
+            return t.cls
+        case "seq":
+            assert t.of is not None
+            return tuple[annotation_of(t.of, structs), ...]  # type: ignore[misc]
+        case "map":
+            assert t.of is not None
+            return dict[str, annotation_of(t.of, structs)]  # type: ignore[misc]
+        case _:
+            assert t.cls is not None
+            return structs[t.cls]

@@ -1,0 +1,310 @@
+"""The expression graph: typed nodes, each written once, and what every operation means.
+
+Equal nodes are the same object (hash-consing), so a back end's table from
+operation to rule is applied once to each distinct expression.
+
+    n  a node     a  its arguments     t  a type
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raftspec import values as v
+from raftspec.types import BOOL, COUNT, INDEX, SERVER, SERVER_SET, Type, zero
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One expression. Compared by identity; made by `Graph.node` only."""
+
+    op: str
+    args: tuple[Node, ...]
+    attr: Any
+    type: Type
+    id: int
+
+    def __repr__(self) -> str:
+        inside = [repr(a) for a in self.args] + ([str(self.attr)] if self.attr is not None else [])
+        return f"{self.op}({', '.join(inside)})"
+
+
+FIXED = {"bool": BOOL, "index": INDEX, "count": COUNT, "server": SERVER, "set": SERVER_SET}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation's typing and its meaning on concrete values.
+
+    `signature` names the arguments' types and the result's. A fixed name is that type; `T` (and
+    `num`, a number) is the same type everywhere; `seq` holds `item`; `map` goes from `key` to
+    `value`; a star means any number of arguments.
+    """
+
+    signature: str
+    meaning: Callable[..., Any]
+
+    def fit(self, types: Sequence[Type | None]) -> tuple[list[Type], Type] | None:
+        """The arguments' and the result's types. None stands for a literal, whose type follows from the rest.
+
+        Returns None if there is no fit.
+        """
+        *names, _, result = self.signature.split()
+        if names[-1].endswith("*"):
+            names = [names[-1][:-1]] * len(types)
+        if len(names) != len(types):
+            return None
+        bound: dict[str, Type | None] = dict(FIXED)
+        for name, t in zip(names, types, strict=True):
+            if t is not None and name not in FIXED:
+                bound[name] = _wider(bound.get(name), t)
+        if seq := bound.get("seq"):
+            bound["item"] = seq.of
+        if table := bound.get("map"):
+            bound |= {"key": table.key, "value": table.of}
+        expected = [bound.get(name) for name in names]
+        for name, want, t in zip(names, expected, types, strict=True):
+            if (
+                want is None
+                or (t is not None and not want.accepts(t))
+                or (name in ("num", "seq", "map") and want.kind != name)
+            ):
+                return None
+        out = bound.get(result)
+        return ([t for t in expected if t is not None], out) if out is not None else None
+
+
+def _wider(a: Type | None, b: Type) -> Type:
+    return b if a is None or b.accepts(a) else a
+
+
+OPERATIONS: dict[str, Operation] = {
+    "not": Operation("bool -> bool", lambda a: not a),
+    "and": Operation("bool bool -> bool", lambda a, b: a and b),
+    "or": Operation("bool bool -> bool", lambda a, b: a or b),
+    "eq": Operation("T T -> bool", lambda a, b: a == b),
+    "lt": Operation("num num -> bool", lambda a, b: a < b),
+    "le": Operation("num num -> bool", lambda a, b: a <= b),
+    "add": Operation("num num -> num", lambda a, b: a + b),
+    "sub": Operation("num num -> num", lambda a, b: a - b),
+    "ite": Operation("bool T T -> T", lambda c, a, b: a if c else b),
+    "count": Operation("bool* -> count", lambda *cs: sum(cs)),
+    # A named rule of the protocol: its condition, with the name for messages and for switching it off.
+    "rule": Operation("bool -> bool", lambda c, attr: c),
+    "set_add": Operation("set server -> set", lambda s, i: v.ServerSet(s | {i})),
+    "set_has": Operation("set server -> bool", lambda s, i: i in s),
+    "set_size": Operation("set -> count", len),
+    "map_get": Operation("map key -> value", lambda m, k: m.get(k)),
+    "map_set": Operation("map key value -> map", lambda m, k, x: m.put(k, x)),
+    "len": Operation("seq -> index", len),
+    "at": Operation("seq index -> item", lambda q, n, attr: q[n - 1] if 0 < n <= len(q) else zero(attr)),
+    "prefix": Operation("seq index -> seq", lambda q, n: v.Seq(q[: max(n, 0)])),
+    "slice": Operation("seq index index -> seq", lambda q, a, b: v.Seq(q[max(a, 0) : max(b, 0)])),
+    "append": Operation("seq item -> seq", lambda q, x: v.Seq((*q, x))),
+    "concat": Operation("seq seq -> seq", lambda q, r: v.Seq((*q, *r))),
+    "agrees": Operation(
+        "seq seq index -> bool",
+        lambda q, r, n: n <= len(q) and n <= len(r) and q[: max(n, 0)] == r[: max(n, 0)],
+    ),
+    # Over the numbers from 1 to the first argument; the second speaks of the bound variable `attr`.
+    "forall": Operation("num bool -> bool", lambda n, claim: all(map(claim, range(1, n + 1)))),
+    "exists": Operation("num bool -> bool", lambda n, claim: any(map(claim, range(1, n + 1)))),
+    # Building a record (`attr` is its type) and taking a field (`attr` is its name).
+    "record": Operation("", lambda *fields, attr: attr.cls(*fields)),
+    "field": Operation("", lambda r, attr: getattr(r, attr)),
+}
+
+
+def result_type(op: str, types: Sequence[Type], attr: Any) -> Type | None:
+    """The type of `op` on arguments of these types, None if they don't fit."""
+    match op:
+        case "record":
+            wanted = list(attr.cls.types().values())
+            return attr if len(wanted) == len(types) and all(map(Type.accepts, wanted, types)) else None
+        case "field":
+            (t,) = types
+            return t.cls.types().get(attr) if t.kind == "record" and t.cls is not None else None
+    fit = OPERATIONS[op].fit(types)
+    if fit is None:
+        return None
+    return fit[1]
+
+
+# What an expression is made of: constants, the acting server's and others' variables, history,
+# parameters, the received message's fields, and a quantifier's variable.
+LEAVES = frozenset({"const", "get", "past", "param", "message", "bound"})
+
+
+class Graph:
+    """Makes nodes, each distinct one once, simplified and checked."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[Any, ...], Node] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def leaf(self, op: str, attr: Any, t: Type, *args: Node) -> Node:
+        assert op in LEAVES, op
+        return self._intern(op, args, attr, t)
+
+    def const(self, value: Any, t: Type) -> Node:
+        return self._intern("const", (), value, t)
+
+    def node(self, op: str, *args: Node, attr: Any = None) -> Node:
+        """The expression `op(*args)`, or a smaller one that is equal. TypeError if the types don't fit."""
+        types = tuple(a.type for a in args)
+        t = result_type(op, types, attr)
+        if t is None:
+            raise TypeError(
+                f"{op} doesn't take {', '.join(map(str, types))}: {op}({', '.join(map(repr, args))})"
+            )
+        if op == "at":
+            attr = t
+        return self._simplify(op, args, attr, t) or self._intern(op, args, attr, t)
+
+    def _intern(self, op: str, args: tuple[Node, ...], attr: Any, t: Type) -> Node:
+        key = (op, tuple(a.id for a in args), type(attr), attr, t)
+        found = self._nodes.get(key)
+        if found is None:
+            found = self._nodes[key] = Node(op, args, attr, t, len(self._nodes))
+        return found
+
+    def _simplify(self, op: str, a: tuple[Node, ...], attr: Any, t: Type) -> Node | None:
+        if op not in ("rule", "forall", "exists") and all(n.op == "const" for n in a):
+            meaning = OPERATIONS[op].meaning
+            values = [n.attr for n in a]
+            return self.const(meaning(*values) if attr is None else meaning(*values, attr=attr), t)
+        match op:
+            case "and" | "or":
+                unit = op == "and"
+                for x, y in (a, a[::-1]):
+                    if _is(x, unit):
+                        return y
+                    if _is(x, not unit):
+                        return x
+                return a[0] if a[0] is a[1] else None
+            case "not":
+                return a[0].args[0] if a[0].op == "not" else None
+            case "eq" | "le":
+                return self.const(True, BOOL) if a[0] is a[1] else None
+            case "ite":
+                return self._simplify_ite(*a)
+            case "field" if a[0].op == "record":
+                return a[0].args[list(a[0].type.cls.types()).index(attr)]  # type: ignore[union-attr]
+            case "record":
+                whole = a[0].args[0] if a[0].op == "field" else None
+                same = (
+                    whole is not None
+                    and whole.type == t
+                    and all(n.op == "field" and n.args[0] is whole for n in a)
+                )
+                ordered = same and [n.attr for n in a] == list(attr.cls.types())
+                return whole if ordered else None
+            case "len":
+                return self._simplify_len(a[0])
+            case "map_get" if a[0].op == "map_set" and a[0].args[1] is a[1]:
+                return a[0].args[2]
+            case "map_set" if a[2].op == "map_get" and a[2].args == a[:2]:
+                return a[0]
+        return None
+
+    def _simplify_ite(self, c: Node, x: Node, y: Node) -> Node | None:
+        """One test for one change, so that an update isn't written once per path of the function."""
+        if c.op == "const":
+            return x if c.attr else y
+        if x is y:
+            return x
+        if c.op == "not":
+            return self.node("ite", c.args[0], y, x)
+        if x.type == BOOL:
+            return self._simplify_condition(c, x, y)
+        no = self.node("not", c)
+        if x.op == "ite":
+            d, p, q = x.args
+            if d is c:
+                return self.node("ite", c, p, y)
+            if q is y:
+                return self.node("ite", self.node("and", c, d), p, y)
+            if p is y:
+                return self.node("ite", self.node("and", c, self.node("not", d)), q, y)
+        if y.op == "ite":
+            d, p, q = y.args
+            if d is c:
+                return self.node("ite", c, x, q)
+            if p is x:
+                return self.node("ite", self.node("or", c, d), x, q)
+            if q is x:
+                return self.node("ite", self.node("and", no, d), p, x)
+            if x.op == "ite" and x.args[1:] == y.args[1:]:
+                return self.node("ite", self.node("ite", c, x.args[0], d), p, q)
+        return None
+
+    def _simplify_len(self, q: Node) -> Node | None:
+        """The length of a changed sequence, without making the sequence."""
+        match q.op:
+            case "append":
+                return self.node("add", self.node("len", q.args[0]), self.const(1, INDEX))
+            case "concat":
+                return self.node("add", *(self.node("len", x) for x in q.args))
+            case "ite":
+                return self.node("ite", q.args[0], *(self.node("len", x) for x in q.args[1:]))
+        return None
+
+    def _simplify_condition(self, c: Node, x: Node, y: Node) -> Node | None:
+        if x.op == "const":
+            return self.node("or", c, y) if x.attr else self.node("and", self.node("not", c), y)
+        if y.op == "const":
+            return self.node("or", self.node("not", c), x) if y.attr else self.node("and", c, x)
+        return None
+
+
+def _is(n: Node, value: bool) -> bool:
+    return n.op == "const" and n.attr is value
+
+
+def postorder(*roots: Node) -> Iterator[Node]:
+    """Every node below the roots once, arguments before what uses them."""
+    seen: set[Node] = set()
+    stack = [(n, False) for n in reversed(roots)]
+    while stack:
+        n, ready = stack.pop()
+        if ready:
+            yield n
+        elif n not in seen:
+            seen.add(n)
+            stack.append((n, True))
+            stack += [(a, False) for a in reversed(n.args)]
+
+
+def free_variables(n: Node) -> frozenset[str]:
+    """The quantified variables that an expression mentions without binding them."""
+    free: dict[Node, frozenset[str]] = {}
+    for m in postorder(n):
+        inside = frozenset[str]().union(*(free[a] for a in m.args))
+        if m.op == "bound":
+            inside = frozenset({m.attr})
+        elif m.op in ("forall", "exists"):
+            inside = free[m.args[0]] | (free[m.args[1]] - {m.attr})
+        free[m] = inside
+    return free[n]
+
+
+def check(roots: Iterable[Node]) -> None:
+    """Assert that a graph is well formed: known operations, right types, every variable bound.
+
+    Called between passes; a pass that breaks it is wrong, not the specification.
+    """
+    roots = list(roots)
+    for n in postorder(*roots):
+        if n.op in LEAVES:
+            assert not n.args or n.op == "get", f"a leaf with arguments: {n!r}"
+            continue
+        assert n.op in OPERATIONS, f"unknown operation: {n!r}"
+        found = result_type(n.op, [a.type for a in n.args], n.attr)
+        assert found == n.type, f"{n!r} is a {n.type}, its arguments give {found}"
+        assert all(a.id < n.id for a in n.args), f"an argument is newer than its user: {n!r}"
+    for n in roots:
+        assert not free_variables(n), f"unbound {', '.join(free_variables(n))} in {n!r}"

@@ -1,0 +1,330 @@
+"""Raft as a transition system: state, messages, actions.
+
+Follows Figure 2 of Ongaro and Ousterhout (2014). Run, explored, solved and replayed from here.
+Left out: membership change, snapshots, clients' sessions, real time.
+A message once sent can be received at any time, again, or never.
+
+    i, j  servers     n  log index, from 1; 0 is before the log
+    m     a message   s  the state before a step     me  server i's variables
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from raftspec.rules import RULES
+from raftspec.spec import Spec, State, Step, only_if, when
+from raftspec.types import Count, Index, MaybeServer, Message, Record, Server, Term, Value
+from raftspec.values import Map, Seq, ServerSet, count, exists, ite, largest, smallest
+
+
+class Role(StrEnum):
+    FOLLOWER = "follower"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+FOLLOWER, CANDIDATE, LEADER = Role
+NOBODY = None
+NO_VOTES = ServerSet()
+
+
+# --- state -------------------------------------------------------------------
+
+
+class Entry(Record):
+    term: Term
+    value: Value
+
+
+class ServerVariables(Record):
+    role: Role = FOLLOWER
+    current_term: Term = 0  # persistent
+    voted_for: MaybeServer = NOBODY  # persistent
+    log: Seq[Entry] = Seq()  # persistent
+    commit_index: Index = 0
+    last_applied: Index = 0
+    votes: ServerSet = NO_VOTES  # candidate: who voted for it
+    next_index: Map[Server, Index] = Map(default=0)  # leader: what to send next
+    match_index: Map[Server, Index] = Map(default=0)  # leader: what each server is known to store
+
+
+class History(Record):
+    """What happened, for the properties and the bounds; no server can read it."""
+
+    leaders: Map[Term, MaybeServer] = Map(default=None)  # who was elected
+    committed: Seq[Entry] = Seq()  # the entries ever committed
+    commits: Map[Term, Index] = Map(default=0)  # how far the leader of each term committed
+    commands: Count = 0
+    restarts: Count = 0
+
+
+raft = Spec(server=ServerVariables, history=History, rules=RULES)
+S = State[ServerVariables, History]
+
+
+# --- messages ----------------------------------------------------------------
+
+
+class RequestVote(Message):
+    last_log_index: Index
+    last_log_term: Term
+
+
+class RequestVoteReply(Message):
+    granted: bool
+
+
+class AppendEntries(Message):
+    prev_log_index: Index
+    prev_log_term: Term
+    entries: Seq[Entry]
+    leader_commit: Index
+
+
+class AppendEntriesReply(Message):
+    success: bool
+    match_index: Index  # 0 in a refusal
+
+
+# --- helpers -----------------------------------------------------------------
+
+
+def is_quorum(s: S, size: int) -> bool:
+    return size + size > s.n
+
+
+def step_down(s: S, me: ServerVariables) -> ServerVariables:
+    """Whoever follows has no votes, and knows nothing of what others store.
+
+    Figure 2 resets `match_index` when leadership begins. Here it is when it ends: the same
+    for every reader, and fewer states to explore.
+    """
+    me = me.but(role=FOLLOWER, votes=NO_VOTES, next_index=Map(default=0))
+    return me.but(match_index=Map(default=0)) if s.follows("leader.reset_match_index") else me
+
+
+def adopt(s: S, me: ServerVariables, term: Term) -> ServerVariables:
+    """A newer term in any message is adopted. Figure 2, Rules for Servers, All Servers."""
+    newer = term > me.current_term
+    if s.rule("term.step_down", newer, without=False):
+        me = step_down(s, me)
+    return me.but(
+        current_term=ite(s.rule("term.adopt_newer", newer, without=False), term, me.current_term),
+        voted_for=ite(s.rule("term.fresh_vote", newer, without=False), NOBODY, me.voted_for),
+    )
+
+
+# --- elections ---------------------------------------------------------------
+
+
+@raft.action
+def timeout(s: S, i: Server) -> Step:
+    """Server i starts an election. Section 5.2."""
+    me = s[i]
+    term = me.current_term + 1 if s.follows("election.new_term") else me.current_term
+    return Step(
+        i,
+        when("i is not leader", s.rule("election.not_leader", me.role != LEADER)),
+        then=step_down(s, me).but(
+            role=CANDIDATE,
+            current_term=term,
+            voted_for=i if s.follows("election.vote_for_self") else NOBODY,
+            votes=NO_VOTES.add(i),
+        ),
+        send=[only_if(i != j, RequestVote(i, j, term, me.log.length, me.log.last.term)) for j in s.servers],
+    )
+
+
+@raft.action
+def handle_request_vote(s: S, m: RequestVote) -> Step:
+    """Server m.target decides whether to vote for m.source. Figure 2, RequestVote RPC."""
+    i, me = m.target, adopt(s, s[m.target], m.term)
+    newer_log = m.last_log_term > me.log.last.term
+    longer_log = (m.last_log_term == me.log.last.term) & (m.last_log_index >= me.log.length)
+    grants = (
+        s.rule("vote.current_term", m.term == me.current_term)
+        & s.rule("vote.up_to_date", newer_log | longer_log)
+        & s.rule("vote.once_per_term", (me.voted_for == NOBODY) | (me.voted_for == m.source))
+    )
+    return Step(
+        i,
+        then=me.but(voted_for=ite(grants, m.source, me.voted_for)) if s.follows("vote.recorded") else me,
+        send=only_if(
+            grants | s.follows("vote.refuse"), RequestVoteReply(i, m.source, me.current_term, grants)
+        ),
+    )
+
+
+@raft.action
+def handle_request_vote_reply(s: S, m: RequestVoteReply) -> Step:
+    """Candidate m.target counts a vote. Section 5.2."""
+    i, me = m.target, adopt(s, s[m.target], m.term)
+    counts = (
+        (me.role == CANDIDATE)
+        & s.rule("vote.count_granted", m.granted)
+        & s.rule("vote.count_current_term", m.term == me.current_term)
+    )
+    return Step(i, then=me.but(votes=ite(counts, me.votes.add(m.source), me.votes)))
+
+
+@raft.action
+def become_leader(s: S, i: Server) -> Step:
+    """Candidate i wins the election. Figure 2, Rules for Servers, Candidates and Leaders."""
+    me = s[i]
+    next_index = me.next_index
+    if s.follows("leader.initial_next_index"):
+        for j in s.servers:
+            next_index = next_index.set(j, me.log.length + 1)
+    return Step(
+        i,
+        when("i is candidate", s.rule("election.candidate_only", me.role == CANDIDATE)),
+        when("a quorum voted for i", s.rule("election.majority", is_quorum(s, me.votes.size))),
+        then=me.but(role=LEADER, votes=NO_VOTES, next_index=next_index),
+        history=s.past.but(leaders=s.past.leaders.set(me.current_term, i)),
+    )
+
+
+# --- replication -------------------------------------------------------------
+
+
+@raft.action
+def client_request(s: S, i: Server, v: Value) -> Step:
+    """Leader i appends a client's command v to its log. Section 5.3."""
+    me = s[i]
+    term = me.current_term if s.follows("append.own_term") else me.log.last.term
+    return Step(
+        i,
+        when("i is leader", s.rule("append.leader_only", me.role == LEADER)),
+        then=me.but(log=me.log.append(Entry(term, v))),
+        history=s.past.but(commands=s.past.commands + 1),
+    )
+
+
+@raft.action
+def append_entries(s: S, i: Server, j: Server, prev: Index, size: Index, commit: Index) -> Step:
+    """Leader i sends j the `size` entries after `prev`; a heartbeat has none. Section 5.3."""
+    me = s[i]
+    return Step(
+        i,
+        when("i is leader", s.rule("replicate.leader_only", me.role == LEADER)),
+        when("j is another server", i != j),
+        when("the entries are in the log", prev + size <= me.log.length),
+        when("prev is before next_index", s.rule("replicate.next_index", prev + 1 == me.next_index[j])),
+        when("commit is known to i", s.rule("replicate.commit_index", commit <= me.commit_index)),
+        when("commit is all that i knows", s.rule("replicate.latest_commit", commit == me.commit_index)),
+        send=AppendEntries(
+            i, j, me.current_term, prev, me.log.at(prev).term, me.log.slice(prev, prev + size), commit
+        ),
+    )
+
+
+@raft.action
+def handle_append_entries(s: S, m: AppendEntries) -> Step:
+    """Server m.target stores entries where they join onto its log. Figure 2, AppendEntries RPC."""
+    i, me = m.target, adopt(s, s[m.target], m.term)
+    current = s.rule("append.current_term", m.term == me.current_term)
+    if s.rule("append.candidate_steps_down", current & (me.role != FOLLOWER), without=False):
+        me = step_down(s, me)
+    joins = s.rule("append.previous_entry", me.log.at(m.prev_log_index).term == m.prev_log_term)
+    if not (current & joins & s.rule("append.no_gap", m.prev_log_index <= me.log.length)):
+        refusal = AppendEntriesReply(i, m.source, me.current_term, False, 0)
+        return Step(i, then=me, send=refusal if s.follows("append.refuse") else ())
+
+    match_index = m.prev_log_index + m.entries.length
+    stored = me.log.length - m.prev_log_index  # how many of the entries' places are taken
+    conflict = exists(
+        m.entries.length,
+        lambda k: (k <= stored) & (me.log.at(m.prev_log_index + k).term != m.entries.at(k).term),
+    )
+    conflict = s.rule("append.truncate_conflict", conflict, without=False)
+    log = ite(
+        s.rule("append.truncate_only_conflict", conflict, without=True),
+        me.log.prefix(m.prev_log_index).concat(m.entries),
+        me.log.concat(m.entries.slice(stored, m.entries.length)),
+    )
+    # The log may be longer, but only this prefix is known to be the leader's.
+    acknowledged = ite(
+        s.rule("append.acknowledge_matched", log.length <= match_index), log.length, match_index
+    )
+    certain = ite(s.rule("commit.follower_limit", log.length <= match_index), log.length, match_index)
+    commit_index = smallest(m.leader_commit, certain)
+    forward = s.rule("commit.never_back", commit_index > me.commit_index)
+    return Step(
+        i,
+        then=me.but(log=log, commit_index=ite(forward, commit_index, me.commit_index)),
+        send=AppendEntriesReply(i, m.source, me.current_term, True, acknowledged),
+    )
+
+
+@raft.action
+def handle_append_entries_reply(s: S, m: AppendEntriesReply) -> Step:
+    """Leader m.target learns what m.source stores, or that it must go back. Section 5.3."""
+    i, j, me = m.target, m.source, adopt(s, s[m.target], m.term)
+    if not ((me.role == LEADER) & s.rule("replicate.ack_current_term", m.term == me.current_term)):
+        return Step(i, then=me)
+    known, following = me.match_index[j], me.next_index[j]
+    if s.rule("replicate.ack_success", m.success):
+        known = ite(s.rule("commit.match_monotone", m.match_index > known), m.match_index, known)
+        if s.follows("replicate.next_after_match"):
+            following = largest(following, known + 1)
+    elif s.follows("replicate.back_off"):
+        following = largest(following - 1, known + 1)
+    return Step(
+        i,
+        then=me.but(match_index=me.match_index.set(j, known), next_index=me.next_index.set(j, following)),
+    )
+
+
+# --- commitment --------------------------------------------------------------
+
+
+@raft.action
+def advance_commit_index(s: S, i: Server, n: Index) -> Step:
+    """Leader i learns that entry n is committed. Figure 2, Rules for Servers, Leaders.
+
+    The last guard is Figure 8: an entry of an older term may be on a majority and
+    still be overwritten.
+    """
+    me = s[i]
+    storing = count((i == j) | (me.match_index[j] >= n) for j in s.servers)
+    return Step(
+        i,
+        when("i is leader", s.rule("commit.leader_only", me.role == LEADER)),
+        when("n is past commit_index", n > me.commit_index),
+        when("n is in the log", s.rule("commit.in_log", n <= me.log.length)),
+        when("a quorum stores n", s.rule("commit.majority", is_quorum(s, storing))),
+        when("n is from current_term", s.rule("commit.current_term", me.log.at(n).term == me.current_term)),
+        then=me.but(commit_index=n),
+        history=s.past.but(
+            committed=s.past.committed.concat(me.log.slice(s.past.committed.length, n)),
+            commits=s.past.commits.set(me.current_term, n),
+        ),
+    )
+
+
+@raft.action
+def apply_entries(s: S, i: Server, n: Index) -> Step:
+    """Server i applies its entries up to n to its state machine. Figure 2, All Servers."""
+    me = s[i]
+    return Step(
+        i,
+        when("n is past last_applied", n > me.last_applied),
+        when("n is committed", s.rule("apply.committed_only", n <= me.commit_index)),
+        then=me.but(last_applied=n),
+    )
+
+
+@raft.action
+def restart(s: S, i: Server) -> Step:
+    """Server i crashes and starts again with what is persistent. Figure 2, State."""
+    me = s[i]
+    return Step(
+        i,
+        then=ServerVariables(
+            current_term=me.current_term if s.follows("restart.keep_term") else 0,
+            voted_for=me.voted_for if s.follows("restart.keep_vote") else NOBODY,
+            log=me.log if s.follows("restart.keep_log") else me.log.prefix(me.log.length - 1),
+        ),
+        history=s.past.but(restarts=s.past.restarts + 1),
+    )

@@ -1,0 +1,203 @@
+"""A transition system: servers' variables, history, messages, actions, properties.
+
+An action is a function of the state and its parameters. It returns a `Step`: guards,
+one server's new variables, messages, what history records. What isn't mentioned
+stays as it was. With a concrete `State` it is ordinary Python, to be stepped in a debugger.
+
+    s  the state before a step     t  the state after it
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from raftspec.types import Message, Record, Type, type_of
+
+S = TypeVar("S", bound=Record)
+H = TypeVar("H", bound=Record)
+
+
+class When(NamedTuple):
+    """A guard: what must hold, in words and as a condition."""
+
+    text: str
+    condition: bool
+
+
+class OnlyIf(NamedTuple):
+    """A message that is sent only if a condition holds."""
+
+    condition: bool
+    message: Message
+
+
+when = When
+only_if = OnlyIf
+
+
+class Step:
+    """What `server` does: if all guards hold, its variables become `then`, and `send` is sent."""
+
+    def __init__(
+        self,
+        server: str,
+        *guards: When,
+        then: Record | None = None,
+        send: Message | OnlyIf | Iterable[Message | OnlyIf] = (),
+        history: Record | None = None,
+    ) -> None:
+        self.server = server
+        self.guards = guards
+        self.then = then
+        self.sends = (send,) if isinstance(send, Message | OnlyIf) else tuple(send)
+        self.history = history
+
+
+class Asked(NamedTuple):
+    """A rule that a step came by, and what it said."""
+
+    rule: str
+    holds: bool
+
+
+class State(Generic[S, H]):
+    """A concrete state. `rules` forces rules to an answer; `asked` collects what they said."""
+
+    def __init__(
+        self,
+        variables: Mapping[str, S],
+        past: H,
+        messages: frozenset[Any] = frozenset(),
+        rules: Mapping[str, bool] | None = None,
+    ) -> None:
+        self.servers = tuple(variables)
+        self.variables = variables
+        self._past = past
+        self.messages = messages
+        self.rules = rules or {}
+        self.asked: list[Asked] = []
+
+    @property
+    def n(self) -> int:
+        return len(self.servers)
+
+    @property
+    def past(self) -> H:
+        """What happened, for the properties; no server can read it."""
+        return self._past
+
+    def __getitem__(self, i: str) -> S:
+        return self.variables[i]
+
+    def rule(self, name: str, condition: bool, without: bool = True) -> bool:
+        """Whether a named rule of the protocol lets this happen; with the rule taken away, `without`."""
+        self.asked.append(Asked(name, condition))
+        return self.rules.get(name, condition)
+
+    def follows(self, name: str) -> bool:
+        """Whether a rule that has no condition is followed: yes, unless it is taken away."""
+        return self.rule(name, True, without=False)
+
+
+@dataclass(frozen=True)
+class Action:
+    """A named transition: its function and its parameters' types. A handler's one parameter is a message."""
+
+    name: str
+    function: Callable[..., Step]
+    params: Mapping[str, Type]
+
+    @property
+    def message(self) -> type[Message] | None:
+        """What a handler receives."""
+        return next((t.cls for t in self.params.values() if t.kind == "record"), None)
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.function) or ""
+
+
+@dataclass(frozen=True)
+class Property:
+    """A claim that every reachable state (`states` is 1) or step (2) satisfies."""
+
+    name: str
+    claim: Callable[..., bool]
+    states: int
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.claim) or ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of the protocol. `kind` is safety, liveness or policy; `section` is in the paper."""
+
+    name: str
+    kind: str
+    section: str
+    why: str
+
+
+@dataclass
+class Spec:
+    """A specification: what its module declares, in order."""
+
+    server: type[Record]
+    history: type[Record]
+    rules: Mapping[str, Rule]
+    actions: dict[str, Action] = field(default_factory=dict)
+    properties: dict[str, Property] = field(default_factory=dict)
+
+    def action(self, function: Callable[..., Step]) -> Callable[..., Step]:
+        """Declare an action. Its parameters' annotations are their types."""
+        hints = inspect.get_annotations(function, eval_str=True)
+        params = {name: type_of(hints[name]) for name in list(inspect.signature(function).parameters)[1:]}
+        self.actions[function.__name__] = Action(function.__name__, function, params)
+        return function
+
+    def invariant(self, claim: Callable[..., bool]) -> Callable[..., bool]:
+        """Declare a property of every state."""
+        self.properties[claim.__name__] = Property(claim.__name__, claim, 1)
+        return claim
+
+    def step_property(self, claim: Callable[..., bool]) -> Callable[..., bool]:
+        """Declare a property of every step."""
+        self.properties[claim.__name__] = Property(claim.__name__, claim, 2)
+        return claim
+
+    def but(self, actions: Mapping[str, Callable[..., Step]]) -> Spec:
+        """The same specification with some actions' functions replaced."""
+        changed = {
+            name: Action(name, actions.get(name, a.function), a.params) for name, a in self.actions.items()
+        }
+        return Spec(self.server, self.history, self.rules, changed, self.properties)
+
+    @property
+    def messages(self) -> tuple[type[Message], ...]:
+        """The kinds of messages, in the order of their handlers."""
+        return tuple(a.message for a in self.actions.values() if a.message)
+
+    def initial(self, servers: tuple[str, ...], rules: Mapping[str, bool] | None = None) -> State[Any, Any]:
+        """The state in which every server starts for the first time."""
+        return State({i: self.server() for i in servers}, self.history(), rules=rules)
+
+
+def run(action: Action, s: State[S, H], *params: Any) -> tuple[str | None, State[S, H]]:
+    """Take a step with concrete values. Returns the text of the first guard that fails, or None and the new state."""
+    step = action.function(s, *params)
+    for guard in step.guards:
+        if not guard.condition:
+            return guard.text, s
+    variables = {**s.variables, step.server: step.then} if step.then else s.variables
+    sent = [
+        m.message if isinstance(m, OnlyIf) else m
+        for m in step.sends
+        if not isinstance(m, OnlyIf) or m.condition
+    ]
+    new: State[S, H] = State(variables, step.history or s.past, s.messages | frozenset(sent), s.rules)  # type: ignore[arg-type]
+    return None, new

@@ -1,0 +1,399 @@
+"""Tracing: a transition's Python function becomes expressions, by running it once per path.
+
+`if`, `and`, `or`, `max` and early `return` work on symbolic values because the function
+is run again for each way its conditions can go; the paths are then joined.
+No syntax tree is read, so helper functions and comprehensions work as always.
+
+    c  a condition     n  a node     s  the symbolic state
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from raftspec.graph import OPERATIONS, Graph, Node, check, free_variables
+from raftspec.spec import Action, OnlyIf, Spec, State, Step
+from raftspec.types import BOOL, MAYBE_SERVER, SERVER, SERVER_SET, Message, Record, Type, zero
+from raftspec.values import NOT_A_TRUTH_VALUE, Expr, Map, MapExpr, Seq, SeqExpr, ServerSet, SetExpr
+
+PATH_LIMIT = 500
+
+
+class Send(NamedTuple):
+    """A message that a transition sends, if a condition holds."""
+
+    condition: Node
+    message: type[Message]
+    fields: tuple[Node, ...]
+
+
+class Guard(NamedTuple):
+    """What must hold for a transition to be taken."""
+
+    text: str
+    condition: Node
+
+
+@dataclass(frozen=True)
+class Transition:
+    """An action as expressions over the state before it.
+
+    `updates` and `history` name only what changes, `updates` at server `server`.
+    """
+
+    action: Action
+    guards: tuple[Guard, ...]
+    server: Node
+    updates: Mapping[str, Node]
+    history: Mapping[str, Node]
+    sends: tuple[Send, ...]
+    paths: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.action.name
+
+    def roots(self) -> list[Node]:
+        """Every expression of the transition."""
+        sent = [n for s in self.sends for n in (s.condition, *s.fields)]
+        return [
+            *(g.condition for g in self.guards),
+            self.server,
+            *self.updates.values(),
+            *self.history.values(),
+            *sent,
+        ]
+
+
+@dataclass
+class _Path:
+    """One way through a function: choices to repeat first, then `True` at every new condition."""
+
+    script: list[bool]
+    taken: list[tuple[Node, bool]] = field(default_factory=list)
+    known: dict[Node, bool] = field(default_factory=dict)
+
+
+class Tracer:
+    """Turns what a specification's functions do to symbolic values into a graph.
+
+    `switched_off` names rules that always come out as their `without` value.
+    """
+
+    def __init__(
+        self, spec: Spec, servers: tuple[str, ...], switched_off: frozenset[str] = frozenset()
+    ) -> None:
+        self.spec = spec
+        self.servers = servers
+        self.switched_off = switched_off
+        self.graph = Graph()
+        self.rules: dict[str, bool] = {}
+        self._path: _Path | None = None
+        self._depth = 0
+
+    # --- what symbolic values ask for ---
+
+    def wrap(self, n: Node) -> Any:
+        """A node as a value that a specification can handle."""
+        if n.type.kind == "record":
+            assert n.type.cls is not None
+            return n.type.cls(*(self.wrap(self.graph.node("field", n, attr=f)) for f in n.type.cls.types()))
+        kinds: dict[str, type[Expr]] = {"set": SetExpr, "map": MapExpr, "seq": SeqExpr}
+        return kinds.get(n.type.kind, Expr)(n, self)
+
+    def lift(self, value: Any, t: Type | None) -> Node:
+        """The node for a value where type `t` is expected, or any if it is None. TypeError if it doesn't fit."""
+        if isinstance(value, Expr):
+            found = value.node
+            if t is not None and not t.accepts(found.type):
+                raise TypeError(f"expected {t}, found {found.type}: {found!r}")
+            return found
+        if isinstance(value, Record):
+            types = type(value).types()
+            fields = [self.lift(x, ft) for x, ft in zip(value.values(), types.values(), strict=True)]
+            return self.graph.node(
+                "record", *fields, attr=Type("record", type(value).__name__, cls=type(value))
+            )
+        t = t or self._type(value)
+        if t is None or not self._fits(value, t):
+            hint = "; write `no(c)` for `not`" if t == BOOL else ""
+            raise TypeError(f"expected {t or 'a typed value'}, found {value!r}{hint}")
+        return self.graph.const(value, t)
+
+    def _fits(self, value: Any, t: Type) -> bool:
+        match t.kind:
+            case "bool":
+                return isinstance(value, bool)
+            case "num":
+                return isinstance(value, int) and not isinstance(value, bool)
+            case "server" | "maybe":
+                return value in self.servers or (value is None and t.kind == "maybe")
+            case "enum":
+                return isinstance(value, t.cls)  # type: ignore[arg-type]
+            case "set":
+                return isinstance(value, ServerSet)
+            case "seq":
+                return isinstance(value, Seq)
+            case "map":
+                assert t.of is not None
+                return isinstance(value, Map) and value.default == zero(t.of)
+        return False
+
+    def apply(self, op: str, args: tuple[Any, ...], attr: Any) -> Any:
+        """Add an operation to the graph. Literals take the type that the symbolic arguments imply."""
+        known = [self._type(a) for a in args]
+        fit = OPERATIONS[op].fit(known)
+        if fit is None:
+            hint = ": write typed(value, like) for a literal" if None in known else ""
+            raise TypeError(f"{op} doesn't take {', '.join(map(repr, args))}{hint}")
+        nodes = [self.lift(a, t) for a, t in zip(args, fit[0], strict=True)]
+        return self.wrap(self.graph.node(op, *nodes, attr=attr))
+
+    def _type(self, value: Any) -> Type | None:
+        """A value's own type; None for a literal that takes its type from what it stands beside."""
+        match value:
+            case Expr():
+                return value.node.type
+            case Record():
+                return Type("record", type(value).__name__, cls=type(value))
+            case bool():
+                return BOOL
+            case enum.Enum():
+                return Type("enum", type(value).__name__, cls=type(value))
+            case ServerSet():
+                return SERVER_SET
+            case None:
+                return MAYBE_SERVER
+        return None
+
+    def quantify(self, op: str, n: Expr, claim: Callable[[int], bool]) -> Any:
+        """A quantifier over 1 to n, its variable named by how deep it stands."""
+        self._depth += 1
+        try:
+            name = f"k{self._depth}"
+            variable = self.graph.leaf("bound", name, n.node.type)
+            body = self.lift(claim(self.wrap(variable)), BOOL)
+        finally:
+            self._depth -= 1
+        return self.wrap(self.graph.node(op, n.node, body, attr=name))
+
+    def rule(self, name: str, condition: Any, without: bool) -> Any:
+        """A named rule's condition. `State.rule` calls this while tracing."""
+        if not isinstance(condition, Expr):
+            raise TypeError(
+                f"rule {name} needs a condition that is not yet decided: write `|` for `or`, `no(c)` for `not`, `==` for `in`"
+            )
+        self._meet(name, without)
+        if name in self.switched_off:
+            return self.wrap(self.graph.const(without, BOOL))
+        return self.wrap(self.graph.node("rule", self.lift(condition, BOOL), attr=name))
+
+    def follows(self, name: str) -> bool:
+        """Whether a rule without a condition is switched on."""
+        self._meet(name, False)
+        return name not in self.switched_off
+
+    def _meet(self, name: str, without: bool) -> None:
+        if name not in self.spec.rules:
+            raise TypeError(
+                f"rule {name} is not in the table of rules; add its section and the reason for it"
+            )
+        assert self.rules.setdefault(name, without) == without, (
+            f"rule {name} is taken away in two different ways"
+        )
+
+    def decide(self, n: Node) -> bool:
+        """Which way a condition goes on the path that is being run. TypeError outside of one."""
+        if n.op == "const":
+            return bool(n.attr)
+        if n.op == "not":
+            return not self.decide(n.args[0])
+        if self._path is None or free_variables(n):
+            raise TypeError(NOT_A_TRUTH_VALUE)
+        path = self._path
+        if n not in path.known:
+            choice = path.script[len(path.taken)] if len(path.taken) < len(path.script) else True
+            path.taken.append((n, choice))
+            path.known[n] = choice
+        return path.known[n]
+
+    # --- tracing actions and properties ---
+
+    def transition(self, action: Action, bound: Callable[..., bool] | None = None) -> Transition:
+        """An action as expressions, with a bound of the exploration as one more guard.
+
+        Raises:
+            TypeError: the action is not of the language; the message says what to write instead.
+        """
+        runs: list[tuple[list[tuple[Node, bool]], Transition]] = []
+        script: list[bool] = []
+        while True:
+            self._path = path = _Path(script)
+            try:
+                runs.append((path.taken, self._run(action)))
+            finally:
+                self._path = None
+            if len(runs) > PATH_LIMIT:
+                raise TypeError(f"{action.name} has more than {PATH_LIMIT} paths: an `if` in a loop over servers "
+                                "doubles them each time; write count(...), some(...) or ite(c, a, b) there")  # fmt: skip
+            script = [choice for _, choice in path.taken]
+            while script and not script[-1]:
+                script.pop()
+            if not script:
+                break
+            script[-1] = False
+        joined = self._merge(runs, 0)
+        guards = joined.guards
+        if bound is not None:
+            s, params = self._symbolic(action)
+            guards = (*guards, Guard("within bounds", self.lift(bound(s, *params), BOOL)))
+        result = Transition(
+            action, guards, joined.server, joined.updates, joined.history, joined.sends, len(runs)
+        )
+        check(result.roots())
+        return result
+
+    def property(self, claim: Callable[..., bool], states: int = 1) -> Node:
+        """A property as one expression: of a state, or of a step's two states (`states=2`)."""
+        arguments = [SymbolicState(self, prime) for prime in range(states)]
+        n = self.lift(claim(*arguments), BOOL)
+        check([n])
+        return n
+
+    def _symbolic(self, action: Action) -> tuple[SymbolicState, list[Any]]:
+        params = []
+        for name, t in action.params.items():
+            if t.kind == "record":
+                assert t.cls is not None
+                params.append(
+                    t.cls(
+                        *(
+                            self.wrap(self.graph.leaf("message", (t.cls, f), ft))
+                            for f, ft in t.cls.types().items()
+                        )
+                    )
+                )
+            else:
+                params.append(self.wrap(self.graph.leaf("param", name, t)))
+        return SymbolicState(self, 0), params
+
+    def _run(self, action: Action) -> Transition:
+        s, params = self._symbolic(action)
+        step = action.function(s, *params)
+        if not isinstance(step, Step):
+            raise TypeError(f"{action.name} returned {step!r}: an action returns a Step")
+        server = self.lift(step.server, SERVER)
+        updates = (
+            self._changes(step.then, lambda f, t: self.graph.leaf("get", (f, 0), t, server))
+            if step.then
+            else {}
+        )
+        history = (
+            self._changes(step.history, lambda f, t: self.graph.leaf("past", (f, 0), t))
+            if step.history
+            else {}
+        )
+        sends = [self._send(m) for m in step.sends]
+        guards = tuple(Guard(w.text, self.lift(w.condition, BOOL)) for w in step.guards)
+        return Transition(action, guards, server, updates, history,
+                          tuple(m for m in sends if not (m.condition.op == "const" and not m.condition.attr)))  # fmt: skip
+
+    def _changes(self, record: Record, old: Callable[[str, Type], Node]) -> dict[str, Node]:
+        types = type(record).types()
+        new = {f: self.lift(x, t) for (f, t), x in zip(types.items(), record.values(), strict=True)}
+        return {f: n for f, n in new.items() if n is not old(f, types[f])}
+
+    def _send(self, send: Message | OnlyIf) -> Send:
+        condition, message = (send.condition, send.message) if isinstance(send, OnlyIf) else (True, send)
+        types = type(message).types().values()
+        fields = tuple(self.lift(x, t) for x, t in zip(message.values(), types, strict=True))
+        return Send(self.lift(condition, BOOL), type(message), fields)
+
+    def _merge(self, runs: list[tuple[list[tuple[Node, bool]], Transition]], depth: int) -> Transition:
+        """What happens on all paths that agree on their first `depth` conditions."""
+        if len(runs) == 1:
+            return runs[0][1]
+        condition = runs[0][0][depth][0]
+        yes, no = ([r for r in runs if r[0][depth][1] is side] for side in (True, False))
+        return self._join(condition, self._merge(yes, depth + 1), self._merge(no, depth + 1))
+
+    def _join(self, c: Node, a: Transition, b: Transition) -> Transition:
+        """`a` if c, else `b`."""
+        if a.server is not b.server:
+            raise TypeError(
+                f"{a.name} changes two different servers on two paths: {a.server!r} and {b.server!r}"
+            )
+        graph = self.graph
+        yes = graph.const(True, BOOL)
+
+        def both(
+            x: Mapping[str, Node], y: Mapping[str, Node], old: Callable[[str, Type], Node]
+        ) -> dict[str, Node]:
+            names = {**x, **y}
+            return {
+                f: graph.node("ite", c, x.get(f) or old(f, n.type), y.get(f) or old(f, n.type))
+                for f, n in names.items()
+            }
+
+        ga, gb = dict(a.guards), dict(b.guards)
+        guards = tuple(
+            Guard(text, graph.node("ite", c, ga.get(text, yes), gb.get(text, yes))) for text in ga | gb
+        )
+        sends, rest = [], list(b.sends)
+        for m in a.sends:
+            other = next((x for x in rest if x.message is m.message), None)
+            if other is None:
+                sends.append(Send(graph.node("and", c, m.condition), m.message, m.fields))
+            else:
+                rest.remove(other)
+                fields = tuple(
+                    graph.node("ite", c, x, y) for x, y in zip(m.fields, other.fields, strict=True)
+                )
+                sends.append(Send(graph.node("ite", c, m.condition, other.condition), m.message, fields))
+        sends += [
+            Send(graph.node("and", graph.node("not", c), m.condition), m.message, m.fields) for m in rest
+        ]
+        return Transition(
+            a.action, guards, a.server,
+            both(a.updates, b.updates, lambda f, t: graph.leaf("get", (f, 0), t, a.server)),
+            both(a.history, b.history, lambda f, t: graph.leaf("past", (f, 0), t)),
+            tuple(sends),
+        )  # fmt: skip
+
+
+class SymbolicState(State[Any, Any]):
+    """The state that a specification is traced with. `prime` is 1 for a step's second state."""
+
+    def __init__(self, tracer: Tracer, prime: int) -> None:
+        self.tracer = tracer
+        self.servers = tracer.servers
+        self.prime = prime
+
+    def __getitem__(self, i: Any) -> Any:
+        server = self.tracer.lift(i, SERVER)
+        kind = self.tracer.spec.server
+        return kind(
+            *(
+                self.tracer.wrap(self.tracer.graph.leaf("get", (f, self.prime), t, server))
+                for f, t in kind.types().items()
+            )
+        )
+
+    @property
+    def past(self) -> Any:
+        kind = self.tracer.spec.history
+        return kind(
+            *(
+                self.tracer.wrap(self.tracer.graph.leaf("past", (f, self.prime), t))
+                for f, t in kind.types().items()
+            )
+        )
+
+    def rule(self, name: str, condition: bool, without: bool = True) -> bool:
+        return self.tracer.rule(name, condition, without)  # type: ignore[no-any-return]
+
+    def follows(self, name: str) -> bool:
+        return self.tracer.follows(name)
