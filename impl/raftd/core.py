@@ -17,7 +17,6 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import blake2b
 from typing import Any, ClassVar, NamedTuple
 
 from raftd.messages import (
@@ -28,6 +27,7 @@ from raftd.messages import (
     RequestVote,
     RequestVoteReply,
 )
+from raftd.trace import traced_entries, traced_message
 
 NO_OP = b""
 RESTART_ENTRIES = 16  # how much of the log's end a restart event shows
@@ -642,32 +642,3 @@ class Core:
         assert after.commit_index >= before.commit_index, "the commit index never goes back (Figure 2)"
         assert after.commit_index <= after.log_length, "only stored entries are committed (section 5.3)"
         assert after.last_applied == after.commit_index, "committed entries are applied at once (Figure 2)"
-
-
-def digest(command: bytes) -> str:
-    """A command in the trace: equal for equal commands, short for long ones."""
-    return blake2b(command, digest_size=8).hexdigest()
-
-
-def traced_entries(entries: Iterable[Entry]) -> list[list[int | str]]:
-    """Entries as the trace shows them: `[[term, digest], ...]`."""
-    return [[entry.term, digest(entry.command)] for entry in entries]
-
-
-def traced_message(m: Message) -> dict[str, Any]:
-    """A message as the trace shows it. `hint` is left out: no rule depends on it."""
-    head = {"kind": m.__struct_config__.tag, "source": m.source, "target": m.target, "term": m.term}
-    match m:
-        case RequestVote():
-            return head | {"last_log_index": m.last_log_index, "last_log_term": m.last_log_term}
-        case RequestVoteReply():
-            return head | {"granted": m.granted}
-        case AppendEntries():
-            return head | {
-                "prev_log_index": m.prev_log_index,
-                "prev_log_term": m.prev_log_term,
-                "entries": traced_entries(m.entries),
-                "leader_commit": m.leader_commit,
-            }
-        case AppendEntriesReply():
-            return head | {"success": m.success, "match_index": m.match_index}

@@ -1,5 +1,8 @@
 """The trace a server writes: NDJSON, one event a line, as docs/traces.md says.
 
+What a step's event says is decided in `core`, at the end of each step; how it looks
+and where it goes, here.
+
 `TraceFile` is for a real server: a line is one write to a file opened for appending,
 so a kill loses at most the line being written. `TraceStream` is for the simulator:
 all servers in one buffered file.
@@ -9,10 +12,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+
+from raftd.messages import AppendEntries, AppendEntriesReply, Entry, Message, RequestVote, RequestVoteReply
 
 VERSION = 1
 
@@ -30,6 +37,35 @@ def line(event: dict[str, Any], seq: int, start: int) -> bytes:
     if event["event"] == "restart":
         numbered["start"] = start
     return _encode(numbered) + b"\n"
+
+
+def digest(command: bytes) -> str:
+    """A command in the trace: equal for equal commands, short for long ones."""
+    return blake2b(command, digest_size=8).hexdigest()
+
+
+def traced_entries(entries: Iterable[Entry]) -> list[list[int | str]]:
+    """Entries as the trace shows them: `[[term, digest], ...]`."""
+    return [[entry.term, digest(entry.command)] for entry in entries]
+
+
+def traced_message(m: Message) -> dict[str, Any]:
+    """A message as the trace shows it. `hint` is left out: no rule depends on it."""
+    head = {"kind": m.__struct_config__.tag, "source": m.source, "target": m.target, "term": m.term}
+    match m:
+        case RequestVote():
+            return head | {"last_log_index": m.last_log_index, "last_log_term": m.last_log_term}
+        case RequestVoteReply():
+            return head | {"granted": m.granted}
+        case AppendEntries():
+            return head | {
+                "prev_log_index": m.prev_log_index,
+                "prev_log_term": m.prev_log_term,
+                "entries": traced_entries(m.entries),
+                "leader_commit": m.leader_commit,
+            }
+        case AppendEntriesReply():
+            return head | {"success": m.success, "match_index": m.match_index}
 
 
 class TraceFile:
