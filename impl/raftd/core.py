@@ -615,7 +615,11 @@ class Core:
         return event
 
     def _changes(self, before: Variables, after: Variables) -> dict[str, Any]:
-        """The variables whose values differ; of `match_index` only the servers that do."""
+        """The variables whose values differ; of `match_index` only the servers that do.
+
+        A trace says nothing of a variable by leaving it out. In a newer term role and vote
+        are therefore said even if they are the same: that they are is news.
+        """
         changes: dict[str, Any] = {
             name: new for name, old, new in zip(Variables._fields, before, after, strict=True) if new != old
         }
@@ -623,6 +627,9 @@ class Core:
             changes["match_index"] = {
                 peer: n for peer, n in after.match_index.items() if n != before.match_index[peer]
             }
+        if "current_term" in changes:
+            changes["role"] = after.role
+            changes["voted_for"] = after.voted_for
         if self._log_changed(before, after):
             changes["log_length"] = after.log_length
             changes["last_log_term"] = after.last_log_term

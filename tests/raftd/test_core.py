@@ -132,8 +132,8 @@ def test_candidate_leads_with_a_majority_of_votes_and_no_fewer() -> None:
     core.receive(0.0, RequestVoteReply("n3", "n1", 2, granted=False))
     assert core.role is Role.CANDIDATE
 
-    core.receive(0.0, RequestVoteReply("n4", "n1", 2, granted=True))
-    assert core.role is Role.LEADER
+    batch = core.receive(0.0, RequestVoteReply("n4", "n1", 2, granted=True))
+    assert batch.event["state"]["role"] == "leader"
     assert core.votes == {"n1", "n2", "n4"}
 
 
@@ -142,8 +142,8 @@ def test_votes_of_an_earlier_term_do_not_count() -> None:
     core = make(role=Role.CANDIDATE, current_term=3)
     core.receive(0.0, RequestVoteReply("n2", "n1", 2, granted=True))
     assert core.votes == {"n1"}
-    core.receive(0.0, RequestVoteReply("n2", "n1", 3, granted=True))
-    assert core.role is Role.LEADER
+    batch = core.receive(0.0, RequestVoteReply("n2", "n1", 3, granted=True))
+    assert batch.event["state"]["role"] == "leader"
 
 
 def test_votes_after_the_election_change_nothing() -> None:
@@ -153,7 +153,7 @@ def test_votes_after_the_election_change_nothing() -> None:
         batch = core.receive(0.0, RequestVoteReply("n2", "n1", 3, granted=True))
         assert batch.event["state"] == {}
         assert batch.persist is None
-        assert batch.send == batch.apply == ()
+        assert (batch.send, batch.apply) == ((), ())
 
 
 def test_new_leader_appends_a_no_op_of_its_term_and_sends_it_to_all() -> None:
@@ -498,7 +498,7 @@ def test_restart_keeps_what_is_persistent_and_nothing_else() -> None:
     assert (core.current_term, core.voted_for, terms(core)) == (7, "n2", [1, 3, 7])
     assert (core.role, core.commit_index, core.last_applied) == (Role.FOLLOWER, 0, 0)
     assert batch.persist is None
-    assert batch.send == batch.apply == ()
+    assert (batch.send, batch.apply) == ((), ())
     assert batch.event["event"] == "restart"
     assert batch.event["state"] == {
         "role": "follower",

@@ -1,0 +1,98 @@
+"""Each deliberate fault shows: some step of a broken server isn't what a right one would do.
+
+A right server is put into the broken one's state and given the same input, throughout
+a simulation. That the checker finds each fault in the trace is tested with the checker.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import raftd.simulator
+from raftd.core import Batch, Config, Core, Persistent
+from raftd.faults import BREAKS, make_core
+from raftd.simulator import Faults, simulate
+
+# What makes rare steps less rare: many elections, and late messages from the terms before.
+STORMY = Faults(loss=0.1, duplication=0.2, delay=0.1, reordering=0.2, partition=0.01, crash=0.01, clock=0.3)
+
+
+class DifferenceSeenError(Exception):
+    """A broken server has done what a right one would not."""
+
+
+def twin(core: Core) -> Core:
+    """A right server in the same state, timers and random numbers included."""
+    other = copy.copy(core)
+    other.__class__ = Core
+    for name in ("log", "votes", "next_index", "match_index", "_probing", "_heard", "_rng"):
+        setattr(other, name, copy.copy(getattr(core, name)))
+    return other
+
+
+def watched(core: Core) -> Core:
+    """A broken server that raises as soon as it does something else than a right one."""
+
+    def compare(name: str) -> None:
+        take: Callable[..., Batch] = getattr(core, name)
+
+        def step(*args: Any) -> Batch:
+            right = twin(core)
+            try:
+                expected = getattr(Core, name)(right, *args).event
+            except AssertionError as error:
+                raise DifferenceSeenError(f"a right server stops: {error}") from error
+            batch = take(*args)
+            if batch.event != expected:
+                raise DifferenceSeenError(f"{batch.event}\nis not\n{expected}")
+            return batch
+
+        setattr(core, name, step)
+
+    for name in ("start", "receive", "start_election", "propose"):
+        compare(name)
+    return core
+
+
+@pytest.mark.parametrize("rule", BREAKS)
+def test_broken_server_does_what_a_right_one_would_not(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every entry of BREAKS, in simulations that the command line can repeat."""
+    monkeypatch.setattr(raftd.simulator, "make_core", lambda *args: watched(make_core(*args)))
+    for seed in range(40):
+        try:
+            simulate(seed, steps=1000, faults=STORMY, broken=rule)
+        except DifferenceSeenError:
+            return
+    pytest.fail(f"no simulation shows that {rule} is broken")
+
+
+def test_right_server_is_never_told_from_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison above finds nothing where there is nothing."""
+    monkeypatch.setattr(raftd.simulator, "make_core", lambda *args: watched(make_core(*args)))
+    simulate(1, steps=2000, faults=STORMY)
+
+
+def test_unknown_fault_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"no fault is called 'vote.twice'.*vote.once_per_term"):
+        make_core("n1", ("n1",), random.Random(1), broken="vote.twice")
+
+
+def test_unbroken_core_is_the_core_itself() -> None:
+    """A fault can't slip into a server that wasn't asked for one."""
+    core = make_core("n1", ("n1",), random.Random(1), Config(), Persistent())
+    assert type(core) is Core
+    assert not core._is_broken
+
+
+def test_fault_replaces_one_small_method() -> None:
+    """A rule stands in one place, or one class could not break it."""
+    for rule, broken in BREAKS.items():
+        replaced = [name for name in vars(broken) if not name.startswith("__")]
+        assert len(replaced) == 1, f"{rule} replaces {replaced}"
+        assert broken.__doc__
+        assert hasattr(Core, replaced[0])
