@@ -326,7 +326,7 @@ class Core:
             self._advance_commit_index()
             self._send_entries(m.source)
             return
-        next_index = max(self.match_index[m.source] + 1, min(m.hint + 1, self.next_index[m.source]))
+        next_index = self._next_to_try(m)
         if next_index < self.next_index[m.source] or m.source not in self._probing:
             self._probing.add(m.source)
             self.next_index[m.source] = next_index
@@ -447,6 +447,10 @@ class Core:
         )
         self.match_index[m.source] = max(self.match_index[m.source], m.match_index)
         self.next_index[m.source] = max(self.next_index[m.source], self.match_index[m.source] + 1)
+
+    def _next_to_try(self, m: AppendEntriesReply) -> int:
+        """A refusal says where entries don't join, and nothing of where they do. Section 5.3."""
+        return max(self.match_index[m.source] + 1, min(m.hint + 1, self.next_index[m.source]))
 
     def _quorum_index(self) -> int:
         """The last entry that a majority stores, the leader included. Figure 2, Leaders."""

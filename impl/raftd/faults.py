@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import ClassVar
 
-from raftd.core import Config, Core, Persistent, Role
+from raftd.core import Config, Core, Persist, Persistent, Role, Variables
 from raftd.messages import AppendEntries, AppendEntriesReply, Entry, RequestVote, RequestVoteReply
 
 BREAKS: dict[str, type[Core]] = {}
@@ -113,6 +113,14 @@ class StaysLeader(Broken):
         self.voted_for = None
 
 
+@breaks("vote.persist")
+class VotesInMemory(Broken):
+    """A server answers before its term and vote are on disk: only a log that changes is written."""
+
+    def _persist(self, before: Variables, after: Variables) -> Persist | None:
+        return super()._persist(before, after) if self._log_changed(before, after) else None
+
+
 # Restarts. Section 5.1 and Figure 2, State.
 
 
@@ -191,6 +199,15 @@ class CountsOldAcknowledgements(Broken):
 
     def _counts_acknowledgement(self, m: AppendEntriesReply) -> bool:
         return self.role is Role.LEADER
+
+
+@breaks("append.refusal_matches_nothing")
+class MatchesRefusals(Broken):
+    """A leader takes the index at which it will try next for one that matches."""
+
+    def _next_to_try(self, m: AppendEntriesReply) -> int:
+        self.match_index[m.source] = max(self.match_index[m.source], m.hint)
+        return self.match_index[m.source] + 1
 
 
 # Commitment. Sections 5.3 and 5.4.

@@ -1,13 +1,13 @@
 """A whole cluster in one process, in virtual time, with every fault drawn from one seed.
 
 The servers are real cores; clock, network, disk and clients are simulated. The same
-arguments give the same trace, byte for byte. Raft must be safe whatever happens here
-except that a server breaks a rule (section 5.4.3); that it gets anywhere needs a
-majority that is up and connected (section 5.6).
+arguments give the same trace, byte for byte. Raft must be safe whatever happens here,
+unless a server breaks a rule or the network changes messages (section 5.4.3); that it
+gets anywhere needs a majority that is up and connected (section 5.6).
 
     T     the election timeout        a step   one input to one core, one trace event
-    rate  a probability per message (loss, duplication, delay, reordering) or
-          per step (partition, crash, restart, pause); for clocks the largest drift
+    rate  a probability per message (loss, duplication, delay, reordering, corruption)
+          or per step (partition, crash, restart, pause); for clocks the largest drift
 """
 
 from __future__ import annotations
@@ -19,9 +19,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, BinaryIO
 
+from msgspec.structs import replace
+
 from raftd.core import Batch, Config, Core, NotLeader, Persist, Persistent, Role
 from raftd.faults import make_core
-from raftd.messages import Entry, Message
+from raftd.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Entry,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+)
 from raftd.trace import TraceStream
 
 # Small batches, so that followers lag and logs are repaired in many messages.
@@ -52,10 +61,14 @@ class Faults:
     restart: float = 0.0
     clock: float = 0.0
     pause: float = 0.0
+    corruption: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Faults:
-        """Read `none`, `all`, or names such as `loss,crash=0.01`, each with an optional rate."""
+        """Read `none`, `all`, or names such as `loss,crash=0.01`, each with an optional rate.
+
+        `all` is all that Raft tolerates: corruption, a Byzantine fault, isn't among it.
+        """
         if text in ("none", "all"):
             return ALL_FAULTS if text == "all" else cls()
         rates: dict[str, float] = {}
@@ -66,7 +79,7 @@ class Faults:
                 raise ValueError(f"no fault is called {name!r}: write none, all, or some of {known}")
             if name in rates:
                 raise ValueError(f"{name} stands twice in {text!r}: give one rate")
-            rates[name] = _rate(name, rate) if equals else getattr(ALL_FAULTS, name)
+            rates[name] = _rate(name, rate) if equals else USUAL_RATES[name]
         return cls(**rates)
 
     def __str__(self) -> str:
@@ -87,17 +100,20 @@ def _rate(name: str, text: str) -> float:
 
 
 FAULT_NAMES = tuple(f.name for f in fields(Faults))
-ALL_FAULTS = Faults(
-    loss=0.05,
-    duplication=0.05,
-    delay=0.02,
-    reordering=0.1,
-    partition=0.001,
-    crash=0.002,
-    restart=0.0005,
-    clock=0.3,
-    pause=0.001,
-)
+USUAL_RATES = {
+    "loss": 0.05,
+    "duplication": 0.05,
+    "delay": 0.02,
+    "reordering": 0.1,
+    "partition": 0.001,
+    "crash": 0.002,
+    "restart": 0.0005,
+    "clock": 0.3,
+    "pause": 0.001,
+    "corruption": 0.001,
+}
+assert tuple(USUAL_RATES) == FAULT_NAMES
+ALL_FAULTS = Faults(**{**USUAL_RATES, "corruption": 0.0})
 
 
 @dataclass
@@ -117,7 +133,7 @@ class Summary:
     redirected: int = 0  # requests to servers that weren't leaders
     starts: int = 0
     faults: Counter[str] = field(default_factory=Counter)  # each by name: how often
-    violation: str | None = None  # the first; only where a server is broken
+    violation: str | None = None  # the first; only where a server is broken or messages are changed
 
 
 def server_names(count: int) -> tuple[str, ...]:
@@ -139,8 +155,8 @@ def simulate(
     """Run a cluster for a number of steps, and write its trace to `out`.
 
     `broken` breaks a rule of `raftd.faults.BREAKS`: one rule for all servers, or by
-    server. Then a violation is noted in the summary; otherwise it raises
-    SimulationError. `progress` is called with the steps done and the steps to do.
+    server. Then, or if messages are corrupted, a violation is noted in the summary;
+    otherwise it raises SimulationError. `progress` is called with the steps done and the steps to do.
     """
     return Simulation(seed, servers, faults, out, broken=broken, config=config).run(steps, progress)
 
@@ -372,6 +388,9 @@ class Simulation:
         if rng.random() < faults.loss:
             self.summary.faults["loss"] += 1
             return
+        if rng.random() < faults.corruption:
+            self.summary.faults["corruption"] += 1
+            m = self._corrupted(m)
         arrival = self.now + rng.uniform(*LATENCY)
         if rng.random() < faults.delay:
             self.summary.faults["delay"] += 1
@@ -387,6 +406,21 @@ class Simulation:
         if rng.random() < faults.duplication:
             self.summary.faults["duplication"] += 1
             self._at(arrival + rng.uniform(0, 4) * self.config.election_timeout, self._arrive, m)
+
+    def _corrupted(self, m: Message) -> Message:
+        """A message says something else than was sent: what Raft does not tolerate."""
+        match m:
+            case RequestVote():
+                return replace(m, last_log_term=m.last_log_term + 1)
+            case RequestVoteReply():
+                return replace(m, granted=not m.granted)
+            case AppendEntries() if m.entries:
+                lie = Entry(m.entries[-1].term, b"corrupted")
+                return replace(m, entries=(*m.entries[:-1], lie))
+            case AppendEntries():
+                return replace(m, leader_commit=m.leader_commit + 1)
+            case AppendEntriesReply():
+                return replace(m, success=not m.success)
 
     def _disturb(self) -> None:
         """After a step, a partition may begin, a server be restarted, or one pause."""
@@ -459,7 +493,7 @@ class Simulation:
     def _violated(self, what: str, cause: Exception | None = None) -> None:
         """A violation ends the run, unless it was asked for."""
         message = f"seed {self.summary.seed}, step {self.summary.steps}: {what}"
-        if not self.broken:
+        if not self.broken and not self.faults.corruption:
             raise SimulationError(f"{message}\nhelp: {self._command()}") from cause
         self.summary.violation = self.summary.violation or message
 

@@ -648,3 +648,53 @@ def test_returning_leader_of_an_older_term_commits_nothing_and_follows() -> None
     settle(cores, cores["n2"].send_heartbeats(3.2).send, 3.2)
     assert [entry.command for entry in cores["n1"].log] == [NO_OP, NO_OP, b"kept"]
     assert cores["n1"].commit_index == 3
+
+
+# Any schedule at all.
+
+
+def adversary(rng: random.Random, servers: tuple[str, ...], steps: int) -> dict[str, Core]:
+    """Messages arrive in any order, again and again, or never; timers fire and servers restart at will.
+
+    Nothing is timed, so that this reaches what the simulator's plausible network doesn't.
+    The cores check each of their own steps; what they apply is compared here.
+    """
+    config = Config(max_entries=2, max_in_flight=3)
+    cores = {name: make(name, current_term=0, servers=servers, config=config) for name in servers}
+    sent: list[Message] = []
+    applied: list[Entry] = []
+    for step in range(steps):
+        core = cores[rng.choice(servers)]
+        act = rng.random()
+        if act < 0.75 and sent:
+            # Mostly news, sometimes anything that was ever sent.
+            m = sent[-1 - min(int(rng.expovariate(0.1)), len(sent) - 1)] if act < 0.6 else rng.choice(sent)
+            batch = cores[m.target].receive(float(step), m)
+        elif act < 0.76:
+            disk = Persistent(core.current_term, core.voted_for, core.log)
+            cores[core.server] = Core(core.server, servers, rng, config, disk)
+            batch = cores[core.server].start(float(step))
+        elif core.role is Role.LEADER:
+            batch = core.propose(step, [b"%d" % step]) if act < 0.9 else core.send_heartbeats(step)
+        elif act < 0.775:
+            batch = core.start_election(step)
+        else:
+            continue
+        sent += batch.send
+        for n, entry in batch.apply:
+            if n > len(applied):
+                applied.append(entry)
+            assert applied[n - 1] == entry, f"{batch.event['server']} applies another entry {n}"
+    return cores
+
+
+@pytest.mark.parametrize("servers", [("n1", "n2"), THREE, FIVE])
+def test_any_schedule_keeps_safety(servers: tuple[str, ...]) -> None:
+    """Section 5.4.3, Figure 3: without any assumption on time."""
+    reached, terms_seen = 0, 0
+    for seed in range(40):
+        cores = adversary(random.Random(seed), servers, 600)
+        reached = max(reached, *(core.commit_index for core in cores.values()))
+        terms_seen = max(terms_seen, *(core.current_term for core in cores.values()))
+    assert reached > 3, "something is committed"
+    assert terms_seen > 3, "leaders change"

@@ -44,12 +44,12 @@ def watched(core: Core) -> Core:
         def step(*args: Any) -> Batch:
             right = twin(core)
             try:
-                expected = getattr(Core, name)(right, *args).event
+                expected = getattr(Core, name)(right, *args)
             except AssertionError as error:
                 raise DifferenceSeenError(f"a right server stops: {error}") from error
             batch = take(*args)
-            if batch.event != expected:
-                raise DifferenceSeenError(f"{batch.event}\nis not\n{expected}")
+            if batch != expected:
+                raise DifferenceSeenError(f"{batch}\nis not\n{expected}")
             return batch
 
         setattr(core, name, step)
