@@ -91,8 +91,10 @@ class Tracer:
         self.switched_off = switched_off
         self.graph = Graph()
         self.rules: dict[str, bool] = {}
+        self.followed: dict[str, set[str]] = {}  # by action, the rules without a condition
         self._path: _Path | None = None
         self._depth = 0
+        self._tracing = ""
 
     # --- what symbolic values ask for ---
 
@@ -194,6 +196,7 @@ class Tracer:
     def follows(self, name: str) -> bool:
         """Whether a rule without a condition is switched on."""
         self._meet(name, False)
+        self.followed.setdefault(self._tracing, set()).add(name)
         return name not in self.switched_off
 
     def _meet(self, name: str, without: bool) -> None:
@@ -282,6 +285,7 @@ class Tracer:
 
     def _run(self, action: Action) -> Transition:
         s, params = self._symbolic(action)
+        self._tracing = action.name
         step = action.function(s, *params)
         if not isinstance(step, Step):
             raise TypeError(f"{action.name} returned {step!r}: an action returns a Step")

@@ -1,0 +1,538 @@
+"""The reference explorer: every behaviour of a specification within bounds, breadth first.
+
+It runs the generated Python functions on whole states, and knows a state by all of its values: no
+hashes, no reductions but symmetry over servers, which can be switched off. Every faster
+engine is checked against it, so where speed and plainness were in conflict, plainness won.
+
+    s, t  states     a move  an action with its parameters, and where it leads
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from raftspec.mutants import Mutant
+from raftspec.rules import POLICY
+from raftspec.spec import Spec
+from raftspec.types import Type
+from raftworthy.generated import Generated, Variables, World, generate
+from raftworthy.structs import snake_case, structs_of
+
+PROGRESS_EVERY = 0.2  # seconds
+
+
+class UnusableError(ValueError):
+    """What was asked for can't be explored; the text says why, and what can."""
+
+
+# --- bounds ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far to explore. A step that would go beyond is not taken."""
+
+    servers: int = 3
+    max_term: int = 2
+    max_log: int = 1
+    max_messages: int | None = None  # different messages ever sent
+    crashes: int = 0  # restarts of servers
+    commands: int | None = None  # clients' commands; None: as many as max_log
+    entries: int = 1  # in one AppendEntries
+    applies: bool = False  # whether servers apply what is committed
+
+    def __post_init__(self) -> None:
+        for name in ("servers", "max_term"):
+            if getattr(self, name) < 1:
+                raise UnusableError(f"{name} is {getattr(self, name)}; the least is 1")
+        for name in ("max_log", "crashes", "entries"):
+            if getattr(self, name) < 0:
+                raise UnusableError(f"{name} is {getattr(self, name)}; the least is 0")
+
+    @property
+    def max_commands(self) -> int:
+        return self.max_log if self.commands is None else self.commands
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"n{k}" for k in range(1, self.servers + 1))
+
+    def guards(self) -> dict[str, Callable[..., bool]]:
+        """One more guard for each action that could go on without end."""
+        return {
+            "timeout": lambda s, i: s[i].current_term < self.max_term,
+            "client_request": lambda s, i, v: (
+                (s[i].log.length < self.max_log) & (s.past.commands < self.max_commands)
+            ),
+            "append_entries": lambda s, i, j, prev, size, commit: size <= self.entries,
+            "apply_entries": lambda s, i, n: self.applies,
+            "restart": lambda s, i: s.past.restarts < self.crashes,
+        }
+
+    def __str__(self) -> str:
+        """What was bounded, in words; no result is printed without it."""
+        parts = [
+            _plural(self.servers, "server"),
+            f"terms up to {self.max_term}",
+            f"logs up to {self.max_log}",
+            _plural(self.max_commands, "command"),
+            _plural(self.crashes, "restart"),
+            f"{_plural(self.entries, 'entry')} a message",
+        ]
+        if self.max_messages is not None:
+            parts.append(f"{_plural(self.max_messages, 'message')}")
+        return ", ".join([*parts, "entries applied" if self.applies else "nothing applied"])
+
+
+def _plural(n: int, word: str) -> str:
+    many = word[:-1] + "ies" if word.endswith("y") else word + "s"
+    return f"{n} {word if n == 1 else many}"
+
+
+# --- what an exploration finds -----------------------------------------------
+
+
+class Move(NamedTuple):
+    """A step that was taken: the action, its parameters, the messages sent, the state after it."""
+
+    action: str
+    params: tuple[Any, ...]
+    sent: tuple[Any, ...]
+    world: World
+
+    @property
+    def server(self) -> str:
+        """Who took the step: a message's receiver, or the first parameter."""
+        first = self.params[0]
+        return first if isinstance(first, str) else first.target  # type: ignore[no-any-return]
+
+    @property
+    def message(self) -> Any | None:
+        """The message received, if the step handles one."""
+        return None if isinstance(self.params[0], str) else self.params[0]
+
+    def __str__(self) -> str:
+        shown = (x if isinstance(x, str | int) else describe(x) for x in self.params)
+        return f"{self.action}({', '.join(map(str, shown))})"
+
+
+@dataclass(frozen=True)
+class Path:
+    """Steps from a state, each with the state that it leads to."""
+
+    start: World
+    moves: tuple[Move, ...] = ()
+
+    @property
+    def world(self) -> World:
+        """Where the path ends."""
+        return self.moves[-1].world if self.moves else self.start
+
+    def __len__(self) -> int:
+        return len(self.moves)
+
+    def __add__(self, moves: Iterable[Move]) -> Path:
+        return Path(self.start, (*self.moves, *moves))
+
+    def worlds(self) -> list[World]:
+        """Every state on the path, the first included."""
+        return [self.start, *(m.world for m in self.moves)]
+
+
+class Violation(NamedTuple):
+    """A property that does not hold, its words, and a shortest way to where it fails."""
+
+    property: str
+    doc: str
+    path: Path
+
+
+class Progress(NamedTuple):
+    """How far an exploration has come."""
+
+    states: int
+    distinct: int
+    depth: int
+    frontier: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an exploration found, and within which bounds.
+
+    `states` counts the successors computed, `distinct` the different states among them and the first.
+    """
+
+    bounds: Bounds
+    without: frozenset[str]
+    mutant: str | None
+    symmetry: bool
+    states: int
+    distinct: int
+    depth: int
+    seconds: float
+    stopped: str
+    violation: Violation | None = None
+    witness: Path | None = None
+
+    @property
+    def rate(self) -> float:
+        """Distinct states a second."""
+        return self.distinct / self.seconds if self.seconds else 0.0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything within the bounds was seen."""
+        return self.stopped == EXHAUSTED
+
+
+EXHAUSTED = "everything within the bounds was explored"
+VIOLATED = "a property was violated"
+WITNESSED = "what was looked for was found"
+
+
+# --- a specification within bounds -------------------------------------------
+
+
+class Model:
+    """A specification compiled for exploration: which moves a state allows."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        bounds: Bounds,
+        without: Iterable[str] = (),
+        mutant: Mutant | None = None,
+        any_policy: bool = False,
+        start: World | None = None,
+    ) -> None:
+        unknown = set(without) - set(spec.rules)
+        if unknown:
+            raise UnusableError(
+                f"no rule is called {', '.join(sorted(unknown))}; `raftworthy rules` lists them"
+            )
+        self.bounds = bounds
+        self.mutant = mutant
+        self.without = frozenset(without) | (mutant.without if mutant else frozenset())
+        if any_policy:
+            self.without |= POLICY
+        spec = mutant.apply(spec) if mutant else spec
+        self.generated: Generated = generate(
+            spec, bounds.names, structs_of(spec), self.without, bounds.guards(), pure=True
+        )
+        self.spec = spec
+        self.servers = bounds.names
+        self._handlers = {
+            self.generated.structs[a.message]: name for name, a in spec.actions.items() if a.message
+        }
+        self._others = {
+            name: [self._values(t) for t in a.params.values()]
+            for name, a in spec.actions.items()
+            if not a.message
+        }
+        self._sent_first: dict[Any, int] = {}
+
+    def _values(self, t: Type) -> Sequence[Any] | None:
+        """What a parameter can be. None: a command, which is always a new one."""
+        match t.kind, t.name:
+            case "server", _:
+                return self.servers
+            case "num", "value":
+                return None
+            case "num", "term":
+                return range(self.bounds.max_term + 1)
+            case "num", _:
+                return range(self.bounds.max_log + 1)
+        raise UnusableError(f"a parameter that is a {t} can't be enumerated")
+
+    def take(self, s: World, action: str, params: tuple[Any, ...]) -> Move | None:
+        """The move that an action with these parameters makes; None if a guard or a bound forbids it."""
+        result = self.generated.actions[action](s, *params)
+        if result is None:
+            return None
+        t, sent = result
+        if not s.messages.issuperset(sent):
+            for m in sent:
+                self._sent_first.setdefault(m, len(self._sent_first))
+            t.messages = s.messages.union(sent)
+            limit = self.bounds.max_messages
+            if limit is not None and len(t.messages) > limit:
+                return None
+        return Move(action, params, tuple(sent), t)
+
+    def moves(self, s: World) -> Iterator[Move]:
+        """Every move from a state, in an order that depends on nothing but the specification."""
+        fresh = (f"c{s.past.commands + 1}",)
+        for action, values in self._others.items():
+            for params in itertools.product(*(fresh if v is None else v for v in values)):
+                if (move := self.take(s, action, params)) is not None:
+                    yield move
+        first = self._sent_first
+        for m in sorted(s.messages, key=lambda m: first.setdefault(m, len(first))):
+            if (move := self.take(s, self._handlers[type(m)], (m,))) is not None:
+                yield move
+
+    def repeat(self, start: World, steps: Iterable[tuple[str, tuple[Any, ...]]]) -> Path:
+        """The path that these actions make from a state. Raises ValueError where one is not possible."""
+        path = Path(start)
+        for action, params in steps:
+            move = self.take(path.world, action, params)
+            if move is None:
+                raise ValueError(f"{action}{params} is not possible after {len(path)} steps")
+            path += (move,)
+        return path
+
+
+# --- telling states apart ----------------------------------------------------
+
+
+class Keys:
+    """A key for each state: equal for equal states and, with symmetry, for states that differ in servers' names only.
+
+    Servers' variables, history and messages get a number when they are first seen, so equal numbers
+    are equal values. A state under each renaming of the servers is then a tuple of numbers, and the
+    least of these tuples stands for all of them.
+    """
+
+    def __init__(self, spec: Spec, servers: tuple[str, ...], symmetry: bool) -> None:
+        self.servers = servers
+        self.renamings = [
+            dict(zip(servers, names, strict=True))
+            for names in (itertools.permutations(servers) if symmetry else [servers])
+        ]
+        # Under each renaming: whose variables are the first server's, the second's, …
+        self._order = [
+            [servers.index(old) for new in servers for old in servers if names[old] == new]
+            for names in self.renamings
+        ]
+        self._types = {
+            "server": tuple(spec.server.types().values()),
+            "history": tuple(spec.history.types().values()),
+        }
+        self._message_types = {
+            snake_case(cls.__name__): tuple(cls.types().items()) for cls in spec.messages
+        }
+        self._numbers: dict[str, dict[Any, int]] = {"server": {}, "history": {}, "message": {}}
+        self._renamed: dict[str, dict[Any, tuple[int, ...]]] = {"server": {}, "history": {}, "message": {}}
+        self._sets: dict[frozenset[Any], tuple[int, ...]] = {}
+
+    def key(self, s: World) -> tuple[int, ...]:
+        """The key of a state."""
+        columns = [self._variables("server", v) for v in s.variables.values()]
+        past = self._variables("history", s.past)
+        messages = self._messages(s.messages)
+        return min(
+            (*(columns[k][r] for k in order), past[r], messages[r]) for r, order in enumerate(self._order)
+        )
+
+    def _variables(self, group: str, v: Variables) -> tuple[int, ...]:
+        """The numbers of a server's variables, or of history, under each renaming."""
+        values = v.key()
+        found = self._renamed[group].get(values)
+        if found is None:
+            types = self._types[group]
+            found = self._renamed[group][values] = tuple(
+                self._number(group, tuple(rename(x, t, names) for x, t in zip(values, types, strict=True)))
+                for names in self.renamings
+            )
+        return found
+
+    def _messages(self, messages: frozenset[Any]) -> tuple[int, ...]:
+        """A set of messages under each renaming: the bits of its messages' numbers."""
+        found = self._sets.get(messages)
+        if found is None:
+            bits = [self._bits(m) for m in messages]
+            found = self._sets[messages] = tuple(map(sum, zip(*bits, strict=True))) if bits else (0,) * len(
+                self.renamings
+            )
+        return found
+
+    def _bits(self, m: Any) -> tuple[int, ...]:
+        found = self._renamed["message"].get(m)
+        if found is None:
+            types = self._message_types[m.__struct_config__.tag]
+            found = self._renamed["message"][m] = tuple(
+                1 << self._number(
+                    "message",
+                    msgspec.structs.replace(m, **{f: rename(getattr(m, f), t, names) for f, t in types}),
+                )
+                for names in self.renamings
+            )
+        return found
+
+    def _number(self, group: str, value: Any) -> int:
+        numbers = self._numbers[group]
+        return numbers.setdefault(value, len(numbers))
+
+
+def rename(value: Any, t: Type, names: Mapping[str, str]) -> Any:
+    """A value with its servers renamed, by its type. Maps are tuples of pairs, in the order of their keys."""
+    match t.kind:
+        case "server":
+            return names[value]
+        case "maybe":
+            return None if value is None else names[value]
+        case "set":
+            return frozenset(names[i] for i in value)
+        case "map":
+            assert t.key is not None
+            assert t.of is not None
+            return tuple(sorted((rename(k, t.key, names), rename(x, t.of, names)) for k, x in value))
+        case "seq":
+            assert t.of is not None
+            return tuple(rename(x, t.of, names) for x in value)
+        case "record":
+            assert t.cls is not None
+            fields = {f: rename(getattr(value, f), ft, names) for f, ft in t.cls.types().items()}
+            return msgspec.structs.replace(value, **fields)
+    return value
+
+
+# --- the exploration ---------------------------------------------------------
+
+
+class Watch(NamedTuple):
+    """What is looked for: properties of states and of steps that must hold, and a state to be found."""
+
+    states: Mapping[str, Callable[[World], bool]]
+    steps: Mapping[str, Callable[[World, World], bool]]
+    find: Callable[[World], bool] | None = None
+
+
+@dataclass
+class _Search:
+    """A search as it stands. State number k was reached from `parents[k]` by `how[k]`."""
+
+    known: set[tuple[int, ...]]
+    parents: list[int] = field(default_factory=lambda: [0])
+    how: list[tuple[str, tuple[Any, ...]]] = field(default_factory=lambda: [("", ())])
+
+    def steps_to(self, k: int) -> list[tuple[str, tuple[Any, ...]]]:
+        steps = []
+        while k:
+            steps.append(self.how[k])
+            k = self.parents[k]
+        return steps[::-1]
+
+
+def explore(
+    spec: Spec,
+    bounds: Bounds,
+    *,
+    without: Iterable[str] = (),
+    mutant: Mutant | None = None,
+    any_policy: bool = False,
+    properties: Iterable[str] | None = None,
+    find: Callable[[World], bool] | None = None,
+    symmetry: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+    limit_states: int | None = None,
+    start: Path | World | None = None,
+) -> Result:
+    """Explore every behaviour within bounds, until a property is violated or `find` is true.
+
+    `without` names rules to take away, `any_policy` takes away all those of policy. `start` is where to begin, if
+    not in the initial state. Of a step to a known state the step properties are checked too.
+
+    Raises:
+        UnusableError: a rule or a property is not known.
+    """
+    model = Model(spec, bounds, without, mutant, any_policy)
+    watch = _watch(model, properties, find)
+    prefix = start if isinstance(start, Path) else Path(start or model.generated.initial())
+    keys = Keys(model.spec, model.servers, symmetry)
+    began = time.perf_counter()
+    states = depth = 0
+    shown = began
+
+    def result(stopped: str, **found: Any) -> Result:
+        return Result(
+            bounds, model.without, mutant.name if mutant else None, symmetry, states, len(search.known),
+            depth, time.perf_counter() - began, stopped, **found,
+        )  # fmt: skip
+
+    def path(k: int, *last: Move) -> Path:
+        """The path to state k, taken again from the beginning: what is reported is what happens."""
+        again = model.repeat(prefix.world, [*search.steps_to(k), *((m.action, m.params) for m in last)])
+        return prefix + again.moves
+
+    def broken(name: str, where: Path) -> Result:
+        return result(VIOLATED, violation=Violation(name, spec.properties[name].doc, where))
+
+    first = prefix.world
+    search = _Search({keys.key(first)})
+    for name, claim in watch.states.items():
+        if not claim(first):
+            return broken(name, path(0))
+    if watch.find and watch.find(first):
+        return result(WITNESSED, witness=path(0))
+
+    level = [(0, first)]
+    while level:
+        frontier: list[tuple[int, World]] = []
+        for k, s in level:
+            for move in model.moves(s):
+                t = move.world
+                states += 1
+                for name, step_claim in watch.steps.items():
+                    if not step_claim(s, t):
+                        depth += 1
+                        return broken(name, path(k, move))
+                key = keys.key(t)
+                if key in search.known:
+                    continue
+                search.known.add(key)
+                search.parents.append(k)
+                search.how.append((move.action, move.params))
+                new = len(search.parents) - 1
+                frontier.append((new, t))
+                for name, claim in watch.states.items():
+                    if not claim(t):
+                        depth += 1
+                        return broken(name, path(new))
+                if watch.find and watch.find(t):
+                    depth += 1
+                    return result(WITNESSED, witness=path(new))
+            if limit_states is not None and len(search.known) >= limit_states:
+                return result(f"stopped at the limit of {limit_states} states")
+            if progress and time.perf_counter() - shown > PROGRESS_EVERY:
+                shown = time.perf_counter()
+                progress(Progress(states, len(search.known), depth, len(level), shown - began))
+        level = frontier
+        depth += bool(frontier)
+    return result(EXHAUSTED)
+
+
+def _watch(model: Model, names: Iterable[str] | None, find: Callable[[World], bool] | None) -> Watch:
+    declared = model.spec.properties
+    wanted = list(declared) if names is None else list(names)
+    unknown = [name for name in wanted if name not in declared]
+    if unknown:
+        raise UnusableError(f"no property is called {', '.join(unknown)}; there are {', '.join(declared)}")
+    claims = model.generated.properties
+    return Watch(
+        {name: claims[name] for name in wanted if declared[name].states == 1},
+        {name: claims[name] for name in wanted if declared[name].states == 2},
+        find,
+    )
+
+
+def describe(m: Any) -> str:
+    """A message in one line."""
+    tag = m.__struct_config__.tag
+    fields = {f: getattr(m, f) for f in m.__struct_fields__ if f not in ("source", "target")}
+    shown = ", ".join(f"{f}={_short(x)}" for f, x in fields.items())
+    return f"{tag} {m.source}→{m.target} {shown}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "[" + " ".join(f"{e.term}:{e.value}" for e in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

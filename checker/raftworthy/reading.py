@@ -1,0 +1,242 @@
+"""Reading traces: files of JSON lines, plain or packed, into events, with a clear word for what is wrong.
+
+The format is docs/traces.md. The types here are its schema: `traces/schema.json` is generated from them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, NamedTuple, Union
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from raftspec.properties import raft
+from raftspec.spec import Spec
+from raftspec.types import Record, Type
+from raftworthy.structs import Natural, annotation_of, structs_of
+
+VERSION = 1
+CHUNK = 1 << 18
+
+
+class Place(NamedTuple):
+    """Where an event stands."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Unusable(Exception):  # noqa: N818  (the input is, not the program)
+    """The input can't be used. The message says where, what is wrong, and what to do."""
+
+    def __init__(self, place: Place | str, what: str) -> None:
+        super().__init__(f"{place}: {what}")
+        self.place = place
+        self.what = what
+
+
+class Header(msgspec.Struct):
+    """The first line of a trace file."""
+
+    raftworthy: int
+    servers: list[str]
+
+
+class Format(NamedTuple):
+    """What a trace of a specification looks like: its event type and the structs of its records."""
+
+    structs: Mapping[type[Record], type[msgspec.Struct]]
+    event: type[msgspec.Struct]
+    decode: msgspec.json.Decoder[Any]
+
+
+@cache
+def trace_format() -> Format:
+    """The types that a trace of Raft is read into, derived from the specification."""
+    return format_of(raft)
+
+
+def format_of(spec: Spec) -> Format:
+    structs = structs_of(spec)
+    message = Union[tuple(structs[m] for m in spec.messages)]  # type: ignore[valid-type]  # noqa: UP007
+    entry = next(s for cls, s in structs.items() if cls not in spec.messages)
+    state = msgspec.defstruct(
+        "State", [(name, t | UnsetType, UNSET) for name, t in _state_fields(spec, structs)], gc=False
+    )
+    optional_natural = Annotated[int, msgspec.Meta(ge=1)] | UnsetType
+    event = msgspec.defstruct(
+        "Event",
+        [
+            ("server", str),
+            ("event", Literal[tuple(spec.actions)]),
+            ("message", message | UnsetType, UNSET),
+            ("state", state | UnsetType, UNSET),
+            ("sends", tuple[message, ...] | UnsetType, UNSET),  # type: ignore[valid-type]
+            ("entries", tuple[entry, ...] | UnsetType, UNSET),  # type: ignore[valid-type]
+            ("after", Natural | UnsetType, UNSET),
+            ("seq", optional_natural, UNSET),
+            ("start", optional_natural, UNSET),
+            ("time", float | None, None),
+        ],
+        gc=False,
+    )
+    return Format(structs, event, msgspec.json.Decoder(event))
+
+
+def _state_fields(spec: Spec, structs: Mapping[type[Record], type[msgspec.Struct]]) -> Iterator[tuple[str, Any]]:
+    """The server's variables; a log is told by its length and its last entry's term."""
+    for name, t in spec.server.types().items():
+        if t.kind == "seq":
+            yield f"{name}_length", Natural
+            yield f"last_{name}_term", Natural
+        else:
+            yield name, annotation_of(t, structs)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a trace's lines: a header, then events."""
+    (header, event), components = msgspec.json.schema_components(
+        [Header, trace_format().event], ref_template="#/$defs/{name}"
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A line of a raftworthy trace, version 1",
+        "description": "The first line of a file is a Header, every other line an Event. See docs/traces.md.",
+        "anyOf": [header, event],
+        "$defs": components,
+    }
+
+
+# --- files ---------------------------------------------------------------------
+
+
+def open_trace(path: Path) -> IO[bytes]:
+    """A trace file's bytes, unpacked if its name says that it is packed."""
+    try:
+        if path.suffix == ".gz":
+            return gzip.open(path, "rb")  # type: ignore[return-value]
+        if path.suffix == ".zst":
+            import zstandard
+
+            return io.BufferedReader(zstandard.open(path, "rb"))  # type: ignore[arg-type]
+        return path.open("rb")
+    except OSError as error:
+        raise Unusable(str(path), f"can't be opened: {error.strerror or error}") from error
+
+
+@dataclass
+class TraceFile:
+    """One file: its header, and its events in order. `events` may be called several times."""
+
+    path: Path
+    servers: tuple[str, ...]
+    first: Any  # the first event, or None in a file that has only a header
+
+    @classmethod
+    def open(cls, path: Path) -> TraceFile:
+        """Read the header and look at the first event.
+
+        Raises:
+            Unusable: no such file, empty, no header, an unknown version, or a first event that can't be read.
+        """
+        with open_trace(path) as file:
+            line = _read_header_line(path, file)
+        place = Place(str(path), 1)
+        try:
+            header = msgspec.json.decode(line, type=Header)
+        except msgspec.DecodeError as error:
+            raise Unusable(
+                place, f'the first line is not a trace header ({error}); it should read {{"raftworthy":1,"servers":[…]}}'
+            ) from error
+        if header.raftworthy != VERSION:
+            raise Unusable(place, f"version {header.raftworthy} of the trace format is not known; this reads version {VERSION}")
+        if not header.servers or len(set(header.servers)) != len(header.servers):
+            raise Unusable(place, f"servers must be distinct names, at least one; found {header.servers}")
+        made = cls(path, tuple(header.servers), None)
+        _, events = next(made.events(lenient=True), (0, ()))
+        made.first = events[0] if events else None
+        return made
+
+    def events(self, lenient: bool = False) -> Iterator[tuple[int, list[Any]]]:
+        """Chunks of events, each with the line number of its first.
+
+        A last line without its newline is refused if it isn't a whole event; with `lenient` it is
+        dropped, as a process killed while writing leaves one.
+
+        Raises:
+            Unusable: the first line that isn't an event, with what is wrong about it.
+        """
+        decode_lines = trace_format().decode.decode_lines
+        line = 2
+        rest = b""
+        with open_trace(self.path) as file:
+            _read_header_line(self.path, file)
+            while True:
+                try:
+                    data = file.read(CHUNK)
+                except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+                    raise Unusable(Place(str(self.path), line), f"the packed file breaks off: {error}") from error
+                if not data:
+                    break
+                cut = data.rfind(b"\n") + 1
+                if not cut:
+                    rest += data
+                    continue
+                whole, rest = rest + data[:cut], data[cut:]
+                try:
+                    events = decode_lines(whole)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    events = self._one_by_one(whole, line)
+                count = whole.count(b"\n")
+                if len(events) != count:  # blank lines, which are not counted as events
+                    raise Unusable(Place(str(self.path), self._blank(whole, line)), "a blank line; remove it")
+                yield line, events
+                line += count
+        if rest:
+            try:
+                yield line, [trace_format().decode.decode(rest)]
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                if not lenient:
+                    raise Unusable(
+                        Place(str(self.path), line),
+                        "the last line is cut off; remove it, or add the trace of the server's next start",
+                    ) from error
+
+    def _one_by_one(self, data: bytes, line: int) -> list[Any]:
+        """The same lines, to find the one that is wrong."""
+        decode = trace_format().decode.decode
+        events = []
+        for number, text in enumerate(data.splitlines(), line):
+            try:
+                events.append(decode(text))
+            except msgspec.ValidationError as error:
+                raise Unusable(Place(str(self.path), number), f"not an event: {error}") from error
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise Unusable(Place(str(self.path), number), f"not JSON: {error}") from error
+        return events
+
+    @staticmethod
+    def _blank(data: bytes, line: int) -> int:
+        return next((n for n, text in enumerate(data.split(b"\n"), line) if not text.strip()), line)
+
+
+def _read_header_line(path: Path, file: IO[bytes]) -> bytes:
+    try:
+        line = file.readline(1 << 16)
+    except (OSError, EOFError, ValueError) as error:
+        raise Unusable(str(path), f"can't be read: {error}") from error
+    if not line:
+        raise Unusable(str(path), "the file is empty; a trace begins with a header line")
+    return line
+
+
+__all__ = ["Format", "Place", "TraceFile", "Type", "Unusable", "format_of", "schema", "trace_format"]
