@@ -293,6 +293,9 @@ class Model:
 # --- telling states apart ----------------------------------------------------
 
 
+Parts = tuple[tuple[int, ...], ...]
+
+
 class Keys:
     """A key for each state: equal for equal states and, with symmetry, for states that differ in servers' names only.
 
@@ -316,20 +319,33 @@ class Keys:
             "server": tuple(spec.server.types().values()),
             "history": tuple(spec.history.types().values()),
         }
-        self._message_types = {
-            snake_case(cls.__name__): tuple(cls.types().items()) for cls in spec.messages
-        }
+        self._message_types = {snake_case(cls.__name__): tuple(cls.types().items()) for cls in spec.messages}
         self._numbers: dict[str, dict[Any, int]] = {"server": {}, "history": {}, "message": {}}
         self._renamed: dict[str, dict[Any, tuple[int, ...]]] = {"server": {}, "history": {}, "message": {}}
         self._sets: dict[frozenset[Any], tuple[int, ...]] = {}
 
-    def key(self, s: World) -> tuple[int, ...]:
-        """The key of a state."""
-        columns = [self._variables("server", v) for v in s.variables.values()]
-        past = self._variables("history", s.past)
-        messages = self._messages(s.messages)
+    def parts(self, t: World, s: World | None = None, known: Parts = ()) -> Parts:
+        """The numbers of each server's variables, of history and of the messages, under each renaming.
+
+        Whatever t shares with a state s, whose parts are `known`, is not looked at again.
+        """
+        if s is None:
+            columns = [self._variables("server", v) for v in t.variables.values()]
+            return (*columns, self._variables("history", t.past), self._messages(t.messages))
+        return (
+            *(
+                column if v is old else self._variables("server", v)
+                for v, old, column in zip(t.variables.values(), s.variables.values(), known, strict=False)
+            ),
+            known[-2] if t.past is s.past else self._variables("history", t.past),
+            known[-1] if t.messages is s.messages else self._messages(t.messages),
+        )
+
+    def key(self, parts: Parts) -> tuple[int, ...]:
+        """The key of a state, from its parts."""
+        *columns, past, messages = parts
         return min(
-            (*(columns[k][r] for k in order), past[r], messages[r]) for r, order in enumerate(self._order)
+            [(*[columns[k][r] for k in order], past[r], messages[r]) for r, order in enumerate(self._order)]
         )
 
     def _variables(self, group: str, v: Variables) -> tuple[int, ...]:
@@ -349,8 +365,8 @@ class Keys:
         found = self._sets.get(messages)
         if found is None:
             bits = [self._bits(m) for m in messages]
-            found = self._sets[messages] = tuple(map(sum, zip(*bits, strict=True))) if bits else (0,) * len(
-                self.renamings
+            found = self._sets[messages] = (
+                tuple(map(sum, zip(*bits, strict=True))) if bits else (0,) * len(self.renamings)
             )
         return found
 
@@ -359,7 +375,8 @@ class Keys:
         if found is None:
             types = self._message_types[m.__struct_config__.tag]
             found = self._renamed["message"][m] = tuple(
-                1 << self._number(
+                1
+                << self._number(
                     "message",
                     msgspec.structs.replace(m, **{f: rename(getattr(m, f), t, names) for f, t in types}),
                 )
@@ -467,32 +484,40 @@ def explore(
         return result(VIOLATED, violation=Violation(name, spec.properties[name].doc, where))
 
     first = prefix.world
-    search = _Search({keys.key(first)})
+    parts = keys.parts(first)
+    search = _Search({keys.key(parts)})
     for name, claim in watch.states.items():
         if not claim(first):
             return broken(name, path(0))
     if watch.find and watch.find(first):
         return result(WITNESSED, witness=path(0))
 
-    level = [(0, first)]
+    level = [(0, first, parts)]
     while level:
-        frontier: list[tuple[int, World]] = []
-        for k, s in level:
+        frontier: list[tuple[int, World, Parts]] = []
+        for k, s, parts in level:
+            stayed = False
             for move in model.moves(s):
                 t = move.world
                 states += 1
+                new_parts = keys.parts(t, s, parts)
+                if new_parts == parts:
+                    # One step from s to s says what any other says.
+                    if stayed:
+                        continue
+                    stayed = True
                 for name, step_claim in watch.steps.items():
                     if not step_claim(s, t):
                         depth += 1
                         return broken(name, path(k, move))
-                key = keys.key(t)
+                key = keys.key(new_parts)
                 if key in search.known:
                     continue
                 search.known.add(key)
                 search.parents.append(k)
                 search.how.append((move.action, move.params))
                 new = len(search.parents) - 1
-                frontier.append((new, t))
+                frontier.append((new, t, new_parts))
                 for name, claim in watch.states.items():
                     if not claim(t):
                         depth += 1
