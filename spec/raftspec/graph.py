@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raftspec import values as v
-from raftspec.types import BOOL, COUNT, INDEX, SERVER, SERVER_SET, Type, zero
+from raftspec.types import BOOL, COUNT, INDEX, SERVER, SERVER_SET, Type
+from raftspec.values import MEANINGS
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -31,7 +31,14 @@ class Node:
         return f"{self.op}({', '.join(inside)})"
 
 
+# The names of a signature: types, and what kinds of types the others stand for.
 FIXED = {"bool": BOOL, "index": INDEX, "count": COUNT, "server": SERVER, "set": SERVER_SET}
+KINDS = {
+    "num": {"num"},
+    "seq": {"seq"},
+    "map": {"map"},
+    "scalar": {"bool", "num", "enum", "server", "maybe", "set"},
+}
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,8 @@ class Operation:
     """An operation's typing and its meaning on concrete values.
 
     `signature` names the arguments' types and the result's. A fixed name is that type; `T` (and
-    `num`, a number) is the same type everywhere; `seq` holds `item`; `map` goes from `key` to
-    `value`; a star means any number of arguments.
+    `num`, a number, and `scalar`, what can be compared) is the same type everywhere; `seq` holds
+    `item`; `map` goes from `key` to `value`; a star means any number of arguments.
     """
 
     signature: str
@@ -69,7 +76,7 @@ class Operation:
             if (
                 want is None
                 or (t is not None and not want.accepts(t))
-                or (name in ("num", "seq", "map") and want.kind != name)
+                or want.kind not in KINDS.get(name, {want.kind})
             ):
                 return None
         out = bound.get(result)
@@ -80,41 +87,38 @@ def _wider(a: Type | None, b: Type) -> Type:
     return b if a is None or b.accepts(a) else a
 
 
-OPERATIONS: dict[str, Operation] = {
-    "not": Operation("bool -> bool", lambda a: not a),
-    "and": Operation("bool bool -> bool", lambda a, b: a and b),
-    "or": Operation("bool bool -> bool", lambda a, b: a or b),
-    "eq": Operation("T T -> bool", lambda a, b: a == b),
-    "lt": Operation("num num -> bool", lambda a, b: a < b),
-    "le": Operation("num num -> bool", lambda a, b: a <= b),
-    "add": Operation("num num -> num", lambda a, b: a + b),
-    "sub": Operation("num num -> num", lambda a, b: a - b),
-    "ite": Operation("bool T T -> T", lambda c, a, b: a if c else b),
-    "count": Operation("bool* -> count", lambda *cs: sum(cs)),
-    # A named rule of the protocol: its condition, with the name for messages and for switching it off.
-    "rule": Operation("bool -> bool", lambda c, attr: c),
-    "set_add": Operation("set server -> set", lambda s, i: v.ServerSet(s | {i})),
-    "set_has": Operation("set server -> bool", lambda s, i: i in s),
-    "set_size": Operation("set -> count", len),
-    "map_get": Operation("map key -> value", lambda m, k: m.get(k)),
-    "map_set": Operation("map key value -> map", lambda m, k, x: m.put(k, x)),
-    "len": Operation("seq -> index", len),
-    "at": Operation("seq index -> item", lambda q, n, attr: q[n - 1] if 0 < n <= len(q) else zero(attr)),
-    "prefix": Operation("seq index -> seq", lambda q, n: v.Seq(q[: max(n, 0)])),
-    "slice": Operation("seq index index -> seq", lambda q, a, b: v.Seq(q[max(a, 0) : max(b, 0)])),
-    "append": Operation("seq item -> seq", lambda q, x: v.Seq((*q, x))),
-    "concat": Operation("seq seq -> seq", lambda q, r: v.Seq((*q, *r))),
-    "agrees": Operation(
-        "seq seq index -> bool",
-        lambda q, r, n: n <= len(q) and n <= len(r) and q[: max(n, 0)] == r[: max(n, 0)],
-    ),
-    # Over the numbers from 1 to the first argument; the second speaks of the bound variable `attr`.
-    "forall": Operation("num bool -> bool", lambda n, claim: all(map(claim, range(1, n + 1)))),
-    "exists": Operation("num bool -> bool", lambda n, claim: any(map(claim, range(1, n + 1)))),
-    # Building a record (`attr` is its type) and taking a field (`attr` is its name).
-    "record": Operation("", lambda *fields, attr: attr.cls(*fields)),
-    "field": Operation("", lambda r, attr: getattr(r, attr)),
+SIGNATURES: dict[str, str] = {
+    "not": "bool -> bool",
+    "and": "bool bool -> bool",
+    "or": "bool bool -> bool",
+    "eq": "scalar scalar -> bool",
+    "lt": "num num -> bool",
+    "le": "num num -> bool",
+    "add": "num num -> num",
+    "sub": "num num -> num",
+    "ite": "bool T T -> T",
+    "count": "bool* -> count",
+    "rule": "bool -> bool",
+    "set_add": "set server -> set",
+    "set_has": "set server -> bool",
+    "set_size": "set -> count",
+    "map_get": "map key -> value",
+    "map_set": "map key value -> map",
+    "len": "seq -> index",
+    "at": "seq index -> item",
+    "prefix": "seq index -> seq",
+    "slice": "seq index index -> seq",
+    "append": "seq item -> seq",
+    "concat": "seq seq -> seq",
+    "agrees": "seq seq index -> bool",
+    "forall": "num bool -> bool",
+    "exists": "num bool -> bool",
+    "record": "",
+    "field": "",
 }
+assert SIGNATURES.keys() == MEANINGS.keys()
+
+OPERATIONS = {op: Operation(signature, MEANINGS[op]) for op, signature in SIGNATURES.items()}
 
 
 def result_type(op: str, types: Sequence[Type], attr: Any) -> Type | None:
@@ -161,8 +165,6 @@ class Graph:
             raise TypeError(
                 f"{op} doesn't take {', '.join(map(str, types))}: {op}({', '.join(map(repr, args))})"
             )
-        if op == "at":
-            attr = t
         return self._simplify(op, args, attr, t) or self._intern(op, args, attr, t)
 
     def _intern(self, op: str, args: tuple[Node, ...], attr: Any, t: Type) -> Node:
@@ -193,16 +195,14 @@ class Graph:
             case "ite":
                 return self._simplify_ite(*a)
             case "field" if a[0].op == "record":
-                return a[0].args[list(a[0].type.cls.types()).index(attr)]  # type: ignore[union-attr]
-            case "record":
-                whole = a[0].args[0] if a[0].op == "field" else None
-                same = (
-                    whole is not None
-                    and whole.type == t
-                    and all(n.op == "field" and n.args[0] is whole for n in a)
-                )
-                ordered = same and [n.attr for n in a] == list(attr.cls.types())
-                return whole if ordered else None
+                return a[0].args[list(a[0].attr.cls.types()).index(attr)]
+            case "field" if a[0].op == "ite":
+                c, *sides = a[0].args
+                return self.node("ite", c, *(self.node("field", x, attr=attr) for x in sides))
+            case "record" if a[0].op == "field" and a[0].args[0].type == t:
+                whole = a[0].args[0]
+                fields = (self.node("field", whole, attr=name) for name in attr.cls.types())
+                return whole if all(n is f for n, f in zip(a, fields, strict=True)) else None
             case "len":
                 return self._simplify_len(a[0])
             case "map_get" if a[0].op == "map_set" and a[0].args[1] is a[1]:

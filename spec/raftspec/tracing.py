@@ -10,14 +10,24 @@ No syntax tree is read, so helper functions and comprehensions work as always.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from raftspec.graph import OPERATIONS, Graph, Node, check, free_variables
 from raftspec.spec import Action, OnlyIf, Spec, State, Step
 from raftspec.types import BOOL, MAYBE_SERVER, SERVER, SERVER_SET, Message, Record, Type, zero
-from raftspec.values import NOT_A_TRUTH_VALUE, Expr, Map, MapExpr, Seq, SeqExpr, ServerSet, SetExpr
+from raftspec.values import (
+    NOT_A_TRUTH_VALUE,
+    NOT_COMPARABLE,
+    Expr,
+    Map,
+    MapExpr,
+    Seq,
+    SeqExpr,
+    ServerSet,
+    SetExpr,
+)
 
 PATH_LIMIT = 500
 
@@ -66,6 +76,23 @@ class Transition:
             *self.history.values(),
             *sent,
         ]
+
+
+def _hint(t: Type | None) -> str:
+    if t is not None and t.kind == "enum":
+        assert t.cls is not None
+        return f"; write one of {', '.join(f'{t.name}.{name}' for name in t.cls.__members__)}"
+    return "; write `no(c)` for `not`" if t == BOOL else ""
+
+
+def _misfit(op: str, args: tuple[Any, ...], types: Sequence[Type | None]) -> str:
+    """Why an operation doesn't take these arguments, and what to write instead."""
+    if op == "eq":
+        return NOT_COMPARABLE
+    given = ", ".join(f"{a!r} ({t or 'a literal'})" for a, t in zip(args, types, strict=True))
+    if op == "ite" and types[1:] == [None, None]:
+        return f"ite can't tell the type of two literals: {given}\nwrite `ite(c, x == 1, x == 2)` for `x == ite(c, 1, 2)`"
+    return f"{op} takes {OPERATIONS[op].signature}, not {given}"
 
 
 @dataclass
@@ -121,8 +148,10 @@ class Tracer:
             )
         t = t or self._type(value)
         if t is None or not self._fits(value, t):
-            hint = "; write `no(c)` for `not`" if t == BOOL else ""
-            raise TypeError(f"expected {t or 'a typed value'}, found {value!r}{hint}")
+            raise TypeError(f"expected {t or 'a typed value'}, found {value!r}{_hint(t)}")
+        if t.kind == "seq":
+            assert t.of is not None
+            value = Seq(value, zero(t.of))
         return self.graph.const(value, t)
 
     def _fits(self, value: Any, t: Type) -> bool:
@@ -144,15 +173,14 @@ class Tracer:
                 return isinstance(value, Map) and value.default == zero(t.of)
         return False
 
-    def apply(self, op: str, args: tuple[Any, ...], attr: Any) -> Any:
+    def apply(self, op: str, args: tuple[Any, ...]) -> Any:
         """Add an operation to the graph. Literals take the type that the symbolic arguments imply."""
         known = [self._type(a) for a in args]
         fit = OPERATIONS[op].fit(known)
         if fit is None:
-            hint = ": write typed(value, like) for a literal" if None in known else ""
-            raise TypeError(f"{op} doesn't take {', '.join(map(repr, args))}{hint}")
+            raise TypeError(_misfit(op, args, known))
         nodes = [self.lift(a, t) for a, t in zip(args, fit[0], strict=True)]
-        return self.wrap(self.graph.node(op, *nodes, attr=attr))
+        return self.wrap(self.graph.node(op, *nodes))
 
     def _type(self, value: Any) -> Type | None:
         """A value's own type; None for a literal that takes its type from what it stands beside."""
@@ -171,7 +199,7 @@ class Tracer:
                 return MAYBE_SERVER
         return None
 
-    def quantify(self, op: str, n: Expr, claim: Callable[[int], bool]) -> Any:
+    def quantify(self, op: str, n: Expr, claim: Callable[[int], bool]) -> bool:
         """A quantifier over 1 to n, its variable named by how deep it stands."""
         self._depth += 1
         try:
@@ -180,18 +208,24 @@ class Tracer:
             body = self.lift(claim(self.wrap(variable)), BOOL)
         finally:
             self._depth -= 1
-        return self.wrap(self.graph.node(op, n.node, body, attr=name))
+        holds: bool = self.wrap(self.graph.node(op, n.node, body, attr=name))
+        return holds
 
-    def rule(self, name: str, condition: Any, without: bool) -> Any:
+    def rule(self, name: str, condition: Any, without: bool) -> bool:
         """A named rule's condition. `State.rule` calls this while tracing."""
-        if not isinstance(condition, Expr):
+        decided = self._path.known if self._path else {}
+        if not isinstance(condition, Expr) or condition.node in decided:
             raise TypeError(
-                f"rule {name} needs a condition that is not yet decided: write `|` for `or`, `no(c)` for `not`, `==` for `in`"
+                f"rule {name} needs a condition that is not yet decided: write `&` for `and`, `|` for `or`, "
+                "`no(c)` for `not`, `==` for `in`, `(a < b) & (b < c)` for `a < b < c`"
             )
         self._meet(name, without)
         if name in self.switched_off:
-            return self.wrap(self.graph.const(without, BOOL))
-        return self.wrap(self.graph.node("rule", self.lift(condition, BOOL), attr=name))
+            n = self.graph.const(without, BOOL)
+        else:
+            n = self.graph.node("rule", self.lift(condition, BOOL), attr=name)
+        holds: bool = self.wrap(n)
+        return holds
 
     def follows(self, name: str) -> bool:
         """Whether a rule without a condition is switched on."""
@@ -397,7 +431,7 @@ class SymbolicState(State[Any, Any]):
         )
 
     def rule(self, name: str, condition: bool, without: bool = True) -> bool:
-        return self.tracer.rule(name, condition, without)  # type: ignore[no-any-return]
+        return self.tracer.rule(name, condition, without)
 
     def follows(self, name: str) -> bool:
         return self.tracer.follows(name)

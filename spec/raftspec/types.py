@@ -10,7 +10,21 @@ import dataclasses
 import enum
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Self, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Self,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from raftspec.values import NOT_COMPARABLE, Map, Seq, ServerSet
+
+if TYPE_CHECKING:
+    from raftspec.tracing import Tracer
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class Type:
     name: str = ""
     of: Type | None = None
     key: Type | None = None
-    cls: type[Any] | None = dataclasses.field(default=None, compare=True)
+    cls: type[Any] | None = None
 
     def __str__(self) -> str:
         return self.name or (f"{self.kind} of {self.of}" if self.of else self.kind)
@@ -58,21 +72,43 @@ class Record:
     """
 
     def __init_subclass__(cls) -> None:
-        dataclass(frozen=True)(cls)
+        dataclass(frozen=True, eq=False)(cls)
+
+    def __post_init__(self) -> None:
+        for name, t in self.types().items():
+            value = getattr(self, name)
+            if t.kind == "seq" and isinstance(value, Seq) and value.missing is None:
+                assert t.of is not None
+                object.__setattr__(self, name, Seq(value, zero(t.of)))
+
+    def __eq__(self, other: object) -> bool:
+        if self.tracer or getattr(other, "tracer", None):
+            raise TypeError(NOT_COMPARABLE)
+        return type(self) is type(other) and isinstance(other, Record) and self.values() == other.values()
+
+    def __hash__(self) -> int:
+        return hash(self.values())
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{type(self).__name__} has no {name}; it has {', '.join(self.types())}")
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """Who traces this record, or None if all its values are concrete."""
+        return next((t for x in self.values() if (t := getattr(x, "tracer", None))), None)
 
     @classmethod
     def types(cls) -> dict[str, Type]:
         """Each field's type, in order."""
-        return _field_types(cls)
+        return _field_types(cls)  # type: ignore[arg-type]
 
     def but(self, **changes: Any) -> Self:
         """The same record with some fields changed; an unknown field is a TypeError."""
         unknown = changes.keys() - self.types().keys()
         if unknown:
-            raise TypeError(
-                f"{type(self).__name__} has no {', '.join(sorted(unknown))}; it has {', '.join(self.types())}"
-            )
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+            names = ", ".join(sorted(unknown))
+            raise TypeError(f"{type(self).__name__} has no {names}; it has {', '.join(self.types())}")
+        return type(self)(**{name: getattr(self, name) for name in self.types()} | changes)
 
     def values(self) -> tuple[Any, ...]:
         """The fields' values, in order."""
@@ -88,15 +124,13 @@ class Message(Record):
 
 
 @cache
-def _field_types(cls: type[Record]) -> dict[str, Type]:
+def _field_types(cls: Any) -> dict[str, Type]:
     hints = get_type_hints(cls, include_extras=True)
-    return {f.name: type_of(hints[f.name]) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {f.name: type_of(hints[f.name]) for f in dataclasses.fields(cls)}
 
 
 def type_of(annotation: Any) -> Type:
     """The type that an annotation stands for; TypeError if it stands for none."""
-    from raftspec.values import Map, Seq, ServerSet
-
     if annotation is bool:
         return BOOL
     if annotation is ServerSet:
@@ -108,19 +142,19 @@ def type_of(annotation: Any) -> Type:
     if get_origin(annotation) is Map:
         key, value = map(type_of, get_args(annotation))
         return Type("map", key=key, of=value)
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+    if isinstance(annotation, type) and issubclass(annotation, enum.StrEnum):
         return Type("enum", annotation.__name__, cls=annotation)
     if isinstance(annotation, type) and issubclass(annotation, Record):
         return Type("record", annotation.__name__, cls=annotation)
     raise TypeError(
-        f"no type of the specification language: {annotation!r}; write bool, Term, Index, Server, an Enum, Seq[...] …"
+        f"no type of the specification language: {annotation!r}; "
+        "write bool, Term, Index, Count, Value, Server, MaybeServer, ServerSet, Seq[...], "
+        "Map[..., ...], a StrEnum or a Record"
     )
 
 
 def zero(t: Type) -> Any:
     """What a total operation gives outside its range: 0, nobody, empty, the first member."""
-    from raftspec.values import Map, Seq, ServerSet
-
     match t.kind:
         case "bool":
             return False
@@ -133,13 +167,14 @@ def zero(t: Type) -> Any:
         case "set":
             return ServerSet()
         case "seq":
-            return Seq()
+            assert t.of is not None
+            return Seq((), zero(t.of))
         case "map":
             assert t.of is not None
             return Map((), zero(t.of))
         case "enum":
             assert t.cls is not None
-            return next(iter(t.cls))
+            return next(iter(t.cls.__members__.values()))
         case _:
             assert t.cls is not None
             return t.cls(*(zero(f) for f in t.cls.types().values()))

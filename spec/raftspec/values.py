@@ -7,9 +7,7 @@ meaning; as soon as one argument is symbolic it adds a node to the graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
-
-from raftspec.types import Record
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 if TYPE_CHECKING:
     from raftspec.graph import Node
@@ -17,11 +15,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 K = TypeVar("K")
+R = TypeVar("R")
 
 NOT_A_TRUTH_VALUE = (
     "a condition of the specification has no truth value here:\n"
     "write `&` for `and`, `|` for `or`, `no(c)` for `not`, `ite(c, a, b)` for `if`,\n"
     "`every(...)` for `all`, `some(...)` for `any`, `(a < b) & (b < c)` for `a < b < c`"
+)
+
+NOT_COMPARABLE = (
+    "logs, maps and records are not compared while they are traced:\n"
+    "write `a.agrees(b, n)` for two logs, and compare the records' fields or the maps' values"
 )
 
 
@@ -32,32 +36,32 @@ class _SeqOps(Generic[T]):
 
     @property
     def length(self) -> int:
-        return apply("len", self)  # type: ignore[no-any-return]
+        return apply("len", self)
 
     @property
     def last(self) -> T:
         return self.at(self.length)
 
     def at(self, n: int) -> T:
-        return apply("at", self, n)  # type: ignore[no-any-return]
+        return apply("at", self, n)
 
     def prefix(self, n: int) -> Seq[T]:
         """The first n entries."""
-        return apply("prefix", self, n)  # type: ignore[no-any-return]
+        return apply("prefix", self, n)
 
     def slice(self, after: int, upto: int) -> Seq[T]:
         """The entries after index `after`, up to and with index `upto`."""
-        return apply("slice", self, after, upto)  # type: ignore[no-any-return]
+        return apply("slice", self, after, upto)
 
     def append(self, entry: T) -> Seq[T]:
-        return apply("append", self, entry)  # type: ignore[no-any-return]
+        return apply("append", self, entry)
 
     def concat(self, other: Seq[T]) -> Seq[T]:
-        return apply("concat", self, other)  # type: ignore[no-any-return]
+        return apply("concat", self, other)
 
     def agrees(self, other: Seq[T], n: int) -> bool:
         """Both have n entries, and the same ones."""
-        return apply("agrees", self, other, n)  # type: ignore[no-any-return]
+        return apply("agrees", self, other, n)
 
 
 class _SetOps:
@@ -67,13 +71,13 @@ class _SetOps:
 
     @property
     def size(self) -> int:
-        return apply("set_size", self)  # type: ignore[no-any-return]
+        return apply("set_size", self)
 
     def has(self, i: str) -> bool:
-        return apply("set_has", self, i)  # type: ignore[no-any-return]
+        return apply("set_has", self, i)
 
     def add(self, i: str) -> ServerSet:
-        return apply("set_add", self, i)  # type: ignore[no-any-return]
+        return apply("set_add", self, i)
 
 
 class _MapOps(Generic[K, T]):
@@ -82,16 +86,35 @@ class _MapOps(Generic[K, T]):
     __slots__ = ()
 
     def __getitem__(self, key: K) -> T:
-        return apply("map_get", self, key)  # type: ignore[no-any-return]
+        return apply("map_get", self, key)
 
     def set(self, key: K, value: T) -> Map[K, T]:
-        return apply("map_set", self, key, value)  # type: ignore[no-any-return]
+        return apply("map_set", self, key, value)
 
 
 class Seq(_SeqOps[T], tuple[T, ...]):
-    """A concrete sequence."""
+    """A concrete sequence, with the entry that `at` gives outside of it.
 
-    __slots__ = ()
+    A record that a sequence is put into fills in `missing`, as it knows the fields' types.
+    """
+
+    missing: T | None
+
+    def __new__(cls, entries: Iterable[T] = (), missing: T | None = None) -> Self:
+        self = super().__new__(cls, entries)
+        self.missing = missing
+        return self
+
+    def but(self, entries: Iterable[T]) -> Seq[T]:
+        """Other entries of the same kind."""
+        return Seq(entries, self.missing)
+
+    def get(self, n: int) -> T:
+        if 0 < n <= len(self):
+            return self[n - 1]
+        if self.missing is None:
+            raise TypeError(f"no entry {n}: a Seq outside of a record needs its `missing` entry")
+        return self.missing
 
 
 class ServerSet(_SetOps, frozenset[str]):
@@ -126,11 +149,45 @@ class Map(_MapOps[K, T]):
         return f"Map({self.items}, default={self.default})"
 
 
+# What every operation computes.
+MEANINGS: dict[str, Callable[..., Any]] = {
+    "not": lambda a: not a,
+    "and": lambda a, b: a and b,
+    "or": lambda a, b: a or b,
+    "eq": lambda a, b: a == b,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "ite": lambda c, a, b: a if c else b,
+    "count": lambda *cs: sum(cs),
+    # A named rule of the protocol: its condition, with the name for messages and for switching it off.
+    "rule": lambda c, attr: c,
+    "set_add": lambda s, i: ServerSet(s | {i}),
+    "set_has": lambda s, i: i in s,
+    "set_size": len,
+    "map_get": lambda m, k: m.get(k),
+    "map_set": lambda m, k, x: m.put(k, x),
+    "len": len,
+    "at": lambda q, n: q.get(n),
+    "prefix": lambda q, n: q.but(q[: max(n, 0)]),
+    "slice": lambda q, a, b: q.but(q[max(a, 0) : max(b, 0)]),
+    "append": lambda q, x: q.but((*q, x)),
+    "concat": lambda q, r: q.but((*q, *r)),
+    "agrees": lambda q, r, n: n <= len(q) and n <= len(r) and q[: max(n, 0)] == r[: max(n, 0)],
+    # Over the numbers from 1 to the first argument; the second speaks of the bound variable.
+    "forall": lambda n, claim: all(map(claim, range(1, n + 1))),
+    "exists": lambda n, claim: any(map(claim, range(1, n + 1))),
+    # Building a record (`attr` is its type) and taking a field (`attr` is its name).
+    "record": lambda *fields, attr: attr.cls(*fields),
+    "field": lambda r, attr: getattr(r, attr),
+}
+
+
 class Expr:
     """A symbolic value. `==` builds an expression, so it is never a key or an element."""
 
     __slots__ = ("node", "tracer")
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, node: Node, tracer: Tracer) -> None:
         self.node = node
@@ -141,6 +198,12 @@ class Expr:
 
     def __bool__(self) -> bool:
         return self.tracer.decide(self.node)
+
+    def __hash__(self) -> NoReturn:
+        raise TypeError("an expression is no key and no element; write `votes.has(i)` for `i in votes`")
+
+    def __index__(self) -> NoReturn:
+        raise TypeError("an expression is no number yet; write forall(n, lambda k: ...) for `range(n)`")
 
     def __and__(self, other: Any) -> Any:
         return apply("and", self, other)
@@ -175,6 +238,9 @@ class Expr:
     def __sub__(self, other: Any) -> Any:
         return apply("sub", self, other)
 
+    def __rsub__(self, other: Any) -> Any:
+        return apply("sub", other, self)
+
     __radd__ = __add__
 
     def __invert__(self) -> NoReturn:
@@ -196,8 +262,9 @@ class SeqExpr(_SeqOps[Any], Expr):
     """A symbolic sequence."""
 
     __slots__ = ()
-    __eq__ = Expr.__eq__
-    __hash__ = None  # type: ignore[assignment]
+
+    def __getitem__(self, n: object) -> NoReturn:
+        raise TypeError("write `log.at(n)` for `log[n]`; the first entry is at index 1")
 
 
 class SetExpr(_SetOps, Expr):
@@ -212,38 +279,11 @@ class MapExpr(_MapOps[Any, Any], Expr):
     __slots__ = ()
 
 
-def tracer_of(value: Any) -> Tracer | None:
-    """Who traces this value, or None if it is concrete."""
-    if isinstance(value, Expr):
-        return value.tracer
-    if isinstance(value, Record):
-        return next((t for x in value.values() if (t := tracer_of(x))), None)
-    return None
-
-
-def apply(op: str, *args: Any, attr: Any = None) -> Any:
+def apply(op: str, *args: Any) -> R:  # type: ignore[type-var]
     """Compute `op` on concrete values, or add it to the graph if any argument is symbolic."""
-    from raftspec.graph import OPERATIONS
-
-    tracer = next((t for a in args if (t := tracer_of(a))), None)
-    if tracer is not None:
-        return tracer.apply(op, args, attr)
-    if op == "at":
-        return args[0][args[1] - 1] if 0 < args[1] <= len(args[0]) else _nothing(args[0])
-    meaning = OPERATIONS[op].meaning
-    return meaning(*args) if attr is None else meaning(*args, attr=attr)
-
-
-class _Nothing:
-    """The entry that isn't there: every field is 0."""
-
-    def __getattr__(self, name: str) -> int:
-        return 0
-
-
-def _nothing(seq: Any) -> Any:
-    """A concrete sequence doesn't know what it holds; fields of a missing entry are numbers, so 0."""
-    return _Nothing()
+    tracer = next((t for a in args if (t := getattr(a, "tracer", None))), None)
+    out: R = MEANINGS[op](*args) if tracer is None else tracer.apply(op, args)
+    return out
 
 
 # --- what a specification writes --------------------------------------------
@@ -251,12 +291,12 @@ def _nothing(seq: Any) -> Any:
 
 def no(c: bool) -> bool:
     """Not c."""
-    return apply("not", c)  # type: ignore[no-any-return]
+    return apply("not", c)
 
 
 def ite(c: bool, a: T, b: T) -> T:
     """`a` if c, else `b`, without going two ways."""
-    return apply("ite", c, a, b)  # type: ignore[no-any-return]
+    return apply("ite", c, a, b)
 
 
 def smallest(a: int, b: int) -> int:
@@ -289,25 +329,18 @@ def some(conditions: Iterable[bool]) -> bool:
 
 def count(conditions: Iterable[bool]) -> int:
     """How many of them hold."""
-    return apply("count", *conditions)  # type: ignore[no-any-return]
+    return apply("count", *conditions)
 
 
 def forall(n: int, claim: Callable[[int], bool]) -> bool:
     """`claim(k)` for every number k from 1 to n."""
-    return _quantify("forall", n, claim)
+    if isinstance(n, Expr):
+        return n.tracer.quantify("forall", n, claim)
+    return every(map(claim, range(1, n + 1)))
 
 
 def exists(n: int, claim: Callable[[int], bool]) -> bool:
     """`claim(k)` for some number k from 1 to n."""
-    return _quantify("exists", n, claim)
-
-
-def _quantify(op: str, n: int, claim: Callable[[int], bool]) -> bool:
     if isinstance(n, Expr):
-        return n.tracer.quantify(op, n, claim)  # type: ignore[no-any-return]
-    return apply(op, n, claim)  # type: ignore[no-any-return]
-
-
-def typed(value: Any, like: Any) -> Any:
-    """A literal with the type of `like`, where nothing else says what it is."""
-    return apply("ite", True, value, like)
+        return n.tracer.quantify("exists", n, claim)
+    return some(map(claim, range(1, n + 1)))
