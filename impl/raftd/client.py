@@ -150,6 +150,7 @@ class Client:
                         self._forget(address)
                     else:
                         before, sent = sent, True
+                        last = f"{address} has been asked and doesn't answer"
                         reply = await connection.ask_or_broken(make, GET_PATIENCE if repeatable else None)
                         match reply:
                             case Done():

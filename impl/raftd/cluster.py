@@ -72,6 +72,8 @@ class Cluster:
         try:
             for server in self.servers:
                 self.start(server)
+            # All of them: a server that is still on its way up can't be told of a partition.
+            self.wait_until(lambda: all(map(self.status, self.servers)), "all servers answer")
             self.leader()
         except BaseException:
             self.close()

@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from raftd.messages import Message
+from raftd.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
 
 VERSION: Final = 1
 
@@ -24,6 +24,8 @@ MAX_REQUEST: Final = MAX_COMMAND + 16 * 1024
 MAX_MESSAGE: Final = 64 * 1024 * 1024  # an AppendEntries of 512 commands of full size is half of it
 
 LENGTH_BYTES: Final = 4
+
+MAX_NUMBER: Final = 2**62  # of terms and indexes; SQLite holds 63 bits
 
 
 class CodecError(ValueError):
@@ -170,8 +172,37 @@ class Reader(Generic[T]):
             raise CodecError(f"bad frame: {error}") from error
 
 
+class MessageReader(Reader[Message]):
+    """As `Reader`, and numbers are what they can be: terms and indexes, not just any integers."""
+
+    def decode(self, body: bytes) -> Message:
+        message = super().decode(body)
+        if not all(0 <= number <= MAX_NUMBER for number in _numbers(message)):
+            raise CodecError(f"bad frame: a number out of range in {message.__struct_config__.tag}")
+        return message
+
+
+def _numbers(message: Message) -> list[int]:
+    match message:
+        case RequestVote():
+            return [message.term, message.last_log_index, message.last_log_term]
+        case RequestVoteReply():
+            return [message.term]
+        case AppendEntries():
+            terms = [entry.term for entry in message.entries]
+            return [
+                message.term,
+                message.prev_log_index,
+                message.prev_log_term,
+                message.leader_commit,
+                *terms,
+            ]
+        case AppendEntriesReply():
+            return [message.term, message.match_index, message.hint]
+
+
 HELLO: Final[Reader[Hello]] = Reader(Hello, MAX_HELLO)
-MESSAGE: Final[Reader[Message]] = Reader(Message, MAX_MESSAGE)
+MESSAGE: Final = MessageReader(Message, MAX_MESSAGE)
 REQUEST: Final[Reader[Request]] = Reader(Request, MAX_REQUEST)
 REPLY: Final[Reader[Reply]] = Reader(Reply, MAX_REQUEST)
 

@@ -56,7 +56,7 @@ entries = st.builds(Entry, st.integers(1, 9), st.binary(max_size=40))
     ),
     ends=st.randoms(use_true_random=False),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_store_holds_what_was_written_last_after_a_stop_and_after_a_kill(
     steps: list[tuple[int, str | None, float, list[Entry]]], ends: random.Random
 ) -> None:
@@ -239,7 +239,7 @@ def test_a_missing_file_is_refused(samples: dict[str, Sample], kind: str) -> Non
     """Also a missing WAL, without which SQLite opens the database as it was at the last checkpoint."""
     sample = samples[kind]
     for file in sample.files():
-        assert refused_or_whole(sample, lambda folder, file=file: (folder / file).unlink()), file
+        assert refused_or_whole(sample, remove(file)), file
     assert refused_or_whole(sample, lambda folder: shutil.rmtree(folder / STORE))
 
 
@@ -266,7 +266,7 @@ def test_the_database_cut_to_nothing_is_not_a_new_one(samples: dict[str, Sample]
 
 
 @given(data=st.data())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_flipped_bytes_are_found_or_were_not_in_use(samples: dict[str, Sample], data: st.DataObject) -> None:
     sample = samples[data.draw(st.sampled_from(KINDS))]
     file, size = data.draw(st.sampled_from(sizes(sample)))
@@ -275,7 +275,7 @@ def test_flipped_bytes_are_found_or_were_not_in_use(samples: dict[str, Sample], 
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_page_that_went_elsewhere_is_found(samples: dict[str, Sample], data: st.DataObject) -> None:
     """A disk may write a page to the wrong place, or lose a write: a whole page, with its own checksums."""
     sample = samples[data.draw(st.sampled_from(KINDS))]
@@ -348,6 +348,10 @@ def test_a_number_of_writes_that_lags_is_what_a_power_cut_leaves(samples: dict[s
 
 def sizes(sample: Sample) -> list[tuple[Path, int]]:
     return [(file, (sample.folder / file).stat().st_size) for file in sample.files()]
+
+
+def remove(file: Path) -> Callable[[Path], None]:
+    return lambda folder: (folder / file).unlink()
 
 
 def truncate(file: Path, end: int) -> Callable[[Path], None]:
