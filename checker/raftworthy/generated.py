@@ -9,10 +9,11 @@ are never copied; they are what replay runs.
 
 from __future__ import annotations
 
+import builtins
 import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -42,8 +43,8 @@ RULES: dict[str, str | None] = {
     "map_set": "{{**{}, {}: {}}}",
     "len": None,
     "at": None,
-    "prefix": "{}[:max({}, 0)]",
-    "slice": "tuple({}[max({}, 0):max({}, 0)])",
+    "prefix": "{}[:{}]",
+    "slice": "tuple({}[{}:{}])",
     "append": "(*{}, {})",
     "concat": "(*{}, *{})",
     "agrees": "agrees({}, {}, {})",
@@ -57,10 +58,16 @@ RULES: dict[str, str | None] = {
 IN_PLACE: dict[str, str] = {
     "map_set": "{0}[{1}] = {2}",
     "append": "{0}.append({1})",
-    "prefix": "del {0}[max({1}, 0):]",
+    "prefix": "del {0}[{1}:]",
     "concat": "{0} += {1}",
 }
 assert RULES.keys() == OPERATIONS.keys()
+
+# A sequence that is no variable's own list: Python makes a tuple for these.
+MADE = frozenset({"slice", "append", "concat", "message"})
+NATURAL = frozenset({"len", "count", "set_size"})
+# What the generated text calls, so that no action's parameter has its name.
+RESERVED = frozenset({"S", "T", "m", "send", "sent", "agrees", "World", "EMPTY", *dir(builtins)})
 
 
 def agrees(a: Any, b: Any, n: int) -> bool:
@@ -70,18 +77,22 @@ def agrees(a: Any, b: Any, n: int) -> bool:
     return n <= 0 or a is b or list(a[:n]) == list(b[:n])
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: Any, nothing: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
     if isinstance(value, dict):
-        return tuple(sorted(item for item in value.items() if item[1]))
+        return tuple(sorted(item for item in value.items() if item[1] != nothing))
     return value
 
 
 class Variables:
-    """A server's variables, or history's, as attributes. Logs are lists, maps are dicts without their zeros."""
+    """A server's variables, or history's, as attributes. Logs are lists, maps are dicts.
+
+    `nothing` has, for each map, the value of a key that isn't in its dict.
+    """
 
     __slots__: tuple[str, ...] = ()
+    nothing: ClassVar[Mapping[str, Any]] = {}
 
     def copy(self) -> Variables:
         new = type(self)()
@@ -92,7 +103,7 @@ class Variables:
 
     def key(self) -> tuple[Any, ...]:
         """The values, hashable, in order."""
-        return tuple(_frozen(getattr(self, name)) for name in self.__slots__)
+        return tuple(_frozen(getattr(self, name), self.nothing.get(name)) for name in self.__slots__)
 
 
 class World:
@@ -178,9 +189,7 @@ class Writer:
         owner = self.owners.get((server, prime))
         if owner is None:
             key = self.expr(server)
-            owner = self.owners[server, prime] = (
-                state + "_" + "".join(c if c.isalnum() else "_" for c in key).strip("_")
-            )
+            owner = self.owners[server, prime] = f"{state}_{key if key.isidentifier() else server.id}"
             self.line(f"{owner} = {state}.variables[{key}]")
         return owner
 
@@ -190,8 +199,19 @@ class Writer:
             return str(special(n))
         text = RULES[n.op]
         assert text is not None
-        argument = self.atom if n.op in ("map_get",) else self.expr
-        return text.format(*(argument(a) for a in n.args))
+        return text.format(*map(self.expr, n.args))
+
+    def natural(self, n: Node) -> str:
+        """The text of a number, 0 if it is negative."""
+        if n.op in NATURAL or (n.op == "const" and n.attr >= 0):
+            return self.expr(n)
+        text = self.atom(n)
+        return f"({text} if {text} > 0 else 0)"
+
+    def immutable(self, n: Node) -> str:
+        """The text of a value that no later step changes."""
+        text = self.expr(n)
+        return f"tuple({text})" if n.type.kind == "seq" and n.op not in MADE else text
 
     def op_count(self, n: Node) -> str:
         return f"({' + '.join(self.expr(a) for a in n.args) or '0'})"
@@ -199,13 +219,20 @@ class Writer:
     def op_map_get(self, n: Node) -> str:
         return f"{self.expr(n.args[0])}.get({self.expr(n.args[1])}, {literal(zero(n.type))})"
 
+    def op_prefix(self, n: Node) -> str:
+        return str(RULES["prefix"]).format(self.expr(n.args[0]), self.natural(n.args[1]))
+
+    def op_slice(self, n: Node) -> str:
+        whole, after, upto = n.args
+        return str(RULES["slice"]).format(self.expr(whole), self.natural(after), self.natural(upto))
+
     def op_len(self, n: Node) -> str:
         q = n.args[0]
         if q.op == "prefix":  # without making it
-            return f"min(max({self.expr(q.args[1])}, 0), len({self.expr(q.args[0])}))"
+            return f"min({self.natural(q.args[1])}, len({self.expr(q.args[0])}))"
         if q.op == "slice":
-            whole, after, upto = map(self.expr, q.args)
-            return f"max(min({upto}, len({whole})) - max({after}, 0), 0)"
+            whole, after, upto = q.args
+            return f"max(min({self.expr(upto)}, len({self.expr(whole)})) - {self.natural(after)}, 0)"
         return f"len({self.expr(q)})"
 
     def op_at(self, n: Node, name: str = "") -> str:
@@ -223,7 +250,7 @@ class Writer:
         return self.op_at(record, n.attr) if record.op == "at" else f"{self.expr(record)}.{n.attr}"
 
     def op_record(self, n: Node) -> str:
-        return f"{n.attr.cls.__name__}({', '.join(map(self.expr, n.args))})"
+        return f"{n.attr.cls.__name__}({', '.join(map(self.immutable, n.args))})"
 
     def op_forall(self, n: Node) -> str:
         return self._loop(n, found=False)
@@ -248,29 +275,44 @@ class Writer:
         self.names, self.owners = known | ({n: result} if not free_variables(n) else {}), owners
         return result
 
-    def in_place(self, n: Node, place: Node, target: str) -> list[str]:
-        """Statements that turn the list or dict `target`, which is `place` now, into n."""
+    def in_place(self, n: Node, place: Node | None, target: str) -> list[str]:
+        """Statements that turn the list or dict `target`, which holds the variable `place`, into n.
+
+        They run after all other statements, so they use no variable's value but the target's.
+        """
         if n is place:
             return []
         if n.op == "ite":
             condition = self.atom(n.args[0])
             yes, no = (self.in_place(a, place, target) for a in n.args[1:])
             if not yes:
-                return [f"if not {condition}:", *("    " + x for x in no)]
-            return [
-                f"if {condition}:",
-                *("    " + x for x in yes),
-                *(["else:", *("    " + x for x in no)] if no else []),
-            ]
-        if n.op == "const":
-            return [f"{target}.clear()"] if not _size(n.attr) else [f"{target} = {mutable_literal(n.attr)}"]
-        assert n.op in IN_PLACE, f"no way to store {n!r} in place"
-        arguments = [self.atom(a) for a in n.args[1:]]
-        return [*self.in_place(n.args[0], place, target), IN_PLACE[n.op].format(target, *arguments)]
+                return [f"if not {condition}:", *_indented(no)]
+            return [f"if {condition}:", *_indented(yes), *(["else:", *_indented(no)] if no else [])]
+        if n.op in IN_PLACE:
+            count = self.natural if n.op == "prefix" else self.settled
+            arguments = map(count, n.args[1:])
+            return [*self.in_place(n.args[0], place, target), IN_PLACE[n.op].format(target, *arguments)]
+        if n.op == "const" and not _size(n.attr):
+            return [f"{target}.clear()"]
+        name = f"new_{len(self.lines)}"
+        self.line(f"{name} = {'list' if n.type.kind == 'seq' else 'dict'}({self.expr(n)})")
+        return [f"{target} = {name}"]
+
+    def settled(self, n: Node) -> str:
+        """The name of a value that stays what it is while variables change in place."""
+        if n.type.kind == "seq" and n.op not in MADE:
+            name = f"settled_{len(self.lines)}"
+            self.line(f"{name} = {self.immutable(n)}")
+            return name
+        return self.atom(n)
 
 
 def _size(value: Any) -> int:
     return len(value.items) if isinstance(value, Map) else len(value)
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return ["    " + line for line in lines]
 
 
 def literal(value: Any) -> str:
@@ -278,19 +320,14 @@ def literal(value: Any) -> str:
     if isinstance(value, enum.Enum):
         return repr(value.value)
     if isinstance(value, Map):
-        return repr(value.items)
+        return f"{{{', '.join(f'{literal(k)}: {literal(x)}' for k, x in value.items.items())}}}"
     if isinstance(value, ServerSet):
-        return f"frozenset({sorted(value)!r})"
+        return f"frozenset({sorted(value)!r})" if value else "EMPTY"
     if isinstance(value, Seq):
-        return repr(tuple(value))
+        return f"({''.join(f'{literal(x)}, ' for x in value)})"
     if isinstance(value, Record):
         return f"{type(value).__name__}({', '.join(map(literal, value.values()))})"
     return repr(value)
-
-
-def mutable_literal(value: Any) -> str:
-    """The text of a variable's initial value."""
-    return f"list({literal(value)})" if isinstance(value, Seq) else literal(value)
 
 
 def action_source(t: Transition, pure: bool, watch: bool) -> str:
@@ -299,6 +336,7 @@ def action_source(t: Transition, pure: bool, watch: bool) -> str:
     Pure: `f(S, …)` returns (new state, messages sent), or None if a guard fails. In place: `f(S, …, send)`
     returns 0, or the number of the first guard that fails. `watch` notes what each rule said.
     """
+    assert RESERVED.isdisjoint(t.action.params) or t.action.message, f"{t.name} has a reserved parameter"
     w = Writer(t.roots())
     for number, guard in enumerate(t.guards, 1):
         if guard.condition.op != "const" or not guard.condition.attr:
@@ -309,15 +347,15 @@ def action_source(t: Transition, pure: bool, watch: bool) -> str:
         for name, n in updates.items():
             target = f"{owner}.{name}"
             if n.type.kind in ("seq", "map"):
-                place = next((p for p in postorder(n) if p.op == group and p.attr == (name, 0)
-                              and (group == "past" or p.args == (t.server,))), None)  # fmt: skip
-                stores += w.in_place(n, place or t.server, target)
+                args = () if group == "past" else (t.server,)
+                places = (p for p in postorder(n) if (p.op, p.attr, p.args) == (group, (name, 0), args))
+                stores += w.in_place(n, next(places, None), target)
             else:
                 stores.append(f"{target} = {w.atom(n)}")
     sends = []
     for condition, message, fields in t.sends:
         text = w.expr(condition)
-        made = f"{message.__name__}({', '.join(map(w.expr, fields))})"
+        made = f"{message.__name__}({', '.join(map(w.immutable, fields))})"
         sends.append(f"send({made})" if text == "True" else f"if {text}: send({made})")
     rules = [n for n in postorder(*t.roots()) if n.op == "rule" and not free_variables(n)]
     if watch and rules:
@@ -339,6 +377,18 @@ def property_source(name: str, n: Node, states: int) -> str:
     w = Writer([n], primed=states == 2)
     result = w.expr(n)
     return "\n".join([f"def {name}({'S' if states == 1 else 'S, T'}):", *w.lines, f"    return {result}", ""])
+
+
+def _stored(value: Any) -> Any:
+    """A variable's initial value as this back end holds it."""
+    match value:
+        case Seq():
+            return list(value)
+        case Map():
+            return dict(value.items)
+        case enum.Enum():
+            return value.value
+    return value
 
 
 @dataclass(frozen=True)
@@ -364,14 +414,7 @@ class Generated:
         record = (self.spec.server if group == "server" else self.spec.history)()
         new = self._types[group]()
         for name, value in zip(type(record).types(), record.values(), strict=True):
-            mutable = (
-                list(value)
-                if isinstance(value, Seq)
-                else dict(value.items)
-                if isinstance(value, Map)
-                else value
-            )
-            setattr(new, name, mutable.value if isinstance(mutable, enum.Enum) else mutable)
+            setattr(new, name, _stored(value))
         return new
 
     def rules_of(self, action: str) -> list[str]:
@@ -381,6 +424,12 @@ class Generated:
             for n in postorder(*self.transitions[action].roots())
             if n.op == "rule" and not free_variables(n)
         ]
+
+
+def scope_of(structs: Mapping[type[Record], type[msgspec.Struct]]) -> dict[str, Any]:
+    """What the generated text refers to by name."""
+    named: dict[str, Any] = {"agrees": agrees, "World": World, "EMPTY": frozenset()}
+    return named | {cls.__name__: struct for cls, struct in structs.items()}
 
 
 def generate(
@@ -407,19 +456,20 @@ def generate(
     )
     texts += [property_source(name, n, states) for name, (n, states) in claims.items()]
     seen: dict[str, set[tuple[bool, ...]]] = {name: set() for name in transitions}
-    scope: dict[str, Any] = {cls.__name__: struct for cls, struct in structs.items()}
-    scope |= {"agrees": agrees, "World": World, **{f"seen_{name}": s for name, s in seen.items()}}
+    scope = scope_of(structs) | {f"seen_{name}": s for name, s in seen.items()}
     source = "\n\n".join(texts)
     exec(compile(source, "<generated from the specification>", "exec"), scope)
-    types = {
-        group: type(record.__name__, (Variables,), {"__slots__": tuple(record.types())})
-        for group, record in (("server", spec.server), ("history", spec.history))
-    }
+    types = {"server": _variables_of(spec.server), "history": _variables_of(spec.history)}
     return Generated(
         spec, servers, tracer, transitions,
         {name: scope[name] for name in transitions}, {name: scope[name] for name in claims},
         structs, source, seen, types,
     )  # fmt: skip
+
+
+def _variables_of(record: type[Record]) -> type[Variables]:
+    nothing = {name: zero(t.of) for name, t in record.types().items() if t.kind == "map" and t.of}
+    return type(record.__name__, (Variables,), {"__slots__": tuple(record.types()), "nothing": nothing})
 
 
 def to_spec(value: Any, t: Type) -> Any:

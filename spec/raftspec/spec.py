@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from raftspec.types import Message, Record, Type, type_of
+from raftspec.types import Message, Record, Type, type_of, zero
+from raftspec.values import Map
 
 S = TypeVar("S", bound=Record)
 H = TypeVar("H", bound=Record)
@@ -152,6 +153,12 @@ class Spec:
     rules: Mapping[str, Rule]
     actions: dict[str, Action] = field(default_factory=dict)
     properties: dict[str, Property] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for record in (self.server(), self.history()):
+            for (name, t), value in zip(record.types().items(), record.values(), strict=True):
+                if t.of is not None and isinstance(value, Map) and value.default != zero(t.of):
+                    raise TypeError(f"{name}: write Map(default={zero(t.of)!r}), the zero of its type")
 
     def action(self, function: Callable[..., Step]) -> Callable[..., Step]:
         """Declare an action. Its parameters' annotations are their types."""

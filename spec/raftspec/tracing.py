@@ -197,6 +197,8 @@ class Tracer:
                 return SERVER_SET
             case None:
                 return MAYBE_SERVER
+            case str() if value in self.servers:
+                return SERVER
         return None
 
     def quantify(self, op: str, n: Expr, claim: Callable[[int], bool]) -> bool:
