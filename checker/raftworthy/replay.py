@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from raftworthy.structs import snake_case
 # Figure 2's policy is not asked of a server, but its refusals are part of the conversation.
 NOT_ASKED = POLICY - {"vote.refuse", "append.refuse"}
 WINDOW = 200_000  # how many messages are remembered exactly, at least
-LEADERSHIPS = 16  # how many ended leaderships of servers that don't log what they send
+LEADERSHIPS = 16  # how many ended leaderships of a server are remembered
 
 HANDLERS = {a.name: snake_case(a.message.__name__) for a in raft.actions.values() if a.message}
 
@@ -86,12 +86,8 @@ class Log(list[Any]):
         return Log(self)
 
 
-class Persistent(NamedTuple):
-    """What a server's disk held before its last step."""
-
-    current_term: int
-    voted_for: str | None
-    length: int
+# What a server's disk held before its last step: current_term, voted_for, the log's length.
+Persistent = tuple[int, str | None, int]
 
 
 class SentMessages:
@@ -108,15 +104,10 @@ class SentMessages:
     def __contains__(self, key: int) -> bool:
         return key in self.recent or key in self.older
 
-    def add(self, key: int) -> bool:
-        """Note a message; whether it is a new one."""
-        if key in self.recent or key in self.older:
-            return False
-        if len(self.recent) >= WINDOW:
-            self.forgot = self.forgot or bool(self.older)
-            self.older, self.recent = self.recent, {}
-        self.recent[key] = ""
-        return True
+    def forget(self) -> None:
+        """Make room: the older half goes."""
+        self.forgot = self.forgot or bool(self.older)
+        self.older, self.recent = self.recent, {}
 
     def receive(self, key: int, receiver: str) -> bool:
         """Note that somebody received a message; whether it was ever sent."""
@@ -140,11 +131,11 @@ class Server:
     """What replay keeps for a server beside the specification's variables."""
 
     name: str
+    me: Any  # the specification's variables
     seq: int = 0
     start: int = 0
-    events: int = 0
     before: Persistent | None = None  # what the disk held before the last step
-    news: list[int] = field(default_factory=list)  # messages first sent by the last step
+    news: Sequence[int] = ()  # messages first sent by the last step
     ended: list[tuple[int, Any]] = field(default_factory=list)  # (term, variables) of ended leaderships
     acknowledged: dict[tuple[str, int], int] = field(default_factory=dict)  # (by whom, term): up to where
     logs_sends: bool = True
@@ -185,7 +176,7 @@ class Replay:
         self.world = self.generated.initial()
         for v in self.world.variables.values():
             v.log = Log()
-        self.state = {i: Server(i) for i in servers}
+        self.state = {i: Server(i, self.world.variables[i]) for i in servers}
         self.sent = SentMessages()
         self.observer = observer
         self.actions = self.generated.actions
@@ -207,38 +198,48 @@ class Replay:
         self._handlers: dict[str, type] = {
             a.name: structs[a.message] for a in raft.actions.values() if a.message is not None
         }
+        self._append = self.actions["append_entries"]
         self._out: list[Any] = []
 
     # --- order -----------------------------------------------------------------
 
-    def feed(self, e: Any, file: str, line: int) -> None:
-        """Replay an event, or keep it until what it needs has happened.
+    def feed(self, events: Sequence[Any], file: str, line: int, start: int = 0, pause_at: str | None = None) -> int:
+        """Replay events from `start` on, or keep those that must wait until what they need has happened.
+
+        `line` is the line of the first. Returns where it stopped: at the end, or before an event of the
+        server `pause_at` while that one waits.
 
         Raises:
             Violation, Unusable
         """
-        i = e.server
-        parked = self.parked.get(i)
-        if parked is not None:
-            parked.append((e, Place(file, line)))
-            return
+        parked, take, observer = self.parked, self._take, self.observer
+        at = start
         try:
-            key = self._take(e)
+            for at in range(start, len(events)):  # noqa: B007  (needed after an exception)
+                e = events[at]
+                if parked and e.server in parked:
+                    if e.server == pause_at:
+                        return at
+                    parked[e.server].append((e, Place(file, line + at)))
+                    continue
+                key = take(e)
+                if key is not None:
+                    self._park(e.server, key, e, Place(file, line + at))
+                    continue
+                self.number += 1
+                if observer is not None:
+                    observer(e, Place(file, line + at), self.world)
+                if self.number == self.stop_at:
+                    raise Stopped
+                if self.hungry or self.ready:
+                    self._drain()
         except Violation as v:
-            v.place, v.number = Place(file, line), self.number
+            if v.place is None:
+                v.place, v.number = Place(file, line + at), self.number
             raise
         except Unusable as u:
-            raise Unusable(Place(file, line), u.what) from None
-        if key is not None:
-            self._park(i, key, e, Place(file, line))
-            return
-        self.number += 1
-        if self.observer is not None:
-            self.observer(e, Place(file, line), self.world)
-        if self.number == self.stop_at:
-            raise Stopped
-        if self.hungry or self.ready:
-            self._drain()
+            raise (u if u.place else Unusable(Place(file, line + at), u.what)) from None
+        return len(events)
 
     def _park(self, i: str, key: int, e: Any, place: Place) -> None:
         self.parked[i] = deque([(e, place)])
@@ -306,7 +307,7 @@ class Replay:
             if e.message is not UNSET and self.sent.forgot and i in waits:
                 self.unchecked["receives of messages older than the window"] += 1
                 self.waiting.pop(waits[i], None)
-                self.sent.add(hash(e.message))
+                self.sent.recent[hash(e.message)] = ""
                 self.ready.append(i)
                 self._drain()
                 continue
@@ -332,98 +333,115 @@ class Replay:
     # --- one event ---------------------------------------------------------------
 
     def _take(self, e: Any, last: bool = False) -> int | None:
-        """Replay one event. None if it happened; otherwise the message it waits for, or 0 for anything."""
-        i = e.server
-        server = self.state.get(i)
+        """Replay one event. None if it happened; otherwise the message it waits for, or 0 for anything.
+
+        This is the path of every event, so the common case is written out in it.
+        """
+        name, message, state = e.event, e.message, e.state
+        server = self.state.get(e.server)
         if server is None:
-            raise Unusable("", f"server {i} is not in the header's list ({', '.join(self.servers)})")
-        name = e.event
+            raise Unusable("", f"server {e.server} is not in the header's list ({', '.join(self.servers)})")
         handler = self._handlers.get(name)
-        message = e.message
-        key = None
         if handler is not None:
-            if type(message) is not handler:
-                raise Unusable("", f"{name} needs a message of kind {HANDLERS[name]}" + ("" if message is UNSET else f", not {_kind(message)}"))
-            if message.target != i:
-                raise Violation("message", e, name, (message,), mismatches=[Mismatch("message.target", i, message.target)])
+            if type(message) is not handler or message.target != e.server:
+                self._refuse_message(e, handler)
             key = hash(message)
-            if not self.sent.receive(key, i):
+            recent = self.sent.recent
+            if key in recent:
+                recent[key] = e.server
+            elif not self.sent.receive(key, e.server):
                 wait = self._may_come(e, key)
                 if wait is not None:
                     return wait
-        self._count(e, server)
-        if name == "restart":
-            if not self._restart(e, server, last):
-                self._uncount(e, server)
-                return 0
-            return None
-        me = self.world.variables[i]
-        log = me.log
-        before = Persistent(me.current_term, me.voted_for, len(log))
-        log.cut = None
-        was_leader = me.role == "leader"
+        seq = server.seq + 1
+        if e.seq != seq:
+            seq = self._check_sequence(e, server)
         out = self._out
         out.clear()
-        if handler is not None:
-            self.actions[name](self.world, message, out.append)
-        elif name == "client_request":
+        if name == "restart":
+            if not self._restart(e, server, last):
+                return 0
+        else:
+            me = server.me
+            log = me.log
+            role = me.role
+            before = (me.current_term, me.voted_for, len(log))
+            log.cut = None
+            if handler is not None:
+                self.actions[name](self.world, message, out.append)
+            elif name != "append_entries" and not self._act(e, me, last):
+                return 0
+            if state is not UNSET:
+                if not self._follow_up(e, state, me, last):
+                    return 0
+                if (
+                    (state.log_length is not UNSET and state.log_length != len(log))
+                    or (state.last_log_term is not UNSET and state.last_log_term != (log[-1].term if log else 0))
+                    or (state.commit_index is not UNSET and state.commit_index != me.commit_index)
+                    or (state.last_applied is not UNSET and state.last_applied != me.last_applied)
+                    or (state.match_index is not UNSET and not state.match_index.items() <= me.match_index.items())
+                    or (state.current_term is not UNSET and state.current_term != me.current_term)
+                    or (state.voted_for is not UNSET and state.voted_for != me.voted_for)
+                    or (state.role is not UNSET and state.role != me.role)
+                    or state.votes is not UNSET
+                ):
+                    self._compare(e, me)
+            if role == "leader" and me.role != "leader":
+                self._remember_leadership(server, before[0], log.cut, before[2])
+            server.before = before
+            if e.sends or out:
+                self._send(e, server)
+            else:
+                server.news = ()
+        server.seq = seq
+        self.kinds[name] += 1
+        return None
+
+    def _act(self, e: Any, me: Any, last: bool) -> bool:
+        """The step that the event names, where it isn't the receipt of a message. False if it must wait."""
+        if e.event == "client_request":
             if not e.entries:
                 raise Unusable("", "client_request needs entries: [[term, digest], …]")
             self._client_request(e, me)
-        elif name != "append_entries":
-            parameters = self._parameters(e, name)
-            if not self._do(e, name, *parameters, last=last):
-                self._uncount(e, server)
-                return 0
-        state = e.state
-        if state is not UNSET:
-            # The rest of the sequence that one event may stand for.
-            if state.role == "leader" and me.role == "candidate" and not self._do(e, "become_leader", i, last=last):
-                self._uncount(e, server)
-                return 0
-            if e.entries and name != "client_request":
+            return True
+        return self._do(e, e.event, *self._parameters(e, e.event), last=last)
+
+    def _follow_up(self, e: Any, state: Any, me: Any, last: bool) -> bool:
+        """The rest of the sequence that one event may stand for. False if it must wait."""
+        if me.role != "follower":
+            if state.role == "leader" and me.role == "candidate" and not self._do(e, "become_leader", e.server, last=last):
+                return False
+            if e.entries and e.event != "client_request":
                 self._client_request(e, me)
             commit_index = state.commit_index
-            if commit_index is not UNSET:
-                if (
-                    commit_index > me.commit_index
-                    and me.role == "leader"
-                    and not self._do(e, "advance_commit_index", i, commit_index, last=last)
-                ):
-                    self._uncount(e, server)
-                    return 0
-                if state.last_applied is not UNSET and state.last_applied > me.last_applied:
-                    self._do(e, "apply_entries", i, state.last_applied)
-            elif state.last_applied is not UNSET and state.last_applied > me.last_applied:
-                self._do(e, "apply_entries", i, state.last_applied)
-            self._compare(e, state, me)
-        elif e.entries and name != "client_request":
-            self._client_request(e, me)
-        if was_leader and me.role != "leader" and not server.logs_sends:
-            self._remember_leadership(server, before, me)
-        self._send(e, server)
-        server.before = before
-        return None
+            if (
+                commit_index is not UNSET
+                and commit_index > me.commit_index
+                and me.role == "leader"
+                and not self._do(e, "advance_commit_index", e.server, commit_index, last=last)
+            ):
+                return False
+        if state.last_applied is not UNSET and state.last_applied > me.last_applied:
+            self._do(e, "apply_entries", e.server, state.last_applied)
+        return True
 
-    def _count(self, e: Any, server: Server) -> None:
-        """A server's own count of its events has neither gaps nor repeats."""
-        seq = e.seq
-        if seq is not UNSET:
-            if e.event == "restart" and seq == 1:
-                server.seq = 0
-            expected = server.seq + 1
-            if seq != expected:
-                what = "repeats" if seq < expected else "leaves a gap in"
-                raise Unusable("", f"seq {seq} of {server.name} {what} its sequence; after {server.seq} comes {expected}")
-            server.seq = seq
-        server.events += 1
-        self.kinds[e.event] += 1
+    def _refuse_message(self, e: Any, handler: type) -> None:
+        """A handler's event without its message, or with somebody else's."""
+        if e.message is UNSET:
+            raise Unusable("", f"{e.event} needs its message, of kind {HANDLERS[e.event]}")
+        if type(e.message) is not handler:
+            raise Unusable("", f"{e.event} needs a message of kind {HANDLERS[e.event]}, not {_kind(e.message)}")
+        raise Violation("message", e, e.event, (e.message,), mismatches=[Mismatch("message.target", e.server, e.message.target)])
 
-    def _uncount(self, e: Any, server: Server) -> None:
-        if e.seq is not UNSET:
-            server.seq -= 1
-        server.events -= 1
-        self.kinds[e.event] -= 1
+    def _check_sequence(self, e: Any, server: Server) -> int:
+        """A server's own count of its events has neither gaps nor repeats, and starts over at a restart."""
+        seq: Any = e.seq
+        if seq is UNSET:
+            return server.seq + 1
+        if e.event == "restart" and seq == 1:
+            return 1
+        what = "repeats" if seq <= server.seq else "leaves a gap in"
+        raise Unusable("", f"seq {seq} of {server.name} {what} its sequence; after {server.seq} comes {server.seq + 1}")
 
     def _parameters(self, e: Any, name: str) -> tuple[Any, ...]:
         needed = {"advance_commit_index": "commit_index", "apply_entries": "last_applied"}.get(name)
@@ -473,35 +491,15 @@ class Replay:
                 mismatch = Mismatch(f"entries[{len(me.log)}].term", me.log[-1].term, entry.term)
                 raise Violation("state", e, "client_request", (i, entry.value), mismatches=[mismatch])
 
-    def _compare(self, e: Any, state: Any, me: Any) -> None:
+    def _compare(self, e: Any, me: Any) -> None:
         """What the event says of the variables after the step is what the specification gives."""
-        log = me.log
-        if (
-            (state.role is UNSET or state.role == me.role)
-            and (state.current_term is UNSET or state.current_term == me.current_term)
-            and (state.voted_for is UNSET or state.voted_for == me.voted_for)
-            and (state.log_length is UNSET or state.log_length == len(log))
-            and (state.last_log_term is UNSET or state.last_log_term == (log[-1].term if log else 0))
-            and (state.commit_index is UNSET or state.commit_index == me.commit_index)
-            and (state.last_applied is UNSET or state.last_applied == me.last_applied)
-            and state.votes is UNSET
-        ):
-            match_index = state.match_index
-            if match_index is UNSET:
-                return
-            known = me.match_index
-            for j, n in match_index.items():
-                if known.get(j, 0) != n:
-                    break
-            else:
-                return
-        mismatches = list(differences(state, me))
+        mismatches = list(differences(e.state, me))
         if mismatches:
-            raise Violation("state", e, e.event, (e.message,) if e.message is not UNSET else (e.server,), mismatches=mismatches)
+            raise Violation("state", e, e.event, _params(e), mismatches=mismatches)
 
     def _send(self, e: Any, server: Server) -> None:
         """The messages of a step are those that the specification sends in it, or a leader's AppendEntries."""
-        out, sends, sent = self._out, e.sends, self.sent
+        out, sends = self._out, e.sends
         if sends is UNSET:
             server.logs_sends = False
             sends = out
@@ -510,22 +508,24 @@ class Replay:
                     acknowledged = self.state[m.target].acknowledged
                     known = (m.source, m.term)
                     acknowledged[known] = max(acknowledged.get(known, 0), m.match_index)
-        else:
-            for m in sends:
-                if m not in out and not self._may_send(e, m):
-                    expected = next((x for x in out if type(x) is type(m) and x.target == m.target), None)
-                    raise Violation("sends", e, e.event, (e.message,) if e.message is not UNSET else (e.server,),
-                                    mismatches=[Mismatch("sends", expected, m)])  # fmt: skip
-        news = server.news = []
-        waiting = self.waiting
+        sent, news = self.sent, []
+        recent, older = sent.recent, sent.older
         for m in sends:
+            if sends is not out and m not in out and not self._may_send(e, m):
+                expected = next((x for x in out if type(x) is type(m) and x.target == m.target), None)
+                raise Violation("sends", e, e.event, _params(e), mismatches=[Mismatch("sends", expected, m)])
             key = hash(m)
-            if sent.add(key):
-                news.append(key)
-                if waiting and key in waiting:
-                    self.ready.append(waiting.pop(key))
-                if type(m) is self._request_vote:
-                    self.requests[m.source, m.term] = m
+            if key in recent or key in older:
+                continue
+            recent[key] = ""
+            news.append(key)
+            if self.waiting and key in self.waiting:
+                self.ready.append(self.waiting.pop(key))
+            if type(m) is self._request_vote:
+                self.requests[m.source, m.term] = m
+        server.news = news
+        if len(recent) > WINDOW:
+            sent.forget()
 
     def _may_send(self, e: Any, m: Any) -> bool:
         """Whether a message that no handler sends is one that a leader may send now, or was sent before."""
@@ -535,7 +535,7 @@ class Replay:
             return hash(m) in self.sent
         made: list[Any] = []
         params = (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
-        failed = self.actions["append_entries"](self.world, *params, made.append)
+        failed = self._append(self.world, *params, made.append)
         if failed:
             if hash(m) in self.sent:
                 return True
@@ -562,11 +562,11 @@ class Replay:
             if self._restart_may_take_back(source, m.term):
                 return key if source.logs_sends else 0
             raise Violation("unsent", e, e.event, (m,))
-        return key if source.logs_sends and source.events else 0
+        return key if source.logs_sends and source.seq else 0
 
     def _restart_may_take_back(self, source: Server, term: int) -> bool:
         """The sender's last step may prove to be lost, and its term with it."""
-        return source.before is not None and source.before.current_term <= term
+        return source.before is not None and source.before[0] <= term
 
     def _could_have_sent(self, source: Server, m: Any) -> bool:
         """Whether a leader that doesn't log what it sends is, or was, in a state to send this."""
@@ -580,14 +580,13 @@ class Replay:
                 return bool(made.pop() == m)
         return False
 
-    def _remember_leadership(self, server: Server, before: Persistent, me: Any) -> None:
+    def _remember_leadership(self, server: Server, term: int, cut: list[Any] | None, length: int) -> None:
         """Keep what a leader had when it stopped, for those of its AppendEntries that arrive later."""
-        past = me.copy()
-        past.role, past.current_term = "leader", before.current_term
-        cut = me.log.cut
-        past.log = list(me.log) if cut is None else [*me.log[: before.length - len(cut)], *cut]
-        past.commit_index = me.commit_index
-        server.ended = [*server.ended[1 - LEADERSHIPS :], (before.current_term, past)]
+        me = server.me
+        past = type(me)()
+        past.role, past.current_term, past.commit_index = "leader", term, me.commit_index
+        past.log = me.log[:length] if cut is None else [*me.log[: length - len(cut)], *cut]
+        server.ended = [*server.ended[1 - LEADERSHIPS :], (term, past)]
 
     # --- restarts ------------------------------------------------------------------
 
@@ -603,7 +602,8 @@ class Replay:
                 raise Unusable("", f"this is start {e.start} of {server.name}; the trace of its start {missing} is missing")
             server.start = e.start
         me = self.world.variables[e.server]
-        was_leader, was = me.role == "leader", (me.current_term, me.commit_index)
+        if me.role == "leader":
+            self._remember_leadership(server, me.current_term, None, len(me.log))
         found = self._disk_holds(e, me)
         if not found and server.before is not None and self._take_back(e, server, me):
             found = True
@@ -615,16 +615,12 @@ class Replay:
             if last or not self._others_may_move(e.server):
                 raise self._other_disk(e)
             return False
-        if was_leader and not server.logs_sends:
-            self._remember_leadership(server, Persistent(was[0], None, len(me.log)), me)
-            server.ended[-1][1].commit_index = was[1]
-        me = self.world.variables[e.server]
+        me = server.me = self.world.variables[e.server]
         me.log.cut = None
         self.actions["restart"](self.world, e.server, self._out.append)
-        if e.state is not UNSET:
-            self._compare(e, e.state, me)
+        self._compare(e, me)
         server.before = None
-        server.news = []
+        server.news = ()
         return True
 
     def _others_may_move(self, i: str) -> bool:
@@ -655,10 +651,10 @@ class Replay:
         for name in me.__slots__:
             setattr(trial, name, getattr(me, name))
         cut = log.cut
-        trial.log = Log(log if cut is None else [*log[: before.length - len(cut)], *cut])
+        trial.log = Log(log if cut is None else [*log[: before[2] - len(cut)], *cut])
         if cut is None:
-            del trial.log[before.length :]
-        trial.current_term, trial.voted_for = before.current_term, before.voted_for
+            del trial.log[before[2] :]
+        trial.current_term, trial.voted_for = before[0], before[1]
         if not self._disk_holds(e, trial):
             return False
         receiver = self.sent.take_back(server.news)
@@ -671,52 +667,57 @@ class Replay:
 
     def _hidden_step(self, e: Any, server: Server) -> bool:
         """One step reached the disk but not the trace: find a step of the specification that explains the disk."""
-        for name, params in self._candidates(e):
+        for steps in self._candidates(e):
             variables = self.world.variables
             trial = World({**variables, e.server: variables[e.server].copy()}, self.world.past.copy())
             made: list[Any] = []
-            if not self.actions[name](trial, *params, made.append) and self._disk_holds(e, trial.variables[e.server]):
-                self.world.variables[e.server] = trial.variables[e.server]
+            taken = not any(self.actions[name](trial, *params, made.append) for name, *params in steps)
+            if taken and self._disk_holds(e, trial.variables[e.server]):
+                variables[e.server] = trial.variables[e.server]
                 self.world.past = trial.past
                 self.hidden_steps += 1
                 return True
         return False
 
-    def _candidates(self, e: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """The steps that a server may have taken unseen, from what its disk holds afterwards."""
+    def _candidates(self, e: Any) -> Iterator[list[tuple[Any, ...]]]:
+        """What a server may have done unseen, each as actions with parameters, judging by what its disk holds."""
         i, state = e.server, e.state
         me = self.world.variables[i]
         if state is UNSET:
             return
-        yield "timeout", (i,)
+        yield [("timeout", i)]
         term = me.current_term if state.current_term is UNSET else state.current_term
         if state.voted_for not in (UNSET, None) and (state.voted_for, term) in self.requests:
             m = self.requests[state.voted_for, term]
-            yield "handle_request_vote", (self._request_vote(m.source, i, term, m.last_log_index, m.last_log_term),)
+            yield [("handle_request_vote", self._request_vote(m.source, i, term, m.last_log_index, m.last_log_term))]
         for j in self.servers:
             them = self.world.variables[j]
             if j == i or them.current_term < term:
                 continue
-            yield "handle_request_vote_reply", (self._request_vote_reply(j, i, term, False),)
+            yield [("handle_request_vote_reply", self._request_vote_reply(j, i, term, False))]
             leaders = [v for t, v in self.state[j].ended if t == term] + [them] * (them.role == "leader")
             for leader in leaders:
-                if leader.current_term != term:
-                    continue
-                yield from self._appends(i, j, leader.log, term, state)
-        if me.role == "leader" and state.log_length is not UNSET and e.entries:
-            new = e.entries[len(e.entries) - (state.log_length - len(me.log)) :]
-            if len(new) == 1:
-                yield "client_request", (i, new[0].value)
+                if leader.current_term == term:
+                    yield [("handle_append_entries", self._missed_entries(i, j, leader.log, term, state))]
+        if state.log_length is not UNSET and e.entries:
+            added = state.log_length - len(me.log)
+            appends = [("client_request", i, entry.value) for entry in e.entries[len(e.entries) - added :]]
+            if 0 < added <= len(e.entries):
+                if me.role == "candidate":
+                    votes = [self._request_vote_reply(j, i, term, True) for j in self.servers]
+                    received = [("handle_request_vote_reply", vote) for vote in votes if hash(vote) in self.sent]
+                    yield [*received, ("become_leader", i), *appends]
+                yield list(appends)
 
-    def _appends(self, i: str, j: str, log: list[Any], term: int, state: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """AppendEntries that would make i's log what its disk holds: j's log up to some point."""
+    def _missed_entries(self, i: str, j: str, log: list[Any], term: int, state: Any) -> Any:
+        """The AppendEntries of leader j that would make i's log what its disk holds: j's log up to some point."""
         mine = self.world.variables[i].log
         upto = len(mine) if state.log_length is UNSET else state.log_length
         prev = min(len(mine), len(log), upto)
         while prev and mine[prev - 1] != log[prev - 1]:
             prev -= 1
         prev_term = log[prev - 1].term if prev else 0
-        yield "handle_append_entries", (self._append_entries(j, i, term, prev, prev_term, tuple(log[prev:upto]), 0),)
+        return self._append_entries(j, i, term, prev, prev_term, tuple(log[prev:upto]), 0)
 
     def _other_disk(self, e: Any) -> Violation:
         me = self.world.variables[e.server]
@@ -736,7 +737,7 @@ class Replay:
         silent = [i for i, s in self.state.items() if not s.logs_sends]
         if silent:
             unchecked.append(f"which messages {', '.join(silent)} sent: taken for sent is all that the specification allows")
-        unseen = [i for i, s in self.state.items() if not s.events]
+        unseen = [i for i, s in self.state.items() if not s.seq]
         if unseen:
             unchecked.append(f"anything about {', '.join(unseen)}: no events")
         return Report(
@@ -745,6 +746,11 @@ class Replay:
             past.restarts, self.lost_steps, self.hidden_steps,
             tuple(n for n in asked if n in exercised), tuple(n for n in asked if n not in exercised), unchecked,
         )  # fmt: skip
+
+
+def _params(e: Any) -> tuple[Any, ...]:
+    """The parameters of the action that an event names."""
+    return (e.server,) if e.message is UNSET else (e.message,)
 
 
 def _kind(message: Any) -> str:
@@ -800,8 +806,8 @@ class Stream:
 
     def __init__(self, files: list[TraceFile]) -> None:
         self.files = files
-        self.servers: set[str] = set()
         self.ended = False
+        self._server = files[0].first.server if files[0].first is not None else None  # if it is the only one
         self._chunks = self._read()
         self._file, self._line, self._events, self._next = "", 0, [], 0  # type: tuple[str, int, list[Any], int]
 
@@ -815,17 +821,14 @@ class Stream:
 
         A patient stream reads on, and keeps what has to wait.
         """
-        parked, servers = replay.parked, self.servers
-        for at in range(self._next, len(self._events)):
-            e = self._events[at]
-            servers.add(e.server)
-            if e.server in parked and len(servers) == 1 and not patient:
-                self._next = at
-                return
-            replay.feed(e, self._file, self._line + at)
-        self._file, self._line, self._events = next(self._chunks, ("", 0, []))
-        self._next = 0
-        self.ended = not self._events
+        only = self._server if not patient else None
+        self._next = replay.feed(self._events, self._file, self._line, self._next, only)
+        if self._next == len(self._events):
+            self._file, self._line, self._events = next(self._chunks, ("", 0, []))
+            self._next = 0
+            self.ended = not self._events
+            if self._server is not None and any(e.server != self._server for e in self._events):
+                self._server = None
 
 
 def replay_files(

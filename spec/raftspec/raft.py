@@ -234,8 +234,8 @@ def handle_append_entries(s: S, m: AppendEntries) -> Step:
     match_index = m.prev_log_index + m.entries.length
     stored = me.log.length - m.prev_log_index  # how many of the entries' places are taken
     conflict = exists(
-        m.entries.length,
-        lambda k: (k <= stored) & (me.log.at(m.prev_log_index + k).term != m.entries.at(k).term),
+        smallest(stored, m.entries.length),
+        lambda k: me.log.at(m.prev_log_index + k).term != m.entries.at(k).term,
     )
     conflict = s.rule("append.truncate_conflict", conflict, without=False)
     log = ite(
