@@ -131,57 +131,59 @@ class Client:
                 return await connection.ask(make)
         except TimeoutError as error:
             raise RequestTimeoutError(f"no answer from {server} in time", may_have_executed=False) from error
-        except (OSError, _BrokenError) as error:
+        except OSError as error:
             raise RequestError(f"no answer from {server}: {error}", may_have_executed=False) from error
 
     async def _to_leader(self, make: MakeRequest, timeout: float | None, *, repeatable: bool) -> Done:
+        """Ask the leader, whoever that is by now, until it answers or time is up."""
         timeout = self.timeout if timeout is None else timeout
-        sent = False  # some try was sent and got no answer that rules out its execution
+        in_doubt = False  # a request that must not be sent twice is under way
         last = "no server has been reached"
         back_off = FIRST_BACK_OFF
+        hops = 0
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     address = self._leader or self._next_address()
+                    reply: Reply | None = None
                     try:
                         connection = await self._connect(address)
+                        in_doubt, last = not repeatable, f"{address} has been asked and doesn't answer"
+                        reply = await asyncio.wait_for(
+                            connection.ask(make), GET_PATIENCE if repeatable else None
+                        )
                     except OSError as error:
-                        last = f"no connection to {address}: {error or 'timed out'}"
+                        last = f"{address}: {error or 'no answer'}"
+                    match reply:
+                        case Done():
+                            self._leader = address
+                            return reply
+                        case Refused(reason=reason):
+                            raise RequestError(f"{address}: {reason}", may_have_executed=False)
+                        case Redirect():
+                            in_doubt, last = (
+                                False,
+                                f"{address} is not the leader and names {reply.leader or 'none'}",
+                            )
+                        case UnknownOutcome(reason=reason):
+                            last = f"{address}: {reason}"
+                        case Status():
+                            last = f"{address} answers with {reply}"
+                    if in_doubt:
                         self._forget(address)
-                    else:
-                        before, sent = sent, True
-                        last = f"{address} has been asked and doesn't answer"
-                        reply = await connection.ask_or_broken(make, GET_PATIENCE if repeatable else None)
-                        match reply:
-                            case Done():
-                                return reply
-                            case Redirect(leader=leader):
-                                sent = before
-                                last = f"{address} is not the leader and names {leader or 'none'}"
-                                self._leader = Address(*reply.address) if reply.address else None
-                                if self._leader is not None and self._leader != address:
-                                    back_off = FIRST_BACK_OFF
-                                    continue
-                                self._leader = None
-                            case Refused(reason=reason):
-                                raise RequestError(f"{address}: {reason}", may_have_executed=before)
-                            case UnknownOutcome(reason=reason):
-                                last = f"{address}: {reason}"
-                                self._forget(address)
-                                if not repeatable:
-                                    raise RequestError(last, may_have_executed=True)
-                            case _BrokenError():
-                                last = f"{address}: {reply}"
-                                self._forget(address)
-                                if not repeatable:
-                                    raise RequestError(last, may_have_executed=True)
-                            case Status():
-                                raise RequestError(f"{address} answered with {reply}", may_have_executed=True)
+                        raise RequestError(last, may_have_executed=True)
+                    if isinstance(reply, Redirect) and reply.address and hops < len(self.addresses):
+                        self._leader = Address(*reply.address)
+                        hops += 1
+                        continue
+                    # Also if servers send us in circles, as they may during an election.
+                    self._forget(address)
+                    hops = 0
                     await asyncio.sleep(back_off)
                     back_off = min(2 * back_off, MAX_BACK_OFF)
         except TimeoutError as error:
             raise RequestTimeoutError(
-                f"no answer within {timeout:g} s: {last}", may_have_executed=sent and not repeatable
+                f"no answer within {timeout:g} s: {last}", may_have_executed=in_doubt
             ) from error
 
     def _next_address(self) -> Address:
@@ -239,7 +241,7 @@ async def status(addresses: Addresses, timeout: float = 1.0) -> dict[str, Status
     return dict(zip(addresses, answers, strict=True))
 
 
-class _BrokenError(Exception):
+class _BrokenError(ConnectionError):
     """The connection broke: whatever was asked on it and not answered may have arrived."""
 
 
@@ -265,15 +267,6 @@ class _Connection(asyncio.Protocol):
             return await future
         finally:
             self._waiting.pop(id, None)
-
-    async def ask_or_broken(self, make: MakeRequest, patience: float | None) -> Reply | _BrokenError:
-        """As `ask`, with `_BrokenError` as a value, also if there is no reply within `patience` seconds."""
-        try:
-            return await asyncio.wait_for(self.ask(make), patience)
-        except _BrokenError as broken:
-            return broken
-        except TimeoutError:
-            return _BrokenError(f"no reply within {patience} s")
 
     def close(self) -> None:
         self._transport.close()

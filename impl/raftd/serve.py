@@ -149,7 +149,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one server; the exit code is 2 if it can't be run."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not 0 < options.heartbeat_interval < options.election_timeout:
+        parser.error("--heartbeat-interval must be more than 0 and less than --election-timeout")
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s",
         level=logging.DEBUG if options.verbose else logging.INFO,
