@@ -202,7 +202,9 @@ class Cluster:
             value = condition()
             if value is not None and value is not False:
                 return value
-            dead = [server for server, process in self._processes.items() if process.poll() is not None]
+            # By kill -9 they die because somebody wanted it, perhaps with --kill-at.
+            wanted = (None, -signal.SIGKILL)
+            dead = [server for server, process in self._processes.items() if process.poll() not in wanted]
             if dead:
                 raise self._error(f"{', '.join(dead)} ended before this was true: {claim}", dead)
             if time.monotonic() > end:
