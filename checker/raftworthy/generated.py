@@ -151,7 +151,7 @@ class Writer:
         if n in self.names:
             return self.names[n]
         text = self._leaf(n) if n.op in LEAVES else self._rule(n)
-        simple = n.op in ("const", "param", "bound")
+        simple = n.op == "const" or text.isidentifier()
         shared = self.uses.get(n, 0) > 1 or n.op == "rule"
         return self.bind(n, text) if shared and not simple and not free_variables(n) else text
 
@@ -330,6 +330,19 @@ def literal(value: Any) -> str:
     return repr(value)
 
 
+def _one_test(lines: list[str]) -> list[str]:
+    """The same statements, with one `if` where two in a row ask the same."""
+    out: list[str] = []
+    header = ""
+    for line in lines:
+        if not line.startswith(" "):
+            if line == header:
+                continue
+            header = line if line.startswith("if ") else ""
+        out.append(line)
+    return out
+
+
 def action_source(t: Transition, pure: bool, watch: bool) -> str:
     """An action's function.
 
@@ -352,6 +365,7 @@ def action_source(t: Transition, pure: bool, watch: bool) -> str:
                 stores += w.in_place(n, next(places, None), target)
             else:
                 stores.append(f"{target} = {w.atom(n)}")
+    stores = _one_test(stores)
     sends = []
     for condition, message, fields in t.sends:
         text = w.expr(condition)
@@ -448,7 +462,8 @@ def generate(
     """
     tracer = Tracer(spec, servers, switched_off)
     transitions = {name: tracer.transition(a, (bounds or {}).get(name)) for name, a in spec.actions.items()}
-    texts = [action_source(t, pure, watch) for t in transitions.values()]
+    written = transitions if watch else {k: t.but(tracer.graph.without_rules) for k, t in transitions.items()}
+    texts = [action_source(t, pure, watch) for t in written.values()]
     claims = (
         {p.name: (tracer.property(p.claim, p.states), p.states) for p in spec.properties.values()}
         if properties
@@ -477,7 +492,7 @@ def to_spec(value: Any, t: Type) -> Any:
     match t.kind:
         case "seq":
             assert t.of is not None
-            return Seq(to_spec(x, t.of) for x in value)
+            return Seq((to_spec(x, t.of) for x in value), zero(t.of))
         case "map":
             assert t.of is not None
             return Map(value.items(), zero(t.of))

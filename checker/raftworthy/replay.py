@@ -62,6 +62,7 @@ class Violation(Exception):  # noqa: N818  (a verdict, not a failure)
         self.what = what
         self.place: Place | None = None
         self.number = 0  # how many events were replayed before this one
+        self.servers: tuple[str, ...] = ()
 
 
 class Stopped(Exception):  # noqa: N818  (asked for)
@@ -408,7 +409,7 @@ class Replay:
 
     def _follow_up(self, e: Any, state: Any, me: Any, last: bool) -> bool:
         """The rest of the sequence that one event may stand for. False if it must wait."""
-        if me.role != "follower":
+        if me.role != "follower" or e.entries:
             if state.role == "leader" and me.role == "candidate" and not self._do(e, "become_leader", e.server, last=last):
                 return False
             if e.entries and e.event != "client_request":
@@ -863,6 +864,9 @@ def replay_files(
     try:
         _merge(replay, [Stream(chain) for chain in _chains(files)], progress)
         replay.finish()
+    except Violation as v:
+        v.servers = servers
+        raise
     except Stopped:
         return replay
     finally:
