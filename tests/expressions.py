@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from itertools import product
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ from raftspec.types import (
     Type,
     Value,
     type_of,
+    zero,
 )
 from raftspec.values import Map, Seq, ServerSet, count, exists, forall, ite, no
 
@@ -107,7 +109,7 @@ LITERALS: dict[Type, tuple[Any, ...]] = {
     SERVER: SERVERS,
     MAYBE_SERVER: (None, "n1"),
     SERVER_SET: (ServerSet(), ServerSet({"n2"})),
-    LOG: (Seq(),),
+    LOG: (Seq((), zero(ITEM)),),
     TABLE: (Map(default=0), Map([("n1", 2)], 0)),
     LEADERS: (Map(default=None),),
     COLORS: (Map(default=Color.RED),),
@@ -123,7 +125,8 @@ class Tree:
     attr: Any = None
 
     def __repr__(self) -> str:
-        return f"{self.op}({', '.join([*map(repr, self.args), *([repr(self.attr)] if self.attr is not None else [])])})"
+        inside = [*map(repr, self.args), *([] if self.attr is None else [repr(self.attr)])]
+        return f"{self.op}({', '.join(inside)})"
 
 
 # How a specification writes each operation.
@@ -221,7 +224,8 @@ def _bindings(names: frozenset[str]) -> Iterator[dict[str, Type]]:
             assert seq.of
             types["item"] = seq.of
         if table := types.get("map"):
-            assert table.key and table.of
+            assert table.key
+            assert table.of
             types |= {"key": table.key, "value": table.of}
         yield types
 
@@ -270,40 +274,49 @@ def applications(op: str) -> st.SearchStrategy[tuple[Form, Tree]]:
     return st.sampled_from(forms(op)).flatmap(lambda f: uses(f).map(lambda tree: (f, tree)))
 
 
-SMALL = st.integers(0, 3)
-ITEMS = st.builds(
-    Item, SMALL, SMALL, st.sampled_from(Color), st.sampled_from((None, *SERVERS)), st.booleans()
-)
-LOGS = st.lists(ITEMS, max_size=3).map(Seq)
-# Two logs often agree at the beginning, as in Raft.
-LOG_PAIRS = st.tuples(LOGS, LOGS, st.integers(0, 3)).map(lambda x: (x[0], Seq((*x[0][: x[2]], *x[1]))))
-
-
-def maps(t: Type) -> st.SearchStrategy[Map[Any, Any]]:
-    keys = st.sampled_from(SERVERS) if t.key == SERVER else SMALL
-    values = {TABLE: SMALL, LEADERS: st.sampled_from(SERVERS), COLORS: st.sampled_from(Color)}[t]
-    default = LITERALS[t][0].default
-    return st.dictionaries(keys, values, max_size=2).map(lambda d: Map(d.items(), default))
-
-
-@st.composite
-def variables(draw: st.DrawFn) -> Variables:
-    log, spare = draw(LOG_PAIRS)
-    return Variables(
-        *(draw(x) for x in (st.booleans(), st.booleans(), SMALL, SMALL, SMALL, SMALL, SMALL)),
-        draw(st.sampled_from(Color)),
-        draw(st.sampled_from((None, *SERVERS))),
-        draw(st.sets(st.sampled_from(SERVERS)).map(ServerSet)),
-        log,
-        spare,
-        *(draw(maps(t)) for t in MAPS),
+def random_item(rng: Random) -> Item:
+    return Item(
+        rng.randint(0, 3),
+        rng.randint(0, 3),
+        rng.choice(list(Color)),
+        rng.choice((None, *SERVERS)),
+        rng.random() < 0.5,
     )
 
 
-@st.composite
-def states(draw: st.DrawFn) -> State[Any, Any]:
-    past = Past(draw(LOGS), Map(draw(st.dictionaries(SMALL, SMALL, max_size=2)).items(), 0), draw(SMALL))
-    return State({"n1": draw(variables()), "n2": Variables(term=1, index=2), "n3": Variables()}, past)
+def random_log(rng: Random) -> Seq[Item]:
+    return Seq(random_item(rng) for _ in range(rng.randint(0, 3)))
+
+
+def random_value(t: Type, rng: Random) -> Any:
+    """A value of type t. Numbers may be negative, as differences are."""
+    match t.kind:
+        case "num":
+            return rng.randint(-1, 3)
+        case "seq":
+            return random_log(rng)
+        case "map":
+            assert t.key is not None
+            assert t.of is not None
+            keys = SERVERS if t.key == SERVER else range(4)
+            chosen = rng.sample(list(keys), rng.randint(0, 2))
+            return Map([(k, random_value(t.of, rng)) for k in chosen], LITERALS[t][0].default)
+        case "set":
+            return ServerSet(rng.sample(SERVERS, rng.randint(0, 3)))
+    return rng.choice(LITERALS[t])
+
+
+def random_state(rng: Random) -> State[Any, Any]:
+    """A state in which the first server has anything, and its two logs often agree at the beginning."""
+    me = Variables(*(random_value(t, rng) for t in Variables.types().values()))
+    me = me.but(spare=Seq((*me.log[: rng.randint(0, 3)], *me.spare)))
+    past = Past(random_log(rng), Map([(rng.randint(0, 3), rng.randint(0, 3))], 0), rng.randint(0, 3))
+    return State({"n1": me, "n2": Variables(term=1, index=2), "n3": Variables()}, past)
+
+
+def some_states(size: int = 10) -> st.SearchStrategy[list[State[Any, Any]]]:
+    """Several states from one seed: making an expression costs more than computing it."""
+    return st.integers(0, 2**32).map(lambda seed: [random_state(Random(seed + k)) for k in range(size)])
 
 
 def names(s: State[Any, Any], i: Any, j: Any) -> dict[str, Any]:

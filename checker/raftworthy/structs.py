@@ -30,8 +30,9 @@ def structs_of(spec: Spec) -> dict[type[Record], type[msgspec.Struct]]:
     Messages carry their name in snake_case as `kind`. Entries are JSON arrays in the order of their fields.
     """
     made: dict[type[Record], type[msgspec.Struct]] = {}
-    stored = [t.of.cls for t in spec.server.types().values() if t.of and t.of.kind == "record" and t.of.cls]
-    for cls in (*stored, *spec.messages):
+    held = (*spec.server.types().values(), *spec.history.types().values())
+    stored = [t.of.cls for t in held if t.of and t.of.kind == "record" and t.of.cls]
+    for cls in dict.fromkeys((*stored, *spec.messages)):
         fields = [(name, annotation_of(t, made)) for name, t in cls.types().items()]
         if issubclass(cls, Message):
             made[cls] = msgspec.defstruct(

@@ -167,6 +167,19 @@ class Graph:
             )
         return self._simplify(op, args, attr, t) or self._intern(op, args, attr, t)
 
+    def without_rules(self, root: Node) -> Node:
+        """The same expression without the rules' names, so that equal conditions become one."""
+        done: dict[Node, Node] = {}
+        for n in postorder(root):
+            args = tuple(done[a] for a in n.args)
+            if n.op == "rule":
+                done[n] = args[0]
+            elif n.op in LEAVES:
+                done[n] = self.leaf(n.op, n.attr, n.type, *args)
+            else:
+                done[n] = self.node(n.op, *args, attr=n.attr)
+        return done[root]
+
     def _intern(self, op: str, args: tuple[Node, ...], attr: Any, t: Type) -> Node:
         key = (op, tuple(a.id for a in args), type(attr), attr, t)
         found = self._nodes.get(key)

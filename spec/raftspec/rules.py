@@ -5,6 +5,8 @@ nothing wrong is ever agreed on. `policy` is Figure 2's choice among what is saf
 otherwise, so a trace is not held to it. Sections are those of Ongaro and Ousterhout (2014).
 """
 
+# ruff: noqa: E501  (one rule, one row)
+
 from __future__ import annotations
 
 from raftspec.spec import Rule

@@ -195,7 +195,10 @@ class Spec:
 
 
 def run(action: Action, s: State[S, H], *params: Any) -> tuple[str | None, State[S, H]]:
-    """Take a step with concrete values. Returns the text of the first guard that fails, or None and the new state."""
+    """Take a step with concrete values.
+
+    Returns the text of the first guard that fails and the same state, or None and the new one.
+    """
     step = action.function(s, *params)
     for guard in step.guards:
         if not guard.condition:

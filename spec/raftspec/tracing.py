@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from raftspec.graph import OPERATIONS, Graph, Node, check, free_variables
@@ -77,6 +77,19 @@ class Transition:
             *sent,
         ]
 
+    def but(self, change: Callable[[Node], Node]) -> Transition:
+        """The same transition with every expression changed."""
+        return replace(
+            self,
+            guards=tuple(Guard(g.text, change(g.condition)) for g in self.guards),
+            server=change(self.server),
+            updates={name: change(n) for name, n in self.updates.items()},
+            history={name: change(n) for name, n in self.history.items()},
+            sends=tuple(
+                Send(change(s.condition), s.message, tuple(map(change, s.fields))) for s in self.sends
+            ),
+        )
+
 
 def _hint(t: Type | None) -> str:
     if t is not None and t.kind == "enum":
@@ -87,11 +100,14 @@ def _hint(t: Type | None) -> str:
 
 def _misfit(op: str, args: tuple[Any, ...], types: Sequence[Type | None]) -> str:
     """Why an operation doesn't take these arguments, and what to write instead."""
-    if op == "eq":
+    if op == "eq" and any(t is not None and t.kind in ("seq", "map", "record") for t in types):
         return NOT_COMPARABLE
     given = ", ".join(f"{a!r} ({t or 'a literal'})" for a, t in zip(args, types, strict=True))
     if op == "ite" and types[1:] == [None, None]:
-        return f"ite can't tell the type of two literals: {given}\nwrite `ite(c, x == 1, x == 2)` for `x == ite(c, 1, 2)`"
+        return (
+            f"ite can't tell the type of two literals: {given}\n"
+            "write `ite(c, x == 1, x == 2)` for `x == ite(c, 1, 2)`"
+        )
     return f"{op} takes {OPERATIONS[op].signature}, not {given}"
 
 
@@ -134,7 +150,11 @@ class Tracer:
         return kinds.get(n.type.kind, Expr)(n, self)
 
     def lift(self, value: Any, t: Type | None) -> Node:
-        """The node for a value where type `t` is expected, or any if it is None. TypeError if it doesn't fit."""
+        """The node for a value where type `t` is expected, or any type if it is None.
+
+        Raises:
+            TypeError: the value is not of that type.
+        """
         if isinstance(value, Expr):
             found = value.node
             if t is not None and not t.accepts(found.type):
@@ -240,9 +260,8 @@ class Tracer:
             raise TypeError(
                 f"rule {name} is not in the table of rules; add its section and the reason for it"
             )
-        assert self.rules.setdefault(name, without) == without, (
-            f"rule {name} is taken away in two different ways"
-        )
+        if self.rules.setdefault(name, without) != without:
+            raise TypeError(f"rule {name} is taken away in two different ways: give it two names")
 
     def decide(self, n: Node) -> bool:
         """Which way a condition goes on the path that is being run. TypeError outside of one."""
@@ -276,8 +295,10 @@ class Tracer:
             finally:
                 self._path = None
             if len(runs) > PATH_LIMIT:
-                raise TypeError(f"{action.name} has more than {PATH_LIMIT} paths: an `if` in a loop over servers "
-                                "doubles them each time; write count(...), some(...) or ite(c, a, b) there")  # fmt: skip
+                raise TypeError(
+                    f"{action.name} has more than {PATH_LIMIT} paths: an `if` in a loop over servers "
+                    "doubles them each time; write count(...), some(...) or ite(c, a, b) there"
+                )
             script = [choice for _, choice in path.taken]
             while script and not script[-1]:
                 script.pop()
@@ -326,25 +347,26 @@ class Tracer:
         if not isinstance(step, Step):
             raise TypeError(f"{action.name} returned {step!r}: an action returns a Step")
         server = self.lift(step.server, SERVER)
-        updates = (
-            self._changes(step.then, lambda f, t: self.graph.leaf("get", (f, 0), t, server))
-            if step.then
-            else {}
+        return Transition(
+            action,
+            tuple(Guard(w.text, self.lift(w.condition, BOOL)) for w in step.guards),
+            server,
+            self._changes(step.then, server),
+            self._changes(step.history),
+            tuple(m for m in map(self._send, step.sends) if m.condition is not self.graph.const(False, BOOL)),
         )
-        history = (
-            self._changes(step.history, lambda f, t: self.graph.leaf("past", (f, 0), t))
-            if step.history
-            else {}
-        )
-        sends = [self._send(m) for m in step.sends]
-        guards = tuple(Guard(w.text, self.lift(w.condition, BOOL)) for w in step.guards)
-        return Transition(action, guards, server, updates, history,
-                          tuple(m for m in sends if not (m.condition.op == "const" and not m.condition.attr)))  # fmt: skip
 
-    def _changes(self, record: Record, old: Callable[[str, Type], Node]) -> dict[str, Node]:
-        types = type(record).types()
-        new = {f: self.lift(x, t) for (f, t), x in zip(types.items(), record.values(), strict=True)}
-        return {f: n for f, n in new.items() if n is not old(f, types[f])}
+    def _changes(self, record: Record | None, *server: Node) -> dict[str, Node]:
+        """What a record has changed of the server's variables, or of history's if no server is given."""
+        if record is None:
+            return {}
+        fields = zip(record.types().items(), record.values(), strict=True)
+        new = {name: self.lift(x, t) for (name, t), x in fields}
+        return {name: n for name, n in new.items() if n is not self._before(name, n.type, *server)}
+
+    def _before(self, name: str, t: Type, *server: Node) -> Node:
+        """A variable of the server before the step, or one of history's if no server is given."""
+        return self.graph.leaf("get" if server else "past", (name, 0), t, *server)
 
     def _send(self, send: Message | OnlyIf) -> Send:
         condition, message = (send.condition, send.message) if isinstance(send, OnlyIf) else (True, send)
@@ -369,13 +391,13 @@ class Tracer:
         graph = self.graph
         yes = graph.const(True, BOOL)
 
-        def both(
-            x: Mapping[str, Node], y: Mapping[str, Node], old: Callable[[str, Type], Node]
-        ) -> dict[str, Node]:
-            names = {**x, **y}
+        def both(x: Mapping[str, Node], y: Mapping[str, Node], *server: Node) -> dict[str, Node]:
+            def after(changes: Mapping[str, Node], name: str, t: Type) -> Node:
+                return changes.get(name) or self._before(name, t, *server)
+
+            types = {name: n.type for name, n in {**x, **y}.items()}
             return {
-                f: graph.node("ite", c, x.get(f) or old(f, n.type), y.get(f) or old(f, n.type))
-                for f, n in names.items()
+                name: graph.node("ite", c, after(x, name, t), after(y, name, t)) for name, t in types.items()
             }
 
         ga, gb = dict(a.guards), dict(b.guards)
@@ -396,12 +418,8 @@ class Tracer:
         sends += [
             Send(graph.node("and", graph.node("not", c), m.condition), m.message, m.fields) for m in rest
         ]
-        return Transition(
-            a.action, guards, a.server,
-            both(a.updates, b.updates, lambda f, t: graph.leaf("get", (f, 0), t, a.server)),
-            both(a.history, b.history, lambda f, t: graph.leaf("past", (f, 0), t)),
-            tuple(sends),
-        )  # fmt: skip
+        updates = both(a.updates, b.updates, a.server)
+        return Transition(a.action, guards, a.server, updates, both(a.history, b.history), tuple(sends))
 
 
 class SymbolicState(State[Any, Any]):

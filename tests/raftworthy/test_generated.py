@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-
-from raftspec import graph
-from raftspec.graph import OPERATIONS
-from raftspec.spec import Spec, State, Step, only_if, run, when
-from raftspec.types import BOOL, INDEX, SERVER, Record, Server, Type
-from raftspec.values import Map, Seq
-from raftworthy import generated
-from raftspec.tracing import SymbolicState, Tracer
-from raftworthy.generated import (
-    IN_PLACE,
-    RULES,
-    Generated,
-    Variables,
-    World,
-    Writer,
-    scope_of,
-    generate,
-    property_source,
-    to_spec,
-)
-from raftworthy.structs import structs_of
 from tests.expressions import (
     LOG,
     SERVERS,
@@ -41,13 +19,33 @@ from tests.expressions import (
     evaluate,
     forms,
     names,
+    some_states,
     spec_of,
-    states,
     trees,
     uses,
 )
 from tests.expressions import Note as NoteMessage
 from tests.expressions import Variables as SpecVariables
+
+from raftspec.graph import OPERATIONS, Operation
+from raftspec.spec import State, Step, only_if, run, when
+from raftspec.tracing import SymbolicState, Tracer
+from raftspec.types import BOOL, INDEX, SERVER, Record, Server, zero
+from raftspec.values import MEANINGS, Map, Seq
+from raftworthy import generated
+from raftworthy.generated import (
+    IN_PLACE,
+    RULES,
+    Generated,
+    Variables,
+    World,
+    Writer,
+    generate,
+    property_source,
+    scope_of,
+    to_spec,
+)
+from raftworthy.structs import structs_of
 
 QUICK = settings(
     max_examples=25,
@@ -143,28 +141,28 @@ def action_of(plan: Mapping[str, Tree]) -> Callable[..., Step]:
     return act
 
 
-def agree_action(plan: Mapping[str, Tree], s: State[Any, Any], i: str, j: str) -> None:
+def agree_action(plan: Mapping[str, Tree], states: list[State[Any, Any]], i: str, j: str) -> None:
     """An action has the same outcome run, generated as new states, and generated in place."""
     spec = spec_of(action_of(plan))
     structs = structs_of(spec)
-    failed, expected = run(spec.actions["act"], s, i, j)
-    messages = {sent(m, structs) for m in expected.messages}
-    wanted = (*(expected[k] for k in SERVERS), expected.past)
-    pure = generate(spec, SERVERS, structs, pure=True)
-    before = world_of(s, pure)
-    outcome = pure.actions["act"](before, i, j)
-    assert state_of(before) == (*(s[k] for k in SERVERS), s.past), "a pure function changed its argument"
-    assert (outcome is None) == (failed is not None)
-    if outcome is not None:
-        assert state_of(outcome[0]) == wanted, pure.source
-        assert set(outcome[1]) == messages, pure.source
+    pure, in_place = (generate(spec, SERVERS, structs, pure=pure) for pure in (True, False))
+    for s in states:
+        failed, expected = run(spec.actions["act"], s, i, j)
+        wanted = (*(expected[k] for k in SERVERS), expected.past)
+        messages = {sent(m, structs) for m in expected.messages}
 
-    made = generate(spec, SERVERS, structs)
-    world, out = world_of(s, made), []
-    number = made.actions["act"](world, i, j, out.append)
-    assert number == (1 if failed else 0)
-    assert state_of(world) == wanted, made.source
-    assert set(out) == messages, made.source
+        before = world_of(s, pure)
+        outcome = pure.actions["act"](before, i, j)
+        assert state_of(before) == (*(s[k] for k in SERVERS), s.past), f"changed its argument:\n{pure.source}"
+        assert (outcome is None) == (failed is not None)
+        if outcome is not None:
+            assert state_of(outcome[0]) == wanted, pure.source
+            assert set(outcome[1]) == messages, pure.source
+
+        world, out = world_of(s, in_place), list[Any]()
+        assert in_place.actions["act"](world, i, j, out.append) == (1 if failed else 0)
+        assert state_of(world) == wanted, in_place.source
+        assert set(out) == messages, in_place.source
 
 
 # --- the claims --------------------------------------------------------------
@@ -172,8 +170,8 @@ def agree_action(plan: Mapping[str, Tree], s: State[Any, Any], i: str, j: str) -
 
 def check_expression(op: str) -> None:
     @QUICK
-    @given(applications(op), states(), st.sampled_from(SERVERS))
-    def claim(use: tuple[Form, Tree], s: State[Any, Any], j: str) -> None:
+    @given(applications(op), some_states(), st.sampled_from(SERVERS))
+    def claim(use: tuple[Form, Tree], states: list[State[Any, Any]], j: str) -> None:
         form, tree = use
         spec = spec_of()
         tracer = Tracer(spec, SERVERS)
@@ -184,8 +182,9 @@ def check_expression(op: str) -> None:
         scope = scope_of(made.structs)
         source = property_source("computed", node, 1)
         exec(source, scope)
-        computed = to_spec(scope["computed"](world_of(s, made)), form.result)
-        assert computed == evaluate(node, s, {}) == build(tree, s, names(s, "n1", j)), source
+        for s in states:
+            computed = to_spec(scope["computed"](world_of(s, made)), form.result)
+            assert computed == evaluate(node, s, {}) == build(tree, s, names(s, "n1", j)), source
 
     claim()
 
@@ -200,9 +199,9 @@ def check_action(op: str) -> None:
         return random_step(draw, {name: draw(uses(form))})
 
     @QUICK
-    @given(plans(), states(), st.sampled_from(SERVERS))
-    def claim(plan: dict[str, Tree], s: State[Any, Any], j: str) -> None:
-        agree_action(plan, s, "n1", j)
+    @given(plans(), some_states(), st.sampled_from(SERVERS))
+    def claim(plan: dict[str, Tree], states: list[State[Any, Any]], j: str) -> None:
+        agree_action(plan, states, "n1", j)
 
     claim()
 
@@ -215,3 +214,108 @@ def test_generated_expression_is_the_operation(op: str) -> None:
 @pytest.mark.parametrize("op", sorted({"ite", "slice", *IN_PLACE}))
 def test_action_in_place_is_the_action(op: str) -> None:
     check_action(op)
+
+
+# --- would they notice? ------------------------------------------------------
+
+# A slip for each rule of the back end, as somebody could make it.
+WRONG_RULES = {
+    "not": "{}",
+    "and": "({} or {})",
+    "or": "({} and {})",
+    "eq": "({} != {})",
+    "lt": "({} <= {})",
+    "le": "({} < {})",
+    "add": "({} - {})",
+    "sub": "({} + {})",
+    "ite": "({2} if {0} else {1})",
+    "set_add": "({} - {{{}}})",
+    "set_has": "({1} not in {0})",
+    "set_size": "(len({}) + 1)",
+    "map_set": "{{{1}: {2}, **{0}}}",
+    "prefix": "{}[{}:]",
+    "slice": "tuple({}[{}:{} + 1])",
+    "append": "({1}, *{0})",
+    "concat": "(*{1}, *{0})",
+    "agrees": "agrees({}, {}, {} - 1)",
+    "rule": "(not {})",
+}
+# The operations whose text is a method's, and what a slip there gives.
+WRONG_METHODS: dict[str, Callable[[Writer, Any], str]] = {
+    "count": lambda w, n: f"max({', '.join(map(w.expr, n.args))}, 0)",
+    "map_get": lambda w, n: f"{w.expr(n.args[0])}.get({w.expr(n.args[1])})",
+    "len": lambda w, n: f"(len({w.expr(n.args[0])}) - 1)",
+    "at": lambda w, n: f"({w.atom(n.args[0])} or ({generated.literal(zero(n.type))},))[-1]",
+    "record": lambda w, n: f"Item({', '.join(w.immutable(a) for a in (n.args[0], n.args[0], *n.args[2:]))})",
+    "field": lambda w, n: f"{w.expr(n.args[0])}.{n.attr if n.attr != 'value' else 'term'}",
+    "forall": lambda w, n: w._loop(n, found=True),
+    "exists": lambda w, n: w._loop(n, found=False),
+}
+WRONG_IN_PLACE = {
+    "map_set": "{0}.setdefault({1}, {2})",
+    "append": "{0}.insert(0, {1})",
+    "prefix": "del {0}[{1} + 1:]",
+    "concat": "{0}[:0] = {1}",
+}
+WRONG_MEANINGS: dict[str, Callable[..., Any]] = {
+    "not": lambda a: a,
+    "and": lambda a, b: a or b,
+    "or": lambda a, b: a and b,
+    "eq": lambda a, b: a != b,
+    "lt": lambda a, b: a <= b,
+    "le": lambda a, b: a < b,
+    "add": lambda a, b: a - b,
+    "sub": lambda a, b: a + b,
+    "ite": lambda c, a, b: b if c else a,
+    "count": lambda *cs: any(cs) + 0,
+    "rule": lambda c, attr: not c,
+    "set_add": lambda s, i: s,
+    "set_has": lambda s, i: i not in s,
+    "set_size": lambda s: len(s) + 1,
+    "map_get": lambda m, k: m.items.get(k),
+    "map_set": lambda m, k, x: m,
+    "len": lambda q: len(q) + 1,
+    "at": lambda q, n: q.get(n + 1),
+    "prefix": lambda q, n: q.but(q[:n]),
+    "slice": lambda q, a, b: q.but(q[a:b]),
+    "append": lambda q, x: q.but((x, *q)),
+    "concat": lambda q, r: r.but((*r, *q)),
+    "agrees": lambda q, r, n: q[: max(n, 0)] == r[: max(n, 0)],
+    "record": lambda *fields, attr: attr.cls(fields[0], fields[0], *fields[2:]),
+    "field": lambda r, attr: getattr(r, "term" if attr == "value" else attr),
+    "forall": lambda n, claim: all(map(claim, range(1, n))),
+    "exists": lambda n, claim: any(map(claim, range(n + 1))),
+}
+
+
+def test_there_is_a_slip_for_each_rule_and_meaning() -> None:
+    assert WRONG_RULES.keys() | WRONG_METHODS.keys() == RULES.keys()
+    assert WRONG_IN_PLACE.keys() == IN_PLACE.keys()
+    assert WRONG_MEANINGS.keys() == OPERATIONS.keys()
+
+
+def expect_noticed(check: Callable[[str], None], op: str) -> None:
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        check(op)
+
+
+@pytest.mark.parametrize("op", RULES)
+def test_a_wrong_rule_is_noticed(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if op in WRONG_METHODS:
+        monkeypatch.setattr(Writer, f"op_{op}", WRONG_METHODS[op])
+    else:
+        monkeypatch.setitem(RULES, op, WRONG_RULES[op])
+    expect_noticed(check_expression, op)
+
+
+@pytest.mark.parametrize("op", IN_PLACE)
+def test_a_wrong_change_in_place_is_noticed(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(IN_PLACE, op, WRONG_IN_PLACE[op])
+    expect_noticed(check_action, op)
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_a_wrong_meaning_is_noticed(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPERATIONS, op, Operation(OPERATIONS[op].signature, WRONG_MEANINGS[op]))
+    monkeypatch.setitem(MEANINGS, op, WRONG_MEANINGS[op])
+    expect_noticed(check_expression, op)
