@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raftspec.mutants import Mutant
+from raftspec.properties import BY_POLICY
 from raftspec.rules import POLICY
 from raftspec.spec import Spec
-from raftspec.types import Type
+from raftspec.types import Record, Type
 from raftworthy.generated import Generated, Variables, World, generate
 from raftworthy.structs import snake_case, structs_of
 
@@ -110,7 +111,7 @@ class Move(NamedTuple):
     def server(self) -> str:
         """Who took the step: a message's receiver, or the first parameter."""
         first = self.params[0]
-        return first if isinstance(first, str) else first.target  # type: ignore[no-any-return]
+        return str(first if isinstance(first, str) else first.target)
 
     @property
     def message(self) -> Any | None:
@@ -201,6 +202,17 @@ WITNESSED = "what was looked for was found"
 # --- a specification within bounds -------------------------------------------
 
 
+_CLASSES: dict[tuple[Any, ...], dict[type[Record], type[msgspec.Struct]]] = {}
+
+
+def message_classes(spec: Spec) -> dict[type[Record], type[msgspec.Struct]]:
+    """The same classes for all variants of a specification, so that each can go on from states of another."""
+    key = (spec.server, *spec.messages)
+    if key not in _CLASSES:
+        _CLASSES[key] = structs_of(spec)
+    return _CLASSES[key]
+
+
 class Model:
     """A specification compiled for exploration: which moves a state allows."""
 
@@ -225,7 +237,7 @@ class Model:
             self.without |= POLICY
         spec = mutant.apply(spec) if mutant else spec
         self.generated: Generated = generate(
-            spec, bounds.names, structs_of(spec), self.without, bounds.guards(), pure=True
+            spec, bounds.names, message_classes(spec), self.without, bounds.guards(), pure=True
         )
         self.spec = spec
         self.servers = bounds.names
@@ -297,7 +309,7 @@ Parts = tuple[tuple[int, ...], ...]
 
 
 class Keys:
-    """A key for each state: equal for equal states and, with symmetry, for states that differ in servers' names only.
+    """A key for each state: equal for equal states and, with symmetry, for those that differ in names only.
 
     Servers' variables, history and messages get a number when they are first seen, so equal numbers
     are equal values. A state under each renaming of the servers is then a tuple of numbers, and the
@@ -455,13 +467,15 @@ def explore(
 ) -> Result:
     """Explore every behaviour within bounds, until a property is violated or `find` is true.
 
-    `without` names rules to take away, `any_policy` takes away all those of policy. `start` is where to begin, if
-    not in the initial state. Of a step to a known state the step properties are checked too.
+    `without` names rules to take away, `any_policy` takes away all those of policy. `start` is where to
+    begin, if not in the initial state. Of a step to a known state the step properties are checked too.
 
     Raises:
         UnusableError: a rule or a property is not known.
     """
     model = Model(spec, bounds, without, mutant, any_policy)
+    if properties is None:
+        properties = [p for p in spec.properties if not (any_policy and p in BY_POLICY)]
     watch = _watch(model, properties, find)
     prefix = start if isinstance(start, Path) else Path(start or model.generated.initial())
     keys = Keys(model.spec, model.servers, symmetry)
@@ -535,9 +549,9 @@ def explore(
     return result(EXHAUSTED)
 
 
-def _watch(model: Model, names: Iterable[str] | None, find: Callable[[World], bool] | None) -> Watch:
+def _watch(model: Model, names: Iterable[str], find: Callable[[World], bool] | None) -> Watch:
     declared = model.spec.properties
-    wanted = list(declared) if names is None else list(names)
+    wanted = list(names)
     unknown = [name for name in wanted if name not in declared]
     if unknown:
         raise UnusableError(f"no property is called {', '.join(unknown)}; there are {', '.join(declared)}")

@@ -1,4 +1,12 @@
-"""Real bugs of real Raft servers, each as a small change to the specification."""
+"""Real bugs of real Raft servers, each as a small change to the specification.
+
+Each is told in the thread that its `source` names. Here it is rules that are not followed, or
+actions that do something else. Left out are bugs of what isn't specified: pre-vote, snapshots, membership,
+reads, sessions; among them a stale leader's lease that never ends (hashicorp/raft#666), since nothing here
+depends on a lease.
+
+    s  the state before a step     me  the acting server's variables     m  a message
+"""
 
 from __future__ import annotations
 
@@ -6,22 +14,233 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from raftspec.spec import Spec, Step
+from raftspec.raft import CANDIDATE, FOLLOWER, LEADER, NOBODY, AppendEntries, AppendEntriesReply, S, raft
+from raftspec.spec import OnlyIf, Spec, Step, when
+from raftspec.types import Index, Record, Server
+from raftspec.values import forall, ite
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A wrong Raft: rules taken away, actions replaced."""
+    """A wrong Raft. `breaks` names the property that fails first; else `harmless` says why none does."""
 
     name: str
+    source: str
+    story: str
+    breaks: str | None = None
+    harmless: str = ""
     without: frozenset[str] = frozenset()
     actions: Mapping[str, Callable[..., Step]] = field(default_factory=dict)
-    source: str = ""
-    story: str = ""
-    breaks: str = ""
 
     def apply(self, spec: Spec) -> Spec:
+        """The specification with the bug's actions. Its rules are taken away when it is compiled."""
         return spec.but(self.actions) if self.actions else spec
 
 
-MUTANTS: dict[str, Any] = {}
+class _Ignoring:
+    """A state in which some rules are not followed, whoever else follows them."""
+
+    def __init__(self, s: S, rules: Mapping[str, bool]) -> None:
+        self._s = s
+        self._rules = rules
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._s, name)
+
+    def __getitem__(self, i: str) -> Any:
+        return self._s[i]
+
+    def rule(self, name: str, condition: bool, without: bool = True) -> bool:
+        return self._rules[name] if name in self._rules else self._s.rule(name, condition, without)
+
+    def follows(self, name: str) -> bool:
+        return self._rules[name] if name in self._rules else self._s.follows(name)
+
+
+def ignoring(action: str, **rules: bool) -> dict[str, Callable[..., Step]]:
+    """An action in which some rules always say the same. Their names are written with `__` for the dot."""
+    original = raft.actions[action].function
+    answers = {name.replace("__", "."): answer for name, answer in rules.items()}
+
+    def changed(s: S, *params: Any) -> Step:
+        return original(_Ignoring(s, answers), *params)
+
+    return {action: changed}
+
+
+def then(
+    actions: tuple[str, ...], change: Callable[[S, Step], Record | None]
+) -> dict[str, Callable[..., Step]]:
+    """Actions that end otherwise: `change` says with which variables."""
+
+    def altered(original: Callable[..., Step]) -> Callable[..., Step]:
+        def changed(s: S, *params: Any) -> Step:
+            step = original(s, *params)
+            return Step(
+                step.server, *step.guards, then=change(s, step), send=step.sends, history=step.history
+            )
+
+        return changed
+
+    return {name: altered(raft.actions[name].function) for name in actions}
+
+
+HANDLERS = tuple(name for name, action in raft.actions.items() if action.message)
+
+# --- what the changed actions do ---------------------------------------------
+
+
+def _term_not_yet_on_disk(s: S, step: Step) -> Any:
+    """A candidate that crashes finds the term before its own."""
+    me, now = s[step.server], step.then
+    unwritten = me.role == CANDIDATE
+    return now.but(  # type: ignore[union-attr]
+        current_term=ite(unwritten, me.current_term - 1, me.current_term),
+        voted_for=ite(unwritten, NOBODY, me.voted_for),
+    )
+
+
+def _rolls_back(s: S, step: Step) -> Any:
+    """A leader that steps down keeps only what it knows to be committed."""
+    me, now = s[step.server], step.then
+    deposed = (me.role == LEADER) & (now.role == FOLLOWER)  # type: ignore[union-attr]
+    return now.but(log=ite(deposed, now.log.prefix(me.commit_index), now.log))  # type: ignore[union-attr]
+
+
+def _own_term_only(s: S, i: Server, n: Index) -> Step:
+    """The loop over uncommitted entries stops at the first of an older term."""
+    step = raft.actions["advance_commit_index"].function(s, i, n)
+    me = s[i]
+    own = forall(n, lambda k: (k <= me.commit_index) | (me.log.at(k).term == me.current_term))
+    return Step(
+        i,
+        *step.guards,
+        when("no entry on the way is of an older term", own),
+        then=step.then,
+        history=step.history,
+    )
+
+
+def _refusal_with_probe(s: S, m: AppendEntries) -> Step:
+    """A refusal says where the leader had looked."""
+    step = raft.actions["handle_append_entries"].function(s, m)
+    sends = [x.message if isinstance(x, OnlyIf) else x for x in step.sends]
+    replies = [
+        x.but(match_index=ite(x.success, x.match_index, m.prev_log_index))
+        for x in sends
+        if isinstance(x, AppendEntriesReply)
+    ]
+    return Step(step.server, then=step.then, send=replies)
+
+
+def _previous_unreadable(s: S, i: Server, j: Server, prev: Index, size: Index, commit: Index) -> Step:
+    """The entry before those that are sent can't be read, and counts as the empty log's end."""
+    step = raft.actions["append_entries"].function(s, i, j, prev, size, commit)
+    (sent,) = step.sends
+    assert isinstance(sent, AppendEntries)
+    return Step(i, *step.guards, send=sent.but(prev_log_index=0, prev_log_term=0))
+
+
+# --- the table ---------------------------------------------------------------
+
+
+def _table(*mutants: Mutant) -> dict[str, Mutant]:
+    return {m.name: m for m in mutants}
+
+
+MUTANTS = _table(
+    Mutant(
+        "E01", "xnnyygn/xraft#33",
+        "A candidate counts every vote it gets, also those that answer an election it has given up.",
+        breaks="one_leader_per_term", without=frozenset({"vote.count_current_term"}),
+    ),
+    Mutant(
+        "E02", "hashicorp/raft#661",
+        "Term and vote are two writes, and a crash came between: the server is in the term, free to vote.",
+        breaks="vote_is_kept", without=frozenset({"restart.keep_vote"}),
+    ),
+    Mutant(
+        "E03", "bakwc/PySyncObj#84",
+        "The vote is sent and written nowhere, so the next candidate of the term gets one too.",
+        breaks="one_leader_per_term", without=frozenset({"vote.recorded"}),
+    ),
+    Mutant(
+        "E04", "bakwc/PySyncObj#201",
+        "Only the log is a file; a server that starts again is back in term 0 and has voted for nobody.",
+        breaks="terms_never_fall", without=frozenset({"restart.keep_term", "restart.keep_vote"}),
+    ),
+    Mutant(
+        "E10", "sofastack/sofa-jraft#1241",
+        "A candidate asks for votes before its own is on disk; after a crash it starts the same term again.",
+        breaks="terms_never_fall", actions=then(("restart",), _term_not_yet_on_disk),
+    ),
+    Mutant(
+        "E11", "sofastack/sofa-jraft, found by model checking",
+        "The file with term and vote is gone, and the server starts without a word as if it were new.",
+        breaks="terms_never_fall", without=frozenset({"restart.keep_term", "restart.keep_vote"}),
+    ),
+    Mutant(
+        "E16", "hashicorp/raft#695",
+        "A heartbeat raises a leader's term behind its back; it goes on, in a term it wasn't elected for.",
+        breaks="election_safety",
+        actions=ignoring("handle_append_entries", term__step_down=False, append__candidate_steps_down=False),
+    ),
+    Mutant(
+        "R01", "logcabin/logcabin#44",
+        "A leader counts who stores an entry of an older term, and calls it committed (Figure 8).",
+        breaks="leader_completeness", without=frozenset({"commit.current_term"}),
+    ),
+    Mutant(
+        "R02", "bakwc/PySyncObj#166",
+        "A follower takes the commit index of whatever message it read last, also if that is an old one.",
+        breaks="commit_never_falls", without=frozenset({"commit.never_back"}),
+    ),
+    Mutant(
+        "R03", "bakwc/PySyncObj#167",
+        "After an acknowledgement the leader notes what is stored, and sends it again all the same.",
+        breaks="next_index_after_match", without=frozenset({"replicate.next_after_match"}),
+    ),
+    Mutant(
+        "R04", "zhebrak/raftos#25",
+        "An acknowledgement that comes late makes the leader forget newer ones.",
+        breaks="match_index_never_falls", without=frozenset({"commit.match_monotone"}),
+    ),
+    Mutant(
+        "R05", "zhebrak/raftos#26",
+        "A follower cuts its log where a message's entries end, also if they agree: a late heartbeat erases.",
+        breaks="match_index_is_true", without=frozenset({"append.truncate_only_conflict"}),
+    ),
+    Mutant(
+        "R06", "zhebrak/raftos#30",
+        "A leader looks for entries to commit one by one, and stops at the first that is of an older term.",
+        harmless="It only commits less than it may: what a leader inherits holds up all that comes after it.",
+        actions={"advance_commit_index": _own_term_only},
+    ),
+    Mutant(
+        "R08", "microsoft/CCF#5325",
+        "A refusal says where the leader had looked, and the leader takes that for what is stored.",
+        breaks="match_index_is_true", without=frozenset({"replicate.ack_success"}),
+        actions={"handle_append_entries": _refusal_with_probe},
+    ),
+    Mutant(
+        "R11", "microsoft/CCF#5674",
+        "A leader that steps down drops what it doesn't know to be committed; others may have counted it.",
+        breaks="committed_on_quorum", actions=then(HANDLERS, _rolls_back),
+    ),
+    Mutant(
+        "R12", "microsoft/CCF#2803",
+        "A refusal names the wrong entry to go back to, so the leader tries the same one again.",
+        harmless="A wrong entry is never stored; but the follower never gets the right one either.",
+        without=frozenset({"replicate.back_off"}),
+    ),
+    Mutant(
+        "R15", "deventlab/d-engine#329",
+        "A follower acknowledges an entry that is not on its disk yet, and dies.",
+        breaks="match_index_is_true", without=frozenset({"restart.keep_log"}),
+    ),
+    Mutant(
+        "R16", "databendlabs/openraft#1795",
+        "A leader can't read the entry before those it sends, and says that there is none.",
+        breaks="log_matching", actions={"append_entries": _previous_unreadable},
+    ),
+)  # fmt: skip

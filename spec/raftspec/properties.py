@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from raftspec.raft import LEADER, NOBODY, S, is_quorum, raft
 from raftspec.values import count, every, forall, implies, no
 
+# What only Figure 2's own choices make true: a server that chooses otherwise is not wrong.
+BY_POLICY = frozenset({"next_index_after_match"})
+
 
 def pairs(s: S) -> Iterator[tuple[str, str]]:
     return ((i, j) for i in s.servers for j in s.servers if i < j)
@@ -156,6 +159,19 @@ def commit_never_falls(s: S, t: S) -> bool:
     """A commit index moves back only when a server restarts."""
     restarted = t.past.restarts > s.past.restarts
     return every(restarted | (t[i].commit_index >= s[i].commit_index) for i in s.servers)
+
+
+@raft.step_property
+def match_index_never_falls(s: S, t: S) -> bool:
+    """As long as a server leads a term, what it counts as stored only grows. Figure 2, State."""
+
+    def leads_on(i: str) -> bool:
+        same_term = s[i].current_term == t[i].current_term
+        return (s[i].role == LEADER) & (t[i].role == LEADER) & same_term
+
+    return every(
+        implies(leads_on(i), t[i].match_index[j] >= s[i].match_index[j]) for i in s.servers for j in s.servers
+    )
 
 
 @raft.step_property

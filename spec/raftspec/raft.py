@@ -109,9 +109,10 @@ def adopt(s: S, me: ServerVariables, term: Term) -> ServerVariables:
     newer = term > me.current_term
     if s.rule("term.step_down", newer, without=False):
         me = step_down(s, me)
+    adopts = s.rule("term.adopt_newer", newer, without=False)
     return me.but(
-        current_term=ite(s.rule("term.adopt_newer", newer, without=False), term, me.current_term),
-        voted_for=ite(s.rule("term.fresh_vote", newer, without=False), NOBODY, me.voted_for),
+        current_term=ite(adopts, term, me.current_term),
+        voted_for=ite(s.rule("term.fresh_vote", adopts, without=False), NOBODY, me.voted_for),
     )
 
 

@@ -1,0 +1,208 @@
+"""Where to look for what goes wrong without a rule: beginnings, bounds, and what is then to be seen.
+
+Most of Raft's disasters need a dozen steps before the one that matters. A beginning is such a
+prefix, written down as in the paper's figures; what comes after it is explored.
+
+    w  a walk, chosen step by step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raftspec.mutants import Mutant
+from raftspec.spec import Spec
+from raftworthy.explore import Bounds, Model, Path, Progress, Result, UnusableError, explore
+
+
+class Walk:
+    """A path that is chosen step by step. A step that isn't possible raises ValueError."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.path = Path(model.generated.initial())
+
+    def do(self, action: str, *params: Any) -> Walk:
+        """Take a step."""
+        self.path += self.model.repeat(self.path.world, [(action, params)]).moves
+        return self
+
+    def receive(self, kind: str, source: str, target: str) -> Walk:
+        """The target handles the latest message of a kind from a source."""
+        for move in reversed(self.path.moves):
+            for m in move.sent:
+                if (m.__struct_config__.tag, m.source, m.target) == (kind, source, target):
+                    return self.do(f"handle_{kind}", m)
+        raise ValueError(f"{source} sent no {kind} to {target} in {len(self.path)} steps")
+
+    def elect(self, i: str, voter: str) -> Walk:
+        """Server i becomes leader with one other server's vote."""
+        self.do("timeout", i).receive("request_vote", i, voter)
+        return self.receive("request_vote_reply", voter, i).do("become_leader", i)
+
+    def ask(self, i: str) -> Walk:
+        """Leader i appends a client's next command."""
+        return self.do("client_request", i, f"c{self.path.world.past.commands + 1}")
+
+    def send(self, i: str, j: str, size: int = 1) -> Walk:
+        """Leader i sends j what comes next, and j answers."""
+        s = self.path.world.variables[i]
+        prev = s.next_index[j] - 1
+        self.do("append_entries", i, j, prev, min(size, len(s.log) - prev), s.commit_index)
+        return self.receive("append_entries", i, j).receive("append_entries_reply", j, i)
+
+
+def initial(w: Walk) -> Walk:
+    """No server has done anything yet."""
+    return w
+
+
+def led(w: Walk) -> Walk:
+    """n1 leads term 1 with n2's vote."""
+    return w.elect("n1", "n2")
+
+
+def stored(w: Walk) -> Walk:
+    """n1 leads term 1; entry 1 is on n1 and n2, and n1 knows."""
+    return led(w).ask("n1").send("n1", "n2")
+
+
+def committed(w: Walk) -> Walk:
+    """n1 leads term 1, and has committed entry 1, which is on n1 and n2."""
+    return stored(w).do("advance_commit_index", "n1", 1)
+
+
+def rivals(w: Walk) -> Walk:
+    """n1 led term 1 and has entry 1 of it for itself; n3 leads term 2 with n2's vote. Figure 8 (b)."""
+    return led(w).ask("n1").do("timeout", "n3").elect("n3", "n2")
+
+
+def rivals_with_entries(w: Walk) -> Walk:
+    """As `rivals`, and n3 has its own entry 1."""
+    return rivals(w).ask("n3")
+
+
+def old_leader_returns(w: Walk) -> Walk:
+    """As `rivals_with_entries`, and n1 leads again, in term 3. Figure 8, on the way to (c)."""
+    return rivals_with_entries(w).receive("request_vote", "n3", "n1").elect("n1", "n2")
+
+
+def figure_8(w: Walk) -> Walk:
+    """n1 leads term 3, and has replicated its entry of term 1 to n2: a majority. Figure 8 (c)."""
+    return old_leader_returns(w).send("n1", "n2").send("n1", "n2")
+
+
+def figure_8_returned(w: Walk) -> Walk:
+    """As `figure_8`, and n3 leads term 4, with its entry of term 2. Figure 8 (d)."""
+    return figure_8(w).receive("request_vote", "n1", "n3").elect("n3", "n2")
+
+
+def overwritten(w: Walk) -> Walk:
+    """As `figure_8_returned`, and n1 has n3's entry instead of its own; n2 still has the old one."""
+    return figure_8_returned(w).send("n3", "n1").send("n3", "n1")
+
+
+def settled(w: Walk) -> Walk:
+    """As `rivals_with_entries`, and n3 has committed its entry, with n2. n1 knows only the term."""
+    w = rivals_with_entries(w).send("n3", "n2").do("advance_commit_index", "n3", 1)
+    return w.receive("request_vote", "n3", "n1")
+
+
+BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
+    f.__name__: f
+    for f in (
+        initial, led, stored, committed, rivals, rivals_with_entries, old_leader_returns,
+        figure_8, figure_8_returned, overwritten, settled,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """Where a disaster is to be found: within these bounds, after this beginning."""
+
+    bounds: Bounds
+    start: str = "initial"
+    any_policy: bool = False
+    properties: tuple[str, ...] | None = None
+
+    def explore(
+        self,
+        spec: Spec,
+        *,
+        without: Iterable[str] = (),
+        mutant: Mutant | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        limit_states: int | None = None,
+        **more: Any,
+    ) -> Result:
+        """Explore a specification here."""
+        without = frozenset(without)
+        if self.start not in BEGINNINGS:
+            raise UnusableError(f"no beginning is called {self.start}; there are {', '.join(BEGINNINGS)}")
+        model = Model(spec, self.bounds, without, mutant)  # in Figure 2's own way
+        start = BEGINNINGS[self.start](Walk(model)).path
+        return explore(
+            spec, self.bounds, without=without, mutant=mutant, any_policy=self.any_policy,
+            properties=self.properties, start=start, progress=progress, limit_states=limit_states, **more,
+        )  # fmt: skip
+
+
+TWO = Bounds(servers=2)
+ELECTIONS = Bounds(max_log=0)
+
+# Each rule that something goes wrong without, and where.
+RULE_CASES: Mapping[str, Case] = {
+    "term.step_down": Case(ELECTIONS),
+    "election.new_term": Case(ELECTIONS),
+    "election.vote_for_self": Case(ELECTIONS),
+    "election.majority": Case(ELECTIONS),
+    "vote.up_to_date": Case(Bounds(), "committed"),
+    "vote.once_per_term": Case(ELECTIONS),
+    "vote.recorded": Case(ELECTIONS),
+    "vote.count_current_term": Case(ELECTIONS),
+    "vote.count_granted": Case(ELECTIONS),
+    "leader.reset_match_index": Case(Bounds(max_term=5, commands=2), "overwritten"),
+    "append.leader_only": Case(Bounds(servers=2, max_term=1, commands=2)),
+    "append.own_term": Case(Bounds(commands=2), "rivals"),
+    "replicate.leader_only": Case(Bounds(commands=2), "settled", any_policy=True),
+    "replicate.commit_index": Case(Bounds(max_term=1), "led", any_policy=True),
+    "append.current_term": Case(Bounds(commands=2), "rivals_with_entries"),
+    "append.previous_entry": Case(Bounds(commands=2), "rivals_with_entries", any_policy=True),
+    "append.truncate_only_conflict": Case(TWO),
+    "append.truncate_conflict": Case(Bounds(commands=2), "rivals_with_entries"),
+    "append.acknowledge_matched": Case(Bounds(commands=2), "rivals"),
+    "commit.follower_limit": Case(Bounds(commands=2), "settled"),
+    "commit.never_back": Case(TWO),
+    "replicate.ack_current_term": Case(Bounds(max_term=5, commands=2), "overwritten"),
+    "commit.match_monotone": Case(TWO),
+    "commit.leader_only": Case(Bounds(servers=1, max_term=1, crashes=1)),
+    "commit.majority": Case(TWO),
+    "commit.current_term": Case(Bounds(max_term=4, commands=2, max_messages=20), "figure_8"),
+    "apply.committed_only": Case(Bounds(servers=2, max_term=1, applies=True)),
+    "restart.keep_term": Case(Bounds(servers=2, max_term=1, crashes=1)),
+    "restart.keep_vote": Case(Bounds(servers=2, max_term=1, crashes=1)),
+    "restart.keep_log": Case(Bounds(servers=2, max_term=1, crashes=1)),
+}
+
+# Each mutant that breaks something, and where.
+MUTANT_CASES: Mapping[str, Case] = {
+    "E01": Case(ELECTIONS),
+    "E02": Case(Bounds(servers=2, max_term=1, crashes=1)),
+    "E03": Case(ELECTIONS),
+    "E04": Case(Bounds(servers=2, max_term=1, crashes=1)),
+    "E10": Case(Bounds(servers=2, max_term=1, crashes=1)),
+    "E11": Case(Bounds(servers=2, max_term=1, crashes=1)),
+    "E16": Case(Bounds(commands=2), "rivals"),
+    "R01": RULE_CASES["commit.current_term"],
+    "R02": Case(TWO),
+    "R03": Case(Bounds(servers=2, max_term=1)),
+    "R04": Case(TWO),
+    "R05": Case(TWO),
+    "R08": Case(Bounds(max_term=3, commands=2), "old_leader_returns"),
+    "R11": Case(Bounds(max_term=3, max_messages=10), "committed"),
+    "R15": Case(Bounds(servers=2, max_term=1, crashes=1)),
+    "R16": Case(Bounds(servers=2, max_term=1, max_log=2), "led", any_policy=True),
+}
