@@ -44,7 +44,7 @@ RULES: dict[str, str | None] = {
     "len": None,
     "at": None,
     "prefix": "{}[:{}]",
-    "slice": "tuple({}[{}:{}])",
+    "slice": "{}[{}:{}]",
     "append": "(*{}, {})",
     "concat": "(*{}, *{})",
     "agrees": "agrees({}, {}, {})",
@@ -224,7 +224,8 @@ class Writer:
 
     def op_slice(self, n: Node) -> str:
         whole, after, upto = n.args
-        return str(RULES["slice"]).format(self.expr(whole), self.natural(after), self.natural(upto))
+        text = str(RULES["slice"]).format(self.expr(whole), self.natural(after), self.natural(upto))
+        return text if whole.op == "message" else f"tuple({text})"
 
     def op_len(self, n: Node) -> str:
         q = n.args[0]
@@ -232,7 +233,10 @@ class Writer:
             return f"min({self.natural(q.args[1])}, len({self.expr(q.args[0])}))"
         if q.op == "slice":
             whole, after, upto = q.args
-            return f"max(min({self.expr(upto)}, len({self.expr(whole)})) - {self.natural(after)}, 0)"
+            end = self.expr(upto)
+            if upto.op != "len" or upto.args[0] is not whole:
+                end = f"min({end}, len({self.expr(whole)}))"
+            return f"max({end} - {self.natural(after)}, 0)"
         return f"len({self.expr(q)})"
 
     def op_at(self, n: Node, name: str = "") -> str:

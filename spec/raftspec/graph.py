@@ -87,6 +87,7 @@ def _wider(a: Type | None, b: Type) -> Type:
     return b if a is None or b.accepts(a) else a
 
 
+# `record` and `field` depend on the record's class: `result_type` knows them.
 SIGNATURES: dict[str, str] = {
     "not": "bool -> bool",
     "and": "bool bool -> bool",
@@ -131,9 +132,7 @@ def result_type(op: str, types: Sequence[Type], attr: Any) -> Type | None:
             (t,) = types
             return t.cls.types().get(attr) if t.kind == "record" and t.cls is not None else None
     fit = OPERATIONS[op].fit(types)
-    if fit is None:
-        return None
-    return fit[1]
+    return fit[1] if fit is not None else None
 
 
 # What an expression is made of: constants, the acting server's and others' variables, history,

@@ -54,7 +54,7 @@ def test_every_operation_can_be_written_and_drawn() -> None:
 
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_tracing_an_operation_preserves_its_meaning(op: str) -> None:
-    @settings(max_examples=40, phases=[Phase.generate], deadline=None)
+    @settings(max_examples=25, phases=[Phase.generate], deadline=None)
     @given(applications(op), some_states(), st.sampled_from(SERVERS))
     def check_operation(use: tuple[Form, Tree], states: list[State[Any, Any]], j: str) -> None:
         form, tree = use

@@ -167,7 +167,7 @@ SPECIFIED = [
 
 
 def slips(source: str) -> list[str]:
-    """Where a specification's text says something that tracing can't see."""
+    """Where a specification's text says what Python decides before tracing can refuse it."""
     found = []
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -175,12 +175,8 @@ def slips(source: str) -> list[str]:
                 found.append(f"{node.lineno}: write no(c) for `~`: on a plain bool it is always true")
             case ast.Compare() if any(isinstance(op, ast.Is | ast.IsNot) for op in node.ops):
                 found.append(f"{node.lineno}: write `==` for `is`: an expression is never the same object")
-            case ast.Compare() if any(isinstance(op, ast.In | ast.NotIn) for op in node.ops):
-                found.append(f"{node.lineno}: write votes.has(i) for `in`")
             case ast.Compare() if len(node.ops) > 1:
                 found.append(f"{node.lineno}: write (a < b) & (b < c) for `a < b < c`")
-            case ast.Call(func=ast.Name(id="len" | "sum" | "any" | "all" | "range" as name)):
-                found.append(f"{node.lineno}: write log.length, count, some, every, forall for {name}")
     return found
 
 
@@ -189,9 +185,7 @@ def test_the_specification_has_no_slips(path: Path) -> None:
     assert not slips(path.read_text())
 
 
-@pytest.mark.parametrize(
-    "text", ["~c", "a is b", "a is not b", "i in votes", "0 < n < m", "len(log)", "all(x)"]
-)
+@pytest.mark.parametrize("text", ["~c", "a is b", "a is not b", "0 < n < m"])
 def test_a_slip_is_found(text: str) -> None:
     assert len(slips(text)) == 1
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -27,7 +28,9 @@ from tests.expressions import (
 from tests.expressions import Note as NoteMessage
 from tests.expressions import Variables as SpecVariables
 
+import raftspec.properties  # noqa: F401  (it adds them to the specification)
 from raftspec.graph import OPERATIONS, Operation
+from raftspec.raft import raft
 from raftspec.spec import State, Step, only_if, run, when
 from raftspec.tracing import SymbolicState, Tracer
 from raftspec.types import BOOL, INDEX, SERVER, Record, Server, zero
@@ -216,6 +219,55 @@ def test_action_in_place_is_the_action(op: str) -> None:
     check_action(op)
 
 
+# --- the specification of Raft -----------------------------------------------
+
+
+class LongLog(list[Any]):
+    """A log that is neither walked through nor copied."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("walked through the log")
+
+    def __getitem__(self, n: Any) -> Any:
+        assert not isinstance(n, slice) or len(range(*n.indices(len(self)))) < 10, f"copied {n} of the log"
+        return super().__getitem__(n)
+
+
+def test_a_step_in_place_touches_only_the_entries_it_speaks_of() -> None:
+    structs = structs_of(raft)
+    kinds = {cls.__name__: struct for cls, struct in structs.items()}
+    made = generate(raft, SERVERS, structs, properties=False)
+    world, out = made.initial(), list[Any]()
+    entry = kinds["Entry"]
+    for v in world.variables.values():
+        v.log, v.current_term, v.commit_index = LongLog([entry(1, "x")] * 1000), 1, 990
+    world.past.committed = LongLog([entry(1, "x")] * 995)
+    leader, follower = world.variables["n1"], world.variables["n2"]
+    leader.role, leader.next_index["n2"] = "leader", 1001
+    act = made.actions
+    assert act["client_request"](world, "n1", "y", out.append) == 0
+    assert act["append_entries"](world, "n1", "n2", 1000, 1, 990, out.append) == 0
+    assert act["handle_append_entries"](world, out.pop(), out.append) == 0
+    assert act["handle_append_entries_reply"](world, out.pop(), out.append) == 0
+    assert act["advance_commit_index"](world, "n1", 1001, out.append) == 0
+    assert len(follower.log) == leader.commit_index == leader.match_index["n2"] == 1001
+    conflict = kinds["AppendEntries"]("n1", "n2", 2, 999, 1, (entry(2, "z"),), 990)
+    assert act["handle_append_entries"](world, conflict, out.append) == 0
+    assert len(follower.log) == 1000
+    assert follower.log[-1] == entry(2, "z")
+
+
+def test_servers_of_any_name_are_told_apart() -> None:
+    servers = ("10.0.0.1:5", "10.0.0.1-5", "10_0_0_1_5")
+    made = generate(raft, servers, structs_of(raft))
+    for pair in permutations(servers, 2):
+        world = made.initial()
+        for i in pair:
+            world.variables[i].role, world.variables[i].voted_for = "leader", i
+        assert not made.properties["election_safety"](world)
+        assert made.properties["leader_voted_for_itself"](world)
+
+
 # --- would they notice? ------------------------------------------------------
 
 # A slip for each rule of the back end, as somebody could make it.
@@ -234,7 +286,7 @@ WRONG_RULES = {
     "set_size": "(len({}) + 1)",
     "map_set": "{{{1}: {2}, **{0}}}",
     "prefix": "{}[{}:]",
-    "slice": "tuple({}[{}:{} + 1])",
+    "slice": "{}[{}:{} + 1]",
     "append": "({1}, *{0})",
     "concat": "(*{1}, *{0})",
     "agrees": "agrees({}, {}, {} - 1)",
