@@ -1,0 +1,5 @@
+"""`python -m raftworthy` is the command `raftworthy`."""
+
+from raftworthy.cli import main
+
+main()

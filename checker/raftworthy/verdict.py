@@ -1,0 +1,80 @@
+"""The verdict on traces: conforms, violates, or undecided, as text and as data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from raftworthy.explain import Explanation, explain, render
+from raftworthy.reading import Unusable
+from raftworthy.replay import Report, Violation, replay_files
+
+EXIT_CODES = {"conforms": 0, "violates": 1, "unusable": 2}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out of checking traces. `report` if they conform, `explanation` if not, `error` if unusable."""
+
+    verdict: str
+    files: list[str]
+    seconds: float
+    report: Report | None = None
+    explanation: Explanation | None = None
+    error: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.verdict]
+
+    def as_data(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+def check(paths: Sequence[Path], progress: Callable[[int], None] | None = None) -> Verdict:
+    """Replay trace files and say what came out. Raises nothing on bad input: it is a verdict, too."""
+    files = [str(p) for p in paths]
+    start = time.perf_counter()
+    try:
+        replay = replay_files(paths, progress)
+    except Violation as v:
+        return Verdict("violates", files, time.perf_counter() - start, explanation=explain(v, paths))
+    except Unusable as error:
+        return Verdict("unusable", files, time.perf_counter() - start, error=str(error))
+    return Verdict("conforms", files, time.perf_counter() - start, report=replay.report(files))
+
+
+def print_verdict(verdict: Verdict, json: bool = False) -> None:
+    """Print a verdict for people, or as JSON."""
+    if json:
+        import msgspec
+
+        print(msgspec.json.format(msgspec.json.encode(verdict.as_data()), indent=2).decode())
+    elif verdict.explanation is not None:
+        print(render(verdict.explanation))
+        print("violates")
+    elif verdict.error is not None:
+        print(f"{verdict.error}\nunusable: nothing is said about the servers")
+    else:
+        assert verdict.report is not None
+        print(summary(verdict.report, verdict.seconds))
+
+
+def summary(r: Report, seconds: float) -> str:
+    """A conforming replay in a few lines: what was checked, what was not."""
+    rate = f", {r.events / seconds:,.0f} a second" if r.events >= 10_000 else ""
+    lines = [
+        f"conforms: {r.events:,} events of {len(r.servers)} servers ({seconds:.2f} s{rate})",
+        f"  {r.elections:,} elections, {len(r.leaders):,} of {r.terms:,} terms with a leader, "
+        f"{r.committed:,} entries committed, {r.restarts:,} starts",
+    ]
+    if r.lost_steps or r.hidden_steps:
+        lines.append(f"  at kills, {r.lost_steps} logged steps were not on the disk, {r.hidden_steps} on the disk were not logged")
+    lines.append(f"  rules exercised: {len(r.exercised)} of {len(r.exercised) + len(r.not_exercised)}")
+    if r.not_exercised:
+        lines.append(f"  not exercised: {', '.join(r.not_exercised)}")
+    lines += [f"  not checked: {what}" for what in r.unchecked]
+    return "\n".join(lines)
