@@ -148,7 +148,8 @@ def agree_action(plan: Mapping[str, Tree], states: list[State[Any, Any]], i: str
     """An action has the same outcome run, generated as new states, and generated in place."""
     spec = spec_of(action_of(plan))
     structs = structs_of(spec)
-    pure, in_place = (generate(spec, SERVERS, structs, pure=pure) for pure in (True, False))
+    pure = generate(spec, SERVERS, structs, pure=True)
+    in_place = [generate(spec, SERVERS, structs, watch=watch) for watch in (False, True)]
     for s in states:
         failed, expected = run(spec.actions["act"], s, i, j)
         wanted = (*(expected[k] for k in SERVERS), expected.past)
@@ -162,10 +163,11 @@ def agree_action(plan: Mapping[str, Tree], states: list[State[Any, Any]], i: str
             assert state_of(outcome[0]) == wanted, pure.source
             assert set(outcome[1]) == messages, pure.source
 
-        world, out = world_of(s, in_place), list[Any]()
-        assert in_place.actions["act"](world, i, j, out.append) == (1 if failed else 0)
-        assert state_of(world) == wanted, in_place.source
-        assert set(out) == messages, in_place.source
+        for made in in_place:
+            world, out = world_of(s, made), list[Any]()
+            assert made.actions["act"](world, i, j, out.append) == (1 if failed else 0)
+            assert state_of(world) == wanted, made.source
+            assert set(out) == messages, made.source
 
 
 # --- the claims --------------------------------------------------------------
