@@ -30,6 +30,8 @@ from raftworthy.structs import snake_case
 # Figure 2's policy is not asked of a server, but its refusals are part of the conversation.
 NOT_ASKED = POLICY - {"vote.refuse", "append.refuse"}
 WINDOW = 200_000  # how many messages are remembered exactly, at least
+# What a server can wait for, other than for a message (its hash).
+ANYTHING, OTHERS_END = 0, -1
 LEADERSHIPS = 16  # how many ended leaderships of a server are remembered
 
 HANDLERS = {a.name: snake_case(a.message.__name__) for a in raft.actions.values() if a.message}
@@ -118,13 +120,10 @@ class SentMessages:
         store[key] = receiver
         return True
 
-    def take_back(self, keys: Iterable[int]) -> str | None:
-        """Forget messages that never left; the server that received one nevertheless, or None."""
-        for key in keys:
-            receiver = self.recent.pop(key, "") or self.older.pop(key, "")
-            if receiver:
-                return receiver
-        return None
+    def take_back(self, keys: Iterable[int]) -> dict[int, str]:
+        """Forget messages that never left. Those that were received nevertheless, with their receiver."""
+        receivers = {key: self.recent.pop(key, "") or self.older.pop(key, "") for key in keys}
+        return {key: receiver for key, receiver in receivers.items() if receiver}
 
 
 @dataclass
@@ -171,7 +170,9 @@ def replay_actions(servers: tuple[str, ...]) -> Generated:
 class Replay:
     """The state of a replay. `feed` takes events in any order that keeps each server's own."""
 
-    def __init__(self, servers: tuple[str, ...], observer: Callable[[Any, Place, World], None] | None = None) -> None:
+    def __init__(
+        self, servers: tuple[str, ...], observer: Callable[[Any, Place, World], None] | None = None
+    ) -> None:
         self.generated = replay_actions(servers)
         self.servers = servers
         self.world = self.generated.initial()
@@ -188,15 +189,17 @@ class Replay:
         self.lost_steps = 0
         self.hidden_steps = 0
         self.requests: dict[tuple[str, int], Any] = {}
-        # A parked server waits for a message to be sent (its key), or for anything to happen (None).
+        # Messages of lost steps that somebody received: violations, unless the same is sent after the restart.
+        self.owed: dict[int, Violation] = {}
+        # Servers that wait, with their events; who waits for which message, for anything, and who needs not wait any more.
         self.parked: dict[str, deque[tuple[Any, Place]]] = {}
         self.waiting: dict[int, str] = {}
         self.hungry: set[str] = set()
         self.ready: deque[str] = deque()
-        structs = self.generated.structs
+        structs: dict[Any, Any] = dict(self.generated.structs)
         self._request_vote, self._request_vote_reply = structs[RequestVote], structs[RequestVoteReply]
         self._append_entries, self._append_entries_reply = structs[AppendEntries], structs[AppendEntriesReply]
-        self._handlers: dict[str, type] = {
+        self._handlers: dict[str, Any] = {
             a.name: structs[a.message] for a in raft.actions.values() if a.message is not None
         }
         self._append = self.actions["append_entries"]
@@ -204,7 +207,9 @@ class Replay:
 
     # --- order -----------------------------------------------------------------
 
-    def feed(self, events: Sequence[Any], file: str, line: int, start: int = 0, pause_at: str | None = None) -> int:
+    def feed(
+        self, events: Sequence[Any], file: str, line: int, start: int = 0, pause_at: str | None = None
+    ) -> int:
         """Replay events from `start` on, or keep those that must wait until what they need has happened.
 
         `line` is the line of the first. Returns where it stopped: at the end, or before an event of the
@@ -216,7 +221,7 @@ class Replay:
         parked, take, observer = self.parked, self._take, self.observer
         at = start
         try:
-            for at in range(start, len(events)):  # noqa: B007  (needed after an exception)
+            for at in range(start, len(events)):
                 e = events[at]
                 if parked and e.server in parked:
                     if e.server == pause_at:
@@ -228,8 +233,8 @@ class Replay:
                     self._park(e.server, key, e, Place(file, line + at))
                     continue
                 self.number += 1
-                if observer is not None:
-                    observer(e, Place(file, line + at), self.world)
+                if self.owed or observer is not None:
+                    self._note(e, Place(file, line + at))
                 if self.number == self.stop_at:
                     raise Stopped
                 if self.hungry or self.ready:
@@ -242,79 +247,83 @@ class Replay:
             raise (u if u.place else Unusable(Place(file, line + at), u.what)) from None
         return len(events)
 
+    def _note(self, e: Any, place: Place) -> None:
+        """Tell the observer, and keep the place of a restart that may prove wrong."""
+        for v in self.owed.values():
+            if v.event is e:
+                v.place = place
+        if self.observer is not None:
+            self.observer(e, place, self.world)
+
     def _park(self, i: str, key: int, e: Any, place: Place) -> None:
         self.parked[i] = deque([(e, place)])
-        if key == 0:
+        if key == ANYTHING:
             self.hungry.add(i)
-        else:
+        elif key != OTHERS_END:
             self.waiting[key] = i
 
     def _drain(self) -> None:
         """Go on with servers whose wait may be over, until none can move."""
         moved = True
         while self.ready or (self.hungry and moved):
-            moved = False
-            for i in [*self.ready, *sorted(self.hungry)]:
-                moved |= self._go_on(i)
-            # Servers that became ready meanwhile are taken in the next round.
+            before = self.number
+            ready = [*self.ready, *sorted(self.hungry)]
+            self.ready.clear()
+            for i in ready:
+                self._go_on(i)
+            moved = self.number > before
 
-    def _go_on(self, i: str) -> bool:
-        """Replay what a parked server has waiting; whether any of it could be."""
-        if i in self.ready:
-            self.ready.remove(i)
+    def _go_on(self, i: str) -> None:
+        """Replay what a parked server has waiting, as far as it goes."""
         self.hungry.discard(i)
         queue = self.parked.pop(i, None)
-        moved = False
-        while queue:
-            e, place = queue[0]
-            try:
-                key = self._take(e)
-            except Violation as v:
-                v.place, v.number = place, self.number
-                raise
-            except Unusable as u:
-                raise Unusable(place, u.what) from None
-            if key is not None:
-                self.parked[i] = queue
-                if key == 0:
-                    self.hungry.add(i)
-                else:
-                    self.waiting[key] = i
-                return moved
-            queue.popleft()
-            moved = True
-            self.number += 1
-            if self.observer is not None:
-                self.observer(e, place, self.world)
-            if self.number == self.stop_at:
-                raise Stopped
-        return moved
+        while queue and i not in self.parked:
+            e, place = queue.popleft()
+            self.feed([e], place.file, place.line)
+        if queue:
+            self.parked[i].extend(queue)
+
+    def retry(self) -> bool:
+        """Try restarts again that nothing had explained yet; whether any server went on."""
+        before = self.number
+        for i in sorted(self.parked):
+            if self.parked[i][0][0].event == "restart":
+                self._go_on(i)
+        return self.number > before
 
     def finish(self) -> None:
         """No more events will come: whoever still waits, waits for what never happened.
 
         Raises:
-            Violation: the first parked event.
+            Violation: the first event that can't have happened.
         """
-        while self.parked:
-            waits = {i: key for key, i in self.waiting.items()}
-            # Blame the wait that no other parked server can end: its source is not parked itself, if there is one.
-            def source(i: str) -> str:
-                m = self.parked[i][0][0].message
-                return m.source if m is not UNSET else ""
-
-            i = min(self.parked, key=lambda i: (source(i) in self.parked, self.parked[i][0][1]))
+        while self.parked and (self.retry() or self._assume_forgotten()):
+            pass
+        if self.parked:
+            # Of the waits, one that no other waiting server could end.
+            i = min(self.parked, key=lambda i: (self._waits_for(i) in self.parked, self.parked[i][0][1]))
             e, place = self.parked[i][0]
-            if e.message is not UNSET and self.sent.forgot and i in waits:
-                self.unchecked["receives of messages older than the window"] += 1
-                self.waiting.pop(waits[i], None)
-                self.sent.recent[hash(e.message)] = ""
-                self.ready.append(i)
-                self._drain()
-                continue
             v = self._never(e)
             v.place, v.number = place, self.number
             raise v
+        for v in self.owed.values():
+            raise v
+
+    def _waits_for(self, i: str) -> str:
+        """The server from which a parked server needs a message, if it needs one."""
+        m = self.parked[i][0][0].message
+        return "" if m is UNSET else str(m.source)
+
+    def _assume_forgotten(self) -> bool:
+        """A receive may wait for a message that was sent before the window; whether one does."""
+        if not self.sent.forgot or not self.waiting:
+            return False
+        key, i = min(self.waiting.items(), key=lambda item: self.parked[item[1]][0][1])
+        self.unchecked["receives of messages older than the window"] += 1
+        del self.waiting[key]
+        self.sent.recent[key] = ""
+        self._go_on(i)
+        return True
 
     def _never(self, e: Any) -> Violation:
         if e.event in HANDLERS:
@@ -334,7 +343,7 @@ class Replay:
     # --- one event ---------------------------------------------------------------
 
     def _take(self, e: Any, last: bool = False) -> int | None:
-        """Replay one event. None if it happened; otherwise the message it waits for, or 0 for anything.
+        """Replay one event. None if it happened; otherwise the message it waits for (its hash), or what else.
 
         This is the path of every event, so the common case is written out in it.
         """
@@ -361,7 +370,7 @@ class Replay:
         out.clear()
         if name == "restart":
             if not self._restart(e, server, last):
-                return 0
+                return OTHERS_END
         else:
             me = server.me
             log = me.log
@@ -371,16 +380,22 @@ class Replay:
             if handler is not None:
                 self.actions[name](self.world, message, out.append)
             elif name != "append_entries" and not self._act(e, me, last):
-                return 0
+                return ANYTHING
             if state is not UNSET:
                 if not self._follow_up(e, state, me, last):
-                    return 0
+                    return ANYTHING
                 if (
                     (state.log_length is not UNSET and state.log_length != len(log))
-                    or (state.last_log_term is not UNSET and state.last_log_term != (log[-1].term if log else 0))
+                    or (
+                        state.last_log_term is not UNSET
+                        and state.last_log_term != (log[-1].term if log else 0)
+                    )
                     or (state.commit_index is not UNSET and state.commit_index != me.commit_index)
                     or (state.last_applied is not UNSET and state.last_applied != me.last_applied)
-                    or (state.match_index is not UNSET and not state.match_index.items() <= me.match_index.items())
+                    or (
+                        state.match_index is not UNSET
+                        and not state.match_index.items() <= me.match_index.items()
+                    )
                     or (state.current_term is not UNSET and state.current_term != me.current_term)
                     or (state.voted_for is not UNSET and state.voted_for != me.voted_for)
                     or (state.role is not UNSET and state.role != me.role)
@@ -410,7 +425,11 @@ class Replay:
     def _follow_up(self, e: Any, state: Any, me: Any, last: bool) -> bool:
         """The rest of the sequence that one event may stand for. False if it must wait."""
         if me.role != "follower" or e.entries:
-            if state.role == "leader" and me.role == "candidate" and not self._do(e, "become_leader", e.server, last=last):
+            if (
+                state.role == "leader"
+                and me.role == "candidate"
+                and not self._do(e, "become_leader", e.server, last=last)
+            ):
                 return False
             if e.entries and e.event != "client_request":
                 self._client_request(e, me)
@@ -431,8 +450,16 @@ class Replay:
         if e.message is UNSET:
             raise Unusable("", f"{e.event} needs its message, of kind {HANDLERS[e.event]}")
         if type(e.message) is not handler:
-            raise Unusable("", f"{e.event} needs a message of kind {HANDLERS[e.event]}, not {_kind(e.message)}")
-        raise Violation("message", e, e.event, (e.message,), mismatches=[Mismatch("message.target", e.server, e.message.target)])
+            raise Unusable(
+                "", f"{e.event} needs a message of kind {HANDLERS[e.event]}, not {_kind(e.message)}"
+            )
+        raise Violation(
+            "message",
+            e,
+            e.event,
+            (e.message,),
+            mismatches=[Mismatch("message.target", e.server, e.message.target)],
+        )
 
     def _check_sequence(self, e: Any, server: Server) -> int:
         """A server's own count of its events has neither gaps nor repeats, and starts over at a restart."""
@@ -442,7 +469,9 @@ class Replay:
         if e.event == "restart" and seq == 1:
             return 1
         what = "repeats" if seq <= server.seq else "leaves a gap in"
-        raise Unusable("", f"seq {seq} of {server.name} {what} its sequence; after {server.seq} comes {server.seq + 1}")
+        raise Unusable(
+            "", f"seq {seq} of {server.name} {what} its sequence; after {server.seq} comes {server.seq + 1}"
+        )
 
     def _parameters(self, e: Any, name: str) -> tuple[Any, ...]:
         needed = {"advance_commit_index": "commit_index", "apply_entries": "last_applied"}.get(name)
@@ -520,6 +549,8 @@ class Replay:
                 continue
             recent[key] = ""
             news.append(key)
+            if self.owed:
+                self.owed.pop(key, None)
             if self.waiting and key in self.waiting:
                 self.ready.append(self.waiting.pop(key))
             if type(m) is self._request_vote:
@@ -561,9 +592,9 @@ class Replay:
                 self.unchecked["receives of messages older than the window"] += 1
                 return None
             if self._restart_may_take_back(source, m.term):
-                return key if source.logs_sends else 0
+                return key if source.logs_sends else ANYTHING
             raise Violation("unsent", e, e.event, (m,))
-        return key if source.logs_sends and source.seq else 0
+        return key if source.logs_sends and source.seq else ANYTHING
 
     def _restart_may_take_back(self, source: Server, term: int) -> bool:
         """The sender's last step may prove to be lost, and its term with it."""
@@ -573,11 +604,15 @@ class Replay:
         """Whether a leader that doesn't log what it sends is, or was, in a state to send this."""
         params = (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
         worlds = [self.world] + [
-            World({**self.world.variables, source.name: v}, self.world.past) for term, v in source.ended if term == m.term
+            World({**self.world.variables, source.name: v}, self.world.past)
+            for term, v in source.ended
+            if term == m.term
         ]
         made: list[Any] = []
         for world in worlds:
-            if world.variables[source.name].current_term == m.term and not self.actions["append_entries"](world, *params, made.append):
+            if world.variables[source.name].current_term == m.term and not self.actions["append_entries"](
+                world, *params, made.append
+            ):
                 return bool(made.pop() == m)
         return False
 
@@ -600,7 +635,10 @@ class Replay:
         if e.start is not UNSET:
             if e.start != server.start + 1 and not (server.start == 0 and e.start == 1):
                 missing = server.start + 1
-                raise Unusable("", f"this is start {e.start} of {server.name}; the trace of its start {missing} is missing")
+                raise Unusable(
+                    "",
+                    f"this is start {e.start} of {server.name}; the trace of its start {missing} is missing",
+                )
             server.start = e.start
         me = self.world.variables[e.server]
         if me.role == "leader":
@@ -658,10 +696,11 @@ class Replay:
         trial.current_term, trial.voted_for = before[0], before[1]
         if not self._disk_holds(e, trial):
             return False
-        receiver = self.sent.take_back(server.news)
-        if receiver:
+        for key, receiver in self.sent.take_back(server.news).items():
             what = f"the step before this restart is not on the disk, but {receiver} received a message of it"
-            raise Violation("restart", e, "restart", (e.server,), what=what)
+            v = Violation("restart", e, "restart", (e.server,), what=what)
+            v.number = self.number
+            self.owed[key] = v
         self.world.variables[e.server] = trial
         self.lost_steps += 1
         return True
@@ -690,7 +729,12 @@ class Replay:
         term = me.current_term if state.current_term is UNSET else state.current_term
         if state.voted_for not in (UNSET, None) and (state.voted_for, term) in self.requests:
             m = self.requests[state.voted_for, term]
-            yield [("handle_request_vote", self._request_vote(m.source, i, term, m.last_log_index, m.last_log_term))]
+            yield [
+                (
+                    "handle_request_vote",
+                    self._request_vote(m.source, i, term, m.last_log_index, m.last_log_term),
+                )
+            ]
         for j in self.servers:
             them = self.world.variables[j]
             if j == i or them.current_term < term:
@@ -706,7 +750,9 @@ class Replay:
             if 0 < added <= len(e.entries):
                 if me.role == "candidate":
                     votes = [self._request_vote_reply(j, i, term, True) for j in self.servers]
-                    received = [("handle_request_vote_reply", vote) for vote in votes if hash(vote) in self.sent]
+                    received = [
+                        ("handle_request_vote_reply", vote) for vote in votes if hash(vote) in self.sent
+                    ]
                     yield [*received, ("become_leader", i), *appends]
                 yield list(appends)
 
@@ -722,7 +768,11 @@ class Replay:
 
     def _other_disk(self, e: Any) -> Violation:
         me = self.world.variables[e.server]
-        found = [m for m in differences(e.state, me) if m.name in ("current_term", "voted_for", "log_length", "last_log_term")]
+        found = [
+            m
+            for m in differences(e.state, me)
+            if m.name in ("current_term", "voted_for", "log_length", "last_log_term")
+        ]
         if not found:
             found = [Mismatch("entries", f"the end of a log of {len(me.log)}", "other entries")]
         return Violation("restart", e, "restart", (e.server,), mismatches=found)
@@ -737,7 +787,9 @@ class Replay:
         unchecked = [f"{n} {what}" for what, n in self.unchecked.items()]
         silent = [i for i, s in self.state.items() if not s.logs_sends]
         if silent:
-            unchecked.append(f"which messages {', '.join(silent)} sent: taken for sent is all that the specification allows")
+            unchecked.append(
+                f"which messages {', '.join(silent)} sent: taken for sent is all that the specification allows"
+            )
         unseen = [i for i, s in self.state.items() if not s.seq]
         if unseen:
             unchecked.append(f"anything about {', '.join(unseen)}: no events")
@@ -791,7 +843,12 @@ def exercised_rules(generated: Generated, taken: Iterable[str]) -> set[str]:
     for name in taken:
         found |= generated.tracer.followed.get(name, set())
     for name, outcomes in generated.seen.items():
-        guards = {n.attr for g in generated.transitions[name].guards for n in postorder(g.condition) if n.op == "rule"}
+        guards = {
+            n.attr
+            for g in generated.transitions[name].guards
+            for n in postorder(g.condition)
+            if n.op == "rule"
+        }
         for position, rule in enumerate(generated.rules_of(name)):
             without = generated.tracer.rules[rule]
             if any(rule in guards or outcome[position] != without for outcome in outcomes):
@@ -856,7 +913,10 @@ def replay_files(
     servers = files[0].servers
     for file in files:
         if file.servers != servers:
-            raise Unusable(Place(str(file.path), 1), f"servers {file.servers} differ from those of {files[0].path}, {servers}")
+            raise Unusable(
+                Place(str(file.path), 1),
+                f"servers {file.servers} differ from those of {files[0].path}, {servers}",
+            )
     replay = Replay(servers, observer)
     replay.stop_at = stop_at
     collecting = gc.isenabled()
@@ -885,7 +945,7 @@ def _merge(replay: Replay, streams: list[Stream], progress: Callable[[int], None
             stream.feed(replay, patient=False)
             if progress is not None:
                 progress(replay.number)
-        if replay.number == before:
+        if replay.number == before and not replay.retry():
             for stream in streams:
                 stream.feed(replay, patient=True)
         streams = [s for s in streams if not s.ended]

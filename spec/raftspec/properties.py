@@ -16,6 +16,8 @@ from raftspec.values import count, every, forall, implies, no
 # What only Figure 2's own choices make true: a server that chooses otherwise is not wrong.
 BY_POLICY = frozenset({"next_index_after_match"})
 
+__all__ = ["raft"]  # with its properties
+
 
 def pairs(s: S) -> Iterator[tuple[str, str]]:
     return ((i, j) for i in s.servers for j in s.servers if i < j)
