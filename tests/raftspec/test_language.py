@@ -121,8 +121,11 @@ def test_simplification_reaches_its_rules() -> None:
         (me.log.append(me.log.last).length, me.log.length + 1),
         (ite(c, me.log, me.spare).length, ite(c, me.log.length, me.spare.length)),
         (me.table.set("n1", me.index)["n1"], me.index),
+        (me.table.set("n1", me.table["n1"]), me.table),
         (ite(a, me.log.last, me.spare.last).term, ite(a, me.log.last.term, me.spare.last.term)),
     ]
     for k, (x, y) in enumerate(equal):
         assert x.node is y.node, f"{k}: {x!r} is not {y!r}"
     assert tracer.lift(me.log.last, None).op == "at"
+    assert me.table.set("n1", me.table["n2"]).node.op == "map_set"
+    assert me.table.set("n1", me.index)["n2"].node.op == "map_get"
