@@ -26,7 +26,7 @@ class Walk:
 
     def do(self, action: str, *params: Any) -> Walk:
         """Take a step."""
-        self.path += self.model.repeat(self.path.world, [(action, params)]).moves
+        self.path = self.path.then(*self.model.repeat(self.path.world, [(action, params)]).moves)
         return self
 
     def receive(self, kind: str, source: str, target: str) -> Walk:
@@ -202,7 +202,7 @@ MUTANT_CASES: Mapping[str, Case] = {
     "R04": Case(TWO),
     "R05": Case(TWO),
     "R08": Case(Bounds(max_term=3, commands=2), "old_leader_returns"),
-    "R11": Case(Bounds(max_term=3, max_messages=10), "committed"),
+    "R11": Case(Bounds(max_term=3, max_messages=11), "committed"),
     "R15": Case(Bounds(servers=2, max_term=1, crashes=1)),
     "R16": Case(Bounds(servers=2, max_term=1, max_log=2), "led", any_policy=True),
 }

@@ -138,7 +138,8 @@ class Path:
     def __len__(self) -> int:
         return len(self.moves)
 
-    def __add__(self, moves: Iterable[Move]) -> Path:
+    def then(self, *moves: Move) -> Path:
+        """The path with more moves at its end."""
         return Path(self.start, (*self.moves, *moves))
 
     def worlds(self) -> list[World]:
@@ -298,7 +299,7 @@ class Model:
             move = self.take(path.world, action, params)
             if move is None:
                 raise ValueError(f"{action}{params} is not possible after {len(path)} steps")
-            path += (move,)
+            path = path.then(move)
         return path
 
 
@@ -492,7 +493,7 @@ def explore(
     def path(k: int, *last: Move) -> Path:
         """The path to state k, taken again from the beginning: what is reported is what happens."""
         again = model.repeat(prefix.world, [*search.steps_to(k), *((m.action, m.params) for m in last)])
-        return prefix + again.moves
+        return prefix.then(*again.moves)
 
     def broken(name: str, where: Path) -> Result:
         return result(VIOLATED, violation=Violation(name, spec.properties[name].doc, where))

@@ -1,0 +1,109 @@
+"""Looking for a state: a Python expression over a state's variables, compiled so that it can do nothing else.
+
+s  the state: `s.n1.log`, `s[i].role`, `s.past.committed`, `s.messages`
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from raftworthy.explore import UnusableError
+from raftworthy.generated import World
+
+ALLOWED = (
+    ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.BinOp, ast.Add, ast.Sub,
+    ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn, ast.Is, ast.IsNot,
+    ast.Call, ast.Attribute, ast.Subscript, ast.Slice, ast.Name, ast.Load, ast.Store, ast.Constant, ast.IfExp,
+    ast.Tuple, ast.List, ast.Set, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.comprehension,
+)  # fmt: skip
+FUNCTIONS: dict[str, Any] = {
+    "all": all, "any": any, "len": len, "max": max, "min": min, "set": set, "sorted": sorted, "sum": sum,
+}  # fmt: skip
+
+
+class View:
+    """A state as a `find` expression sees it: servers by name, history as `past`, and the messages."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.past = world.past
+        self.messages = world.messages
+
+    def __getitem__(self, i: str) -> Any:
+        return self.world.variables[i]
+
+    def __getattr__(self, i: str) -> Any:
+        try:
+            return self.world.variables[i]
+        except KeyError:
+            there = ", ".join((*self.world.variables, "past", "messages"))
+            raise AttributeError(f"the state has no {i}; it has {there}") from None
+
+
+def helpers(s: View) -> dict[str, Any]:
+    """What an expression can use besides `s`."""
+
+    def with_role(role: str) -> list[str]:
+        return [i for i, v in s.world.variables.items() if v.role == role]
+
+    def terms(i: str) -> list[int]:
+        """The terms of server i's entries."""
+        return [e.term for e in s[i].log]
+
+    return {
+        "s": s,
+        "servers": tuple(s.world.variables),
+        "leaders": lambda: with_role("leader"),
+        "candidates": lambda: with_role("candidate"),
+        "terms": terms,
+        **FUNCTIONS,
+    }
+
+
+HELPERS = ("s", "servers", "leaders", "candidates", "terms", *FUNCTIONS)
+EXAMPLE = "write for instance 'len(leaders()) == 2' or 's.n1.log[0].term == 1'"
+
+
+def predicate(text: str, servers: tuple[str, ...]) -> tuple[Callable[[World], bool], bool]:
+    """A function of a state, from an expression, and whether it speaks of servers by name.
+
+    If it does, states that differ only in servers' names are not alike.
+
+    Raises:
+        UnusableError: it is no expression, or does more than look at the state.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError as error:
+        raise UnusableError(f"not an expression: {text!r}: {error.msg}; {EXAMPLE}") from error
+    bound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    names_servers = False
+    for n in ast.walk(tree):
+        if not isinstance(n, ALLOWED):
+            raise UnusableError(f"{type(n).__name__} can't be used in {text!r}; {EXAMPLE}")
+        if isinstance(n, ast.Attribute):
+            if n.attr.startswith("_"):
+                raise UnusableError(f".{n.attr} can't be used in {text!r}; {EXAMPLE}")
+            names_servers |= n.attr in servers
+        if isinstance(n, ast.Name) and n.id not in HELPERS and n.id not in bound:
+            raise UnusableError(f"{n.id} is not known in {text!r}; there are {', '.join(HELPERS)}")
+        if isinstance(n, ast.Name) and n.id in HELPERS and n.id in bound:
+            raise UnusableError(f"{n.id} already means something in {text!r}; choose another name")
+        if isinstance(n, ast.Call) and not (isinstance(n.func, ast.Name) and n.func.id in HELPERS):
+            raise UnusableError(
+                f"only {', '.join(HELPERS[2:])} can be called in {text!r}, and no methods; {EXAMPLE}"
+            )
+        names_servers |= isinstance(n, ast.Constant) and n.value in servers
+        # `servers[0]` and `min(leaders())` are names too.
+        names_servers |= isinstance(n, ast.Subscript) and not isinstance(n.slice, ast.Name)
+    code = compile(tree, "<find>", "eval")
+
+    def holds(world: World) -> bool:
+        try:
+            return bool(eval(code, {"__builtins__": {}, **helpers(View(world))}))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise UnusableError(f"{text!r} can't be evaluated: {error}") from error
+
+    return holds, names_servers
