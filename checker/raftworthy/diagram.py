@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
+from raftspec.properties import raft
 from raftspec.rules import RULES
 from raftspec.spec import Property
 from raftworthy.explore import Move, Path
@@ -23,6 +24,7 @@ from raftworthy.generated import Variables
 NUMBER_WIDTH = 4
 MIN_COLUMN = 16
 LIFELINE = "│"
+HARD_SPACE = "\N{NO-BREAK SPACE}"
 
 
 class Line(NamedTuple):
@@ -74,7 +76,12 @@ def changes(before: Variables, after: Variables) -> Iterator[str]:
 def contents(m: Any) -> str:
     """A message's fields but for its two ends."""
     fields = (f for f in m.__struct_fields__ if f not in ("source", "target"))
-    return ", ".join(f"{f} {show(getattr(m, f))}" for f in fields)
+    return together(f"{f} {show(getattr(m, f))}" for f in fields)
+
+
+def together(items: Iterable[str]) -> str:
+    """Items in a row, each to stay on one line."""
+    return ", ".join(x.replace(" ", HARD_SPACE) for x in items)
 
 
 def kind(m: Any) -> str:
@@ -88,9 +95,12 @@ def _step(move: Move, before: Variables, labels: Labels, received: set[Any]) -> 
         yield Line(f"{labels[m]} {kind(m)} from {m.source}", "bold")
         yield Line(f"  {contents(m)}", "dim")
     else:
-        shown = ", ".join(map(str, move.params[1:]))
-        yield Line(f"{move.action}({shown})" if shown else move.action, "bold")
-    changed = ", ".join(changes(before, after))
+        yield Line(move.action, "bold")
+        names = list(raft.actions[move.action].params)
+        if names[1:]:
+            shown = zip(names[1:], move.params[1:], strict=True)
+            yield Line(f"  {together(f'{name} {x}' for name, x in shown)}", "dim")
+    changed = together(changes(before, after))
     if changed:
         yield Line(f"  {changed}", "green")
     elif not move.sent:
@@ -117,7 +127,8 @@ def _rows(path: Path) -> Iterator[tuple[str, str, list[Line]]]:
 
 
 def _summary(v: Variables) -> list[Line]:
-    return [Line(f"  {name} {show(getattr(v, name))}") for name in v.__slots__ if getattr(v, name)]
+    shown = together(f"{name} {show(getattr(v, name))}" for name in v.__slots__ if getattr(v, name))
+    return [Line(f"  {shown}")]
 
 
 def lay_out(path: Path, width: int = 100) -> Text:
@@ -136,7 +147,7 @@ def lay_out(path: Path, width: int = 100) -> Text:
             ):  # fmt: skip
                 out.append((number if first else "").rjust(NUMBER_WIDTH - 2) + "  ", "dim")
                 out.append((LIFELINE.ljust(column)) * place, "dim")
-                out.append(piece, line.style)
+                out.append(piece.replace(HARD_SPACE, " "), line.style)
                 after = len(servers) - place - 1
                 if after:
                     out.append(" " * (column - len(piece)))

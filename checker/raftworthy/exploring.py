@@ -1,0 +1,213 @@
+"""Exploring for somebody at a terminal: what was asked, what was found, within which bounds.
+
+The exit code is 0 if nothing was violated or what was looked for was found, 1 if a property was
+violated, 2 if the question was unusable or had no answer within the bounds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path as FilePath
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.progress import SpinnerColumn, TextColumn
+
+from raftspec.mutants import MUTANTS
+from raftspec.properties import raft
+from raftworthy.cases import BEGINNINGS, Case
+from raftworthy.diagram import explain
+from raftworthy.explore import Bounds, Path, Progress, Result, UnusableError
+from raftworthy.export import trace_events, write_trace
+from raftworthy.find import predicate
+
+HOLDS, VIOLATED, UNUSABLE = 0, 1, 2
+
+
+def run_explore(
+    bounds: Bounds,
+    *,
+    without: Iterable[str] = (),
+    mutant: str | None = None,
+    any_policy: bool = False,
+    properties: Iterable[str] | None = None,
+    find: str | None = None,
+    symmetry: bool = True,
+    limit_states: int | None = None,
+    start: str = "initial",
+    save: FilePath | None = None,
+    as_json: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Explore, print what came of it, and return the exit code.
+
+    Args:
+        bounds: how far to explore.
+        without: rules to take away.
+        mutant: a known bug to explore instead, from `raftspec.mutants`.
+        any_policy: let servers do what is safe, not only what Figure 2 chooses.
+        properties: what to check; all, if it is None.
+        find: an expression over a state to look for; see `raftworthy.find`.
+        symmetry: take states that differ in servers' names only for one.
+        limit_states: stop at this number of distinct states.
+        start: where to begin; see `raftworthy.cases.BEGINNINGS`.
+        save: a file to write the path to, as a trace.
+        as_json: print data.
+        console: where to print.
+    """
+    console = console or Console()
+    without = frozenset(without)
+    try:
+        if mutant is not None and mutant not in MUTANTS:
+            raise UnusableError(f"no mutant is called {mutant}; there are {', '.join(MUTANTS)}")
+        if start not in BEGINNINGS:
+            raise UnusableError(f"no beginning is called {start}; there are {', '.join(BEGINNINGS)}")
+        wanted, symmetric = None, symmetry
+        if find is not None:
+            wanted, names_servers = predicate(find, bounds.names)
+            symmetric = symmetry and not names_servers
+        case = Case(bounds, start, any_policy, None if properties is None else tuple(properties))
+        with _Progress(console, silent=as_json) as progress:
+            try:
+                result = case.explore(
+                    raft, without=without, mutant=MUTANTS[mutant] if mutant else None, find=wanted,
+                    symmetry=symmetric, progress=progress, limit_states=limit_states,
+                )  # fmt: skip
+            except UnusableError:
+                raise
+            except ValueError as error:
+                raise UnusableError(
+                    f"the beginning {start} doesn't fit the bounds ({bounds}): {error}"
+                ) from error
+    except UnusableError as error:
+        if as_json:
+            console.print_json(json.dumps({"verdict": "unusable", "error": str(error)}))
+        else:
+            console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        return UNUSABLE
+    path = result.violation.path if result.violation else result.witness
+    if save is not None and path is not None:
+        write_trace(path, save)
+    if as_json:
+        console.out(json.dumps(as_data(result, find), indent=2), highlight=False)
+    else:
+        _print(console, result, find, save if path else None, without, start)
+    return exit_code(result, find)
+
+
+def exit_code(result: Result, find: str | None) -> int:
+    """0: nothing violated, or found. 1: violated. 2: looked for within the bounds, and not found."""
+    if result.violation:
+        return VIOLATED
+    return HOLDS if result.witness or (find is None and result.exhausted) else UNUSABLE
+
+
+def verdict(result: Result, find: str | None) -> str:
+    """What was found, in a word."""
+    if result.violation:
+        return "violated"
+    if find is not None:
+        return "found" if result.witness else "not found" if result.exhausted else "undecided"
+    return "holds within bounds" if result.exhausted else "undecided"
+
+
+def as_data(result: Result, find: str | None = None) -> dict[str, Any]:
+    """A result for a machine. A path is a trace's lines."""
+    data: dict[str, Any] = {
+        "verdict": verdict(result, find),
+        "bounds": {name: getattr(result.bounds, name) for name in result.bounds.__dataclass_fields__},
+        "without": sorted(result.without),
+        "mutant": result.mutant,
+        "symmetry": result.symmetry,
+        "stopped": result.stopped,
+        "states": result.states,
+        "distinct": result.distinct,
+        "depth": result.depth,
+        "seconds": round(result.seconds, 3),
+    }
+    if result.violation:
+        data["property"] = result.violation.property
+        data["because"] = " ".join(result.violation.doc.split())
+    path = result.violation.path if result.violation else result.witness
+    if path is not None:
+        data["path"] = [_step(path, k) for k in range(len(path))]
+        data["trace"] = list(trace_events(path))
+    return data
+
+
+def _step(path: Path, k: int) -> dict[str, Any]:
+    move = path.moves[k]
+    return {
+        "step": k + 1,
+        "server": move.server,
+        "action": move.action,
+        "params": [msgspec.to_builtins(x) for x in move.params],
+        "sends": [msgspec.to_builtins(m) for m in move.sent],
+    }
+
+
+def _print(
+    console: Console,
+    result: Result,
+    find: str | None,
+    saved: FilePath | None,
+    without: Iterable[str],
+    start: str,
+) -> None:
+    path = result.violation.path if result.violation else result.witness
+    if path is not None:
+        broken = raft.properties[result.violation.property] if result.violation else None
+        console.print(explain(path, broken, without, console.width), soft_wrap=True)
+    if result.mutant:
+        console.print(
+            f"mutant {result.mutant}: {MUTANTS[result.mutant].story}", markup=False, highlight=False
+        )
+    style = {"violated": "bold red", "undecided": "yellow", "not found": "yellow"}.get(
+        verdict(result, find), "bold green"
+    )
+    steps = f" after {len(path)} steps" if path is not None else ""
+    console.print(f"{verdict(result, find)}{steps}", style=style, highlight=False)
+    console.print(f"  bounds: {result.bounds}", highlight=False)
+    if start != "initial":
+        console.print(f"  begun at {start}: {BEGINNINGS[start].__doc__}", markup=False, highlight=False)
+    if result.without:
+        console.print(f"  without: {', '.join(sorted(result.without))}", highlight=False)
+    if not result.exhausted and path is None:
+        console.print(f"  {result.stopped}: what lies beyond was not explored", highlight=False)
+    console.print(
+        f"  {result.distinct} distinct states{' up to renaming of servers' if result.symmetry else ''}, "
+        f"{result.states} steps, depth {result.depth}, {result.seconds:.1f} s, {result.rate:.0f} states/s",
+        highlight=False,
+    )
+    if saved is not None:
+        console.print(f"  written to {saved}; try: raftworthy replay {saved}", markup=False, highlight=False)
+
+
+class _Progress:
+    """Shows how far it has come, once it takes longer than two seconds."""
+
+    PATIENCE = 2.0
+
+    def __init__(self, console: Console, silent: bool) -> None:
+        self._bar = Bar(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True)
+        self._silent = silent
+        self._task: Any = None
+
+    def __enter__(self) -> Callable[[Progress], None]:
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._bar.stop()
+
+    def _show(self, p: Progress) -> None:
+        if self._silent or p.seconds < self.PATIENCE:
+            return
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task("")
+        text = f"{p.distinct} states, depth {p.depth}, frontier {p.frontier}, {p.distinct / p.seconds:.0f} states/s"
+        self._bar.update(self._task, description=text)
