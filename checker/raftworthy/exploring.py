@@ -209,5 +209,6 @@ class _Progress:
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task("")
-        text = f"{p.distinct} states, depth {p.depth}, frontier {p.frontier}, {p.distinct / p.seconds:.0f} states/s"
+        rate = f"{p.distinct / p.seconds:.0f} states/s"
+        text = f"{p.distinct} states, depth {p.depth}, frontier {p.frontier}, {rate}"
         self._bar.update(self._task, description=text)
