@@ -300,6 +300,7 @@ class Replay:
         while self.parked and (self.retry() or self._assume_forgotten()):
             pass
         if self.parked:
+            self._check_parked_sequences()
             # Of the waits, one that no other waiting server could end.
             i = min(self.parked, key=lambda i: (self._waits_for(i) in self.parked, self.parked[i][0][1]))
             e, place = self.parked[i][0]
@@ -324,6 +325,16 @@ class Replay:
         self.sent.recent[key] = ""
         self._go_on(i)
         return True
+
+    def _check_parked_sequences(self) -> None:
+        """A line that is missing explains a wait better than any server's fault."""
+        for i, queue in self.parked.items():
+            server = Server(i, None, self.state[i].seq)
+            for e, place in queue:
+                try:
+                    server.seq = self._check_sequence(e, server) if e.seq != server.seq + 1 else e.seq
+                except Unusable as u:
+                    raise Unusable(place, u.what) from None
 
     def _never(self, e: Any) -> Violation:
         if e.event in HANDLERS:
@@ -603,25 +614,29 @@ class Replay:
     def _could_have_sent(self, source: Server, m: Any) -> bool:
         """Whether a leader that doesn't log what it sends is, or was, in a state to send this."""
         params = (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
-        worlds = [self.world] + [
-            World({**self.world.variables, source.name: v}, self.world.past)
-            for term, v in source.ended
-            if term == m.term
-        ]
         made: list[Any] = []
-        for world in worlds:
-            if world.variables[source.name].current_term == m.term and not self.actions["append_entries"](
-                world, *params, made.append
-            ):
+        for v in [self.world.variables[source.name], *(v for _, v in source.ended)]:
+            if v.current_term != m.term:
+                continue
+            if m.leader_commit > v.commit_index and self._could_have_committed(source, v, m.leader_commit):
+                v = _as_leader(v, v.log, m.leader_commit)
+            world = World({**self.world.variables, source.name: v}, self.world.past)
+            if not self.actions["append_entries"](world, *params, made.append):
                 return bool(made.pop() == m)
         return False
+
+    def _could_have_committed(self, source: Server, v: Any, n: int) -> bool:
+        """Whether the acknowledgements that were sent let a leader commit entry n, though none is logged."""
+        acknowledged = (source.acknowledged.get((j, v.current_term), 0) for j in self.servers)
+        quorum = 2 * (1 + sum(match >= n for match in acknowledged)) > len(self.servers)
+        return quorum and n <= len(v.log) and v.log[n - 1].term == v.current_term
 
     def _remember_leadership(self, server: Server, term: int, cut: list[Any] | None, length: int) -> None:
         """Keep what a leader had when it stopped, for those of its AppendEntries that arrive later."""
         me = server.me
-        past = type(me)()
-        past.role, past.current_term, past.commit_index = "leader", term, me.commit_index
-        past.log = me.log[:length] if cut is None else [*me.log[: length - len(cut)], *cut]
+        log = me.log[:length] if cut is None else [*me.log[: length - len(cut)], *cut]
+        past = _as_leader(me, log, me.commit_index)
+        past.current_term = term
         server.ended = [*server.ended[1 - LEADERSHIPS :], (term, past)]
 
     # --- restarts ------------------------------------------------------------------
@@ -806,6 +821,13 @@ def _params(e: Any) -> tuple[Any, ...]:
     return (e.server,) if e.message is UNSET else (e.message,)
 
 
+def _as_leader(v: Any, log: list[Any], commit_index: int) -> Any:
+    """A server's variables as far as its AppendEntries show them."""
+    made = type(v)()
+    made.role, made.current_term, made.log, made.commit_index = "leader", v.current_term, log, commit_index
+    return made
+
+
 def _kind(message: Any) -> str:
     return snake_case(type(message).__name__)
 
@@ -828,10 +850,10 @@ def differences(state: Any, me: Any) -> Iterator[Mismatch]:
         seen = getattr(state, name)
         if seen is not UNSET and seen != value:
             yield Mismatch(name, value, seen)
-    # A leader has no more use for votes; whether it still holds them is its own affair.
+    # Votes are of use to a candidate only, and match_index to a leader; what others still hold is their affair.
     if state.votes is not UNSET and state.votes != me.votes and me.role == "candidate":
         yield Mismatch("votes", me.votes, state.votes)
-    if state.match_index is not UNSET:
+    if state.match_index is not UNSET and me.role == "leader":
         for j, n in state.match_index.items():
             if me.match_index.get(j, 0) != n:
                 yield Mismatch(f"match_index[{j}]", me.match_index.get(j, 0), n)
