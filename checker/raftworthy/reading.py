@@ -22,7 +22,7 @@ from raftspec.types import Record, Type
 from raftworthy.structs import Natural, annotation_of, structs_of
 
 VERSION = 1
-CHUNK = 1 << 18
+CHUNK = 1 << 14  # bytes; the events of a chunk stay in the processor's cache
 
 
 class Place(NamedTuple):
@@ -92,7 +92,9 @@ def format_of(spec: Spec) -> Format:
     return Format(structs, event, msgspec.json.Decoder(event))
 
 
-def _state_fields(spec: Spec, structs: Mapping[type[Record], type[msgspec.Struct]]) -> Iterator[tuple[str, Any]]:
+def _state_fields(
+    spec: Spec, structs: Mapping[type[Record], type[msgspec.Struct]]
+) -> Iterator[tuple[str, Any]]:
     """The server's variables; a log is told by its length and its last entry's term."""
     for name, t in spec.server.types().items():
         if t.kind == "seq":
@@ -155,10 +157,14 @@ class TraceFile:
             header = msgspec.json.decode(line, type=Header)
         except msgspec.DecodeError as error:
             raise Unusable(
-                place, f'the first line is not a trace header ({error}); it should read {{"raftworthy":1,"servers":[…]}}'
+                place,
+                f'the first line is not a trace header ({error}); it should read {{"raftworthy":1,"servers":[…]}}',
             ) from error
         if header.raftworthy != VERSION:
-            raise Unusable(place, f"version {header.raftworthy} of the trace format is not known; this reads version {VERSION}")
+            raise Unusable(
+                place,
+                f"version {header.raftworthy} of the trace format is not known; this reads version {VERSION}",
+            )
         if not header.servers or len(set(header.servers)) != len(header.servers):
             raise Unusable(place, f"servers must be distinct names, at least one; found {header.servers}")
         made = cls(path, tuple(header.servers), None)
@@ -184,7 +190,9 @@ class TraceFile:
                 try:
                     data = file.read(CHUNK)
                 except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
-                    raise Unusable(Place(str(self.path), line), f"the packed file breaks off: {error}") from error
+                    raise Unusable(
+                        Place(str(self.path), line), f"the packed file breaks off: {error}"
+                    ) from error
                 if not data:
                     break
                 cut = data.rfind(b"\n") + 1
