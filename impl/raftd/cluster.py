@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
@@ -57,15 +57,22 @@ class Cluster:
     """N servers, n1 to nN, as child processes."""
 
     def __init__(
-        self, size: int = 3, folder: Path | None = None, *, trace: bool = True, options: Sequence[str] = ()
+        self,
+        size: int = 3,
+        folder: Path | None = None,
+        *,
+        trace: bool = True,
+        options: Sequence[str] = (),
+        own_options: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """`options` go to every server, as in `("--election-timeout", "0.3")`."""
+        """`options` go to every server, as in `("--election-timeout", "0.3")`; `own_options` to one each."""
         self.servers = tuple(f"n{number}" for number in range(1, size + 1))
         self.addresses = dict(zip(self.servers, free_addresses(size), strict=True))
         self._temporary = tempfile.TemporaryDirectory(prefix="raftd-") if folder is None else None
         self.folder = Path(self._temporary.name) if self._temporary else folder or Path()
         self.traces = self.folder / "traces"
         self._options = [*options, *(("--trace", str(self.traces)) if trace else ())]
+        self._own_options = dict(own_options or {})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Cluster:
@@ -117,7 +124,7 @@ class Cluster:
         command = [sys.executable, "-m", "raftd.serve"]
         command += ["--server", server, "--cluster", format_addresses(self.addresses)]
         command += ["--data", str(self.data(server)), "--fault-switch", "--exit-with-stdin"]
-        command += [*self._options, *options]
+        command += [*self._options, *self._own_options.get(server, ()), *options]
         packages = str(Path(raftd.__file__).parent.parent)
         path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
         self.folder.mkdir(parents=True, exist_ok=True)

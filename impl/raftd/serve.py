@@ -143,7 +143,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="POINT[:N]",
         help=f"kill -9 itself in its Nth step that changes the disk; POINT: {', '.join(KILL_POINTS)}",
     )
-    tests.add_argument("--broken", choices=sorted(BREAKS), help="leave out a rule of Raft")
+    tests.add_argument(
+        "--break",
+        dest="broken",
+        choices=sorted(BREAKS),
+        metavar="RULE",
+        help=f"leave out a rule of Raft; RULE: {', '.join(sorted(BREAKS))}",
+    )
     return parser
 
 
