@@ -39,7 +39,7 @@ from raftworthy.explore import Bounds, Path, Progress, UnusableError, describe, 
 from raftworthy.explore import Result as Explored
 from raftworthy.generated import World, to_spec
 from raftworthy.reading import trace_format
-from raftworthy.replay import Log, Replay, Violation
+from raftworthy.replay import Log, Replay, Violation, replay_actions
 from raftworthy.structs import snake_case
 
 AGREES, DIFFERS, UNUSABLE = 0, 1, 2
@@ -229,7 +229,7 @@ class Comparison:
         if not differences:
             self.agreed[given.event] += 1
             return False
-        rule = _rule(s, i, given, self.broken, len(differences))
+        rule = _rule(s, i, given, self.broken, sum(not d.name.startswith("trace") for d in differences))
         self.found = Disagreement(i, str(given), show_variables(variables_of(s[i])), differences, rule)
         return True
 
@@ -362,21 +362,28 @@ def _traced(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with(values: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """Variables, changed by what an event says; of `match_index` it says only what changed."""
-    changed = values | said
-    if "match_index" in changed:
-        matches = values.get("match_index", {}) | said.get("match_index", {})
-        changed["match_index"] = {j: n for j, n in matches.items() if n}
-    return changed
+    matches = values.get("match_index", {}) | said.get("match_index", {})
+    return {**values, **said, "match_index": {j: n for j, n in matches.items() if n}}
 
 
 def _rule(s: S, i: str, given: Input, broken: str | None, differences: int) -> str | None:
-    """The rule without which the specification comes nearest to what the core did, if any does."""
+    """The rule that explains best what the core did, if it had answered otherwise; None if none does.
+
+    Of those that explain it equally well, one is preferred that would answer so if it were taken away, then
+    one of the step's own: any message can bring a newer term, and much follows from any step.
+    """
+    s = State(s.variables, s.past)
     asked: set[tuple[str, bool]] = set()
     spec_step(s, i, given, asked)
+    own = {a.rule for a in s.asked}
+    without, order = replay_actions(s.servers).tracer.rules, list(raft.rules)
+
+    def preference(rule: str, holds: bool) -> tuple[Any, ...]:
+        return (holds == without.get(rule), rule.startswith("term."), rule not in own, order.index(rule))
+
     best: str | None = None
-    for rule, holds in sorted(asked, key=lambda a: list(raft.rules).index(a[0])):
-        forced = State(s.variables, s.past, rules={rule: not holds})
-        t = spec_step(forced, i, given)
+    for rule, holds in sorted(asked, key=lambda a: preference(*a)):
+        t = spec_step(State(s.variables, s.past, rules={rule: not holds}), i, given)
         left = differences if t is None else len(compare(s, t, i, given, broken, traced=False))
         if left < differences:
             best, differences = rule, left

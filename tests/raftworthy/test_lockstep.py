@@ -1,0 +1,204 @@
+"""raftd's core and the specification take the same steps, and every broken core is seen to differ."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from raftd.core import Batch, Core
+from raftd.faults import BREAKS
+from raftd.messages import AppendEntriesReply
+from raftworthy.explore import Bounds, UnusableError
+from raftworthy.lockstep import AGREES, DIFFERS, UNUSABLE, lockstep, render, run_lockstep
+
+SMALL = Bounds(servers=3, max_term=2, max_log=1, commands=2, crashes=1, max_messages=6)
+CONFLICTS = Bounds(servers=3, max_term=2, max_log=1, commands=2, crashes=0, max_messages=7)
+TWO_TERMS = Bounds(servers=3, max_term=2, max_log=1, commands=1, crashes=1, max_messages=8)
+
+# For each fault: where it shows, the rule that is named, and the variables and messages that differ.
+FOUND: dict[str, tuple[Bounds, str | None, set[str]]] = {
+    "vote.once_per_term": (SMALL, "vote.once_per_term", {"voted_for", "sends"}),
+    "vote.up_to_date": (SMALL, "vote.up_to_date", {"voted_for", "sends"}),
+    "vote.current_term": (SMALL, "vote.current_term", {"sends"}),
+    "vote.count_current_term": (
+        SMALL,
+        "vote.count_current_term",
+        {"role", "log", "votes", "match_index", "sends"},
+    ),
+    "election.majority": (SMALL, "election.majority", {"role", "log", "votes", "match_index", "sends"}),
+    "election.vote_for_self": (SMALL, "election.vote_for_self", {"voted_for"}),
+    "term.step_down": (SMALL, "term.step_down", {"role", "votes"}),
+    # The specification's steps are on disk at once, so no rule of it says this.
+    "vote.persist": (SMALL, None, {"current_term on disk", "voted_for on disk"}),
+    "restart.keep_vote": (SMALL, "restart.keep_vote", {"voted_for"}),
+    "restart.keep_term": (SMALL, "restart.keep_term", {"current_term", "voted_for"}),
+    "restart.keep_log": (SMALL, "restart.keep_log", {"log"}),
+    "append.current_term": (SMALL, "append.current_term", {"role", "votes", "sends"}),
+    "append.previous_entry": (CONFLICTS, "append.previous_entry", {"sends"}),
+    "append.truncate_only_conflict": (SMALL, "append.truncate_only_conflict", {"log"}),
+    "append.truncate_conflict": (CONFLICTS, "append.truncate_conflict", {"log"}),
+    "append.acknowledge_matched": (SMALL, "append.acknowledge_matched", {"sends"}),
+    "append.count_current_term": (TWO_TERMS, "replicate.ack_current_term", {"match_index"}),
+    # A hint is raftd's own, so taking it for more than advice breaks no rule by name.
+    "append.refusal_matches_nothing": (SMALL, None, {"match_index"}),
+    "commit.majority": (SMALL, "commit.majority", {"commit_index", "last_applied"}),
+    "commit.current_term": (TWO_TERMS, "commit.current_term", {"commit_index", "last_applied"}),
+    "commit.follower_limit": (SMALL, "commit.follower_limit", {"commit_index", "last_applied"}),
+    "commit.never_back": (SMALL, "commit.never_back", {"commit_index"}),
+    "commit.match_monotone": (CONFLICTS, "commit.match_monotone", {"match_index"}),
+}
+# Faults that no step shows by itself, and why. None so far.
+NOT_FOUND: dict[str, str] = {}
+
+
+def test_core_and_specification_agree() -> None:
+    """Sections 5.1 to 5.4: every step within the bounds, pinned, so that none is lost unnoticed."""
+    result = lockstep(SMALL)
+
+    assert result.agrees, render(result)
+    assert result.explored.distinct == 866
+    assert dict(result.agreed) == {
+        "timeout": 33,
+        "handle_request_vote": 72,
+        "handle_request_vote_reply": 110,
+        "client_request": 110,
+        "append_entries": 44,
+        "handle_append_entries": 57,
+        "handle_append_entries_reply": 32,
+        "restart": 46,
+    }
+
+
+def test_single_server_leads_and_commits_alone() -> None:
+    """Section 5.3: a majority of one is one; all of it follows from a single timeout."""
+    result = lockstep(Bounds(servers=1, max_term=3, max_log=3, crashes=2))
+
+    assert result.agrees, render(result)
+    assert result.agreed["client_request"] > 20
+
+
+def test_longer_logs_and_larger_messages_agree() -> None:
+    """Section 5.3: two entries in a message, and a follower that is two behind."""
+    result = lockstep(
+        Bounds(servers=2, max_term=2, max_log=2, commands=2, crashes=1, entries=2, max_messages=6)
+    )
+
+    assert result.agrees, render(result)
+    assert result.agreed["handle_append_entries_reply"] > 50
+
+
+def test_every_fault_is_in_a_table() -> None:
+    assert FOUND.keys() | NOT_FOUND.keys() == BREAKS.keys()
+    assert not FOUND.keys() & NOT_FOUND.keys()
+
+
+@pytest.mark.parametrize("fault", FOUND)
+def test_broken_core_differs(fault: str) -> None:
+    """A core without one rule takes a step that the specification doesn't; the rule is named."""
+    bounds, rule, names = FOUND[fault]
+
+    result = lockstep(bounds, broken=fault)
+
+    found = result.disagreement
+    assert found is not None, f"{fault} was not seen within {bounds}"
+    assert {d.name for d in found.differences} == names
+    assert found.rule == rule
+    assert result.exit_code == DIFFERS
+
+
+# --- a core that does less, or says something else ------------------------------------------
+
+
+class NeverVotes(Core):
+    def _is_up_to_date(self, m: Any) -> bool:
+        return False
+
+
+class NeverCommits(Core):
+    def _may_commit(self, n: int) -> bool:
+        return False
+
+
+class IgnoresAcknowledgements(Core):
+    def _counts_acknowledgement(self, m: AppendEntriesReply) -> bool:
+        return False
+
+
+class HidesItsVote(Core):
+    def _finish(self, *args: Any) -> Batch:
+        batch = super()._finish(*args)
+        batch.event["state"].pop("voted_for", None)
+        return batch
+
+
+class HidesItsMessages(Core):
+    def _finish(self, *args: Any) -> Batch:
+        batch = super()._finish(*args)
+        batch.event["sends"] = []
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("core", "name"),
+    [
+        (NeverVotes, "voted_for"),
+        (NeverCommits, "commit_index"),
+        (IgnoresAcknowledgements, "match_index"),
+        (HidesItsVote, "trace: voted_for"),
+        (HidesItsMessages, "trace: sends"),
+    ],
+)
+def test_core_that_does_or_says_less_differs(
+    monkeypatch: pytest.MonkeyPatch, core: type[Core], name: str
+) -> None:
+    """A server that is merely useless breaks no safety rule, and still isn't what Figure 2 says."""
+    monkeypatch.setitem(BREAKS, "test", core)
+
+    found = lockstep(SMALL, broken="test").disagreement
+
+    assert found is not None
+    assert name in {d.name for d in found.differences}
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_difference_is_told_with_its_rule_and_the_way_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_lockstep(messages=4, broken="vote.once_per_term") == DIFFERS
+
+    assert capsys.readouterr().out.splitlines()[:9] == [
+        "error: raftd's core, with vote.once_per_term broken, takes a step otherwise than the specification",
+        "    1 timeout(n1)",
+        "    2 timeout(n2)",
+        "  n1 is role = candidate, current_term = 1, voted_for = n1, log = [], commit_index = 0, "
+        "last_applied = 0, votes = [n1]",
+        "  given handle_request_vote(request_vote n2→n1 term=1, last_log_index=0, last_log_term=0)",
+        "  voted_for: expected n1, got n2",
+        "  sends: expected request_vote_reply n1→n2 term=1, granted=False, got nothing",
+        "  sends: expected nothing, got request_vote_reply n1→n2 term=1, granted=True",
+        "because: rule vote.once_per_term (section 5.2): Two votes of one server in a term can give "
+        "the term two leaders.",
+    ]
+
+
+def test_agreement_is_told_with_its_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_lockstep(messages=4, json=True) == AGREES
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"] == "agrees"
+    assert told["disagreement"] is None
+    assert told["inputs"] == sum(told["agreed"].values()) > 80
+
+    assert run_lockstep(messages=4) == AGREES
+    text = capsys.readouterr().out
+    assert text.startswith("agrees: raftd's core and the specification, on ")
+    assert "bounded by 3 servers, terms up to 2, logs up to 1" in text
+
+
+def test_unknown_fault_or_bound_is_unusable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnusableError, match="no fault"):
+        lockstep(SMALL, broken="vote.twice")
+    assert run_lockstep(broken="vote.twice") == UNUSABLE
+    assert run_lockstep(servers=0) == UNUSABLE
+    assert "no fault is called 'vote.twice'" in capsys.readouterr().err
