@@ -25,6 +25,31 @@ Files = Annotated[list[Path], Parameter(name="files", help="trace files, plain, 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print data for machines")]
 
 
+# --- seeing it work --------------------------------------------------------------
+
+
+@app.command
+def demo(*, json: Json = False, keep: Path | None = None) -> int:
+    """See the main job done: real servers killed and cut off, and what their traces say. Takes about 20 s.
+
+    Then servers of which one breaks a rule, and the specification explored, whole and without a rule.
+    Exit code: 0 if all came out as expected, otherwise 1.
+
+    Args:
+        keep: a new folder for the servers' data and traces, which are removed otherwise
+
+    Examples:
+        raftworthy demo
+        raftworthy demo --keep demo && raftworthy replay demo/1/traces/*.ndjson
+    """
+    from raftworthy.demo import run_demo
+
+    try:
+        return run_demo(as_json=json, keep=keep)
+    except OSError as error:
+        return fail(str(error))
+
+
 # --- checking traces -------------------------------------------------------------
 
 
