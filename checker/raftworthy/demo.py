@@ -131,7 +131,7 @@ def right_servers(teller: Teller, folder: Path) -> Scene:
         _converge(cluster)
         missing = _missing(cluster, load.acknowledged)
         teller.step(
-            f"{len(load.acknowledged):,} writes were acknowledged ({load.failed} were not, while nobody led): "
+            f"{len(load.acknowledged):,} writes were acknowledged ({load.failed} not, while nobody led): "
             f"{f'{len(missing)} are lost' if missing else 'all can be read'}"
         )
     verdict = _check(teller, cluster)
