@@ -30,7 +30,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="print data fo
 
 @app.command
 def demo(*, json: Json = False, keep: Path | None = None) -> int:
-    """See the main job done: real servers killed and cut off, and what their traces say. Takes about 20 s.
+    """See the main job done: real servers killed and cut off, and what their traces say. Takes 20 s.
 
     Then servers of which one breaks a rule, and the specification explored, whole and without a rule.
     Exit code: 0 if all came out as expected, otherwise 1.
@@ -339,8 +339,23 @@ def fail(message: str) -> int:
     return UNUSABLE
 
 
+def show_examples(commands: App) -> None:
+    """Put each command's examples into its help: cyclopts takes them for notes and leaves them out."""
+    import inspect
+
+    for name in commands:
+        if name.startswith("-"):
+            continue
+        command = commands[name]
+        _, mark, examples = (inspect.getdoc(command.default_command) or "").partition("\nExample")
+        if mark:
+            command.help_epilogue = "Example" + examples
+        show_examples(command)
+
+
 def main() -> None:
     """The command `raftworthy`."""
+    show_examples(app)
     try:
         sys.exit(app())
     except KeyboardInterrupt:
