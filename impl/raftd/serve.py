@@ -108,7 +108,11 @@ def _stopped_by(running: Server, duration: float | None, exit_with_stdin: bool) 
 
 def _parser() -> argparse.ArgumentParser:
     default = Config()
-    parser = argparse.ArgumentParser(prog="python -m raftd.serve", description="Run one Raft server.")
+    parser = argparse.ArgumentParser(
+        prog="raftworthy serve",
+        description="Run one Raft server until SIGTERM or SIGINT.",
+        epilog="Example: raftworthy serve --server n1 --cluster n1=7001,n2=7002,n3=7003 --data data/n1",
+    )
     parser.add_argument("--server", required=True, help="its name, one of those in --cluster")
     parser.add_argument(
         "--cluster", required=True, metavar="NAME=HOST:PORT,...", help="all servers, itself included"
