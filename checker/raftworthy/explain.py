@@ -9,12 +9,13 @@ single rule, had it been broken, would make the event right.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET, structs
 
@@ -27,6 +28,7 @@ from raftworthy.reading import Place
 from raftworthy.replay import NOT_ASKED, Mismatch, Replay, Violation, differences, replay_files
 from raftworthy.structs import snake_case
 
+DERIVED = ("length of slice", "length of prefix")  # parts of sums, told by their other parts
 REMEMBERED = 200_000  # messages whose sending is remembered while looking for causes
 
 
@@ -37,7 +39,7 @@ class Condition:
     name: str
     holds: bool
     values: str
-    broken: bool = False  # the one that explains what was seen
+    broken: bool = False  # the one that explains what was seen: it holds and isn't followed, or doesn't hold
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class _Known:
     since: dict[str, Cause] = field(default_factory=dict)
     log: list[Cause] = field(default_factory=list)  # for each entry, the event that stored it
 
+    def note(self, name: str, value: Any, where: str, event: str) -> None:
+        """Keep the event that gave a variable its value."""
+        if name not in self.values or self.values[name] != value:
+            self.values[name], self.since[name] = value, Cause(where, f"{name} = {show(value)}: {event}")
+
 
 class Provenance:
     """Watches a replay, to tell later which event set a variable, stored an entry or sent a message."""
@@ -105,20 +112,18 @@ class Provenance:
         i = e.server
         me = world.variables[i]
         known = self.servers.setdefault(i, _Known())
-        cause = Cause(str(place), _describe_event(e))
+        where, event = str(place), _describe_event(e)
         for name in ("role", "current_term", "voted_for", "commit_index", "last_applied"):
-            value = getattr(me, name)
-            if known.values.get(name) != value:
-                known.values[name], known.since[name] = value, cause
+            known.note(name, getattr(me, name), where, event)
         for j, n in me.match_index.items():
-            if known.values.get(f"match_index[{j}]") != n:
-                known.values[f"match_index[{j}]"], known.since[f"match_index[{j}]"] = n, cause
+            known.note(f"match_index[{j}]", n, where, event)
         if me.log.cut is not None:
             del known.log[max(0, len(known.log) - len(me.log.cut)) :]
         del known.log[len(me.log) :]
-        known.log += [cause] * (len(me.log) - len(known.log))
+        for n in range(len(known.log), len(me.log)):
+            known.log.append(Cause(where, f"entry {n + 1} of {i}, of term {me.log[n].term}: {event}"))
         for m in e.sends or ():
-            self._note(m, Cause(str(place), f"{i} sent it ({e.event})"))
+            self._note(m, Cause(where, f"{i} sent it ({e.event})"))
 
     def _note(self, m: Any, cause: Cause) -> None:
         key = hash(m)
@@ -139,27 +144,18 @@ class Provenance:
 
         return min(reversed(sent), key=unlike, default=None)
 
-    def of(self, n: Node, i: str, world: World, value: Any) -> Cause | None:
-        """The event that a leaf's value comes from."""
-        if n.op == "get":
-            name, _ = n.attr
-            server = i if n.args[0].op != "const" else n.args[0].attr
-            return self.servers.get(server, _Known()).since.get(name)
-        return None
-
 
 def _describe_event(e: Any) -> str:
     """An event in a few words."""
-    text = f"{e.server} {e.event}"
-    if e.message is not UNSET:
-        text += f" from {e.message.source}, term {e.message.term}"
-    said = []
-    if e.state is not UNSET:
-        for name in ("role", "current_term", "voted_for", "log_length", "commit_index"):
-            value = getattr(e.state, name)
-            if value is not UNSET:
-                said.append(f"{name} = {show(value)}")
-    return text + (": " + ", ".join(said) if said else "")
+    if e.message is UNSET:
+        return f"{e.server} {e.event}"
+    return f"{e.server} {e.event} from {e.message.source}, term {e.message.term}"
+
+
+def a_message(m: Any) -> str:
+    """A message's kind with its article."""
+    kind = snake_case(type(m).__name__)
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 # --- expressions in words ----------------------------------------------------------
@@ -186,11 +182,12 @@ def show(value: Any) -> str:
 class Reader:
     """Evaluates and describes expressions of one step, in the state before it."""
 
-    def __init__(self, world: World, i: str, params: Mapping[str, Any], message: Any) -> None:
-        self.world = world
+    def __init__(self, s: State[Any, Any], i: str, params: Mapping[str, Any], message: Any) -> None:
+        self.s = s
         self.i = i
         self.params = params
         self.message = message
+        self.bound: dict[str, int] = {}
 
     def leaf(self, n: Node) -> Any:
         match n.op:
@@ -199,35 +196,40 @@ class Reader:
             case "param":
                 return self.params[n.attr]
             case "message":
-                return to_spec(getattr(self.message, n.attr[1]), n.type)
+                return getattr(self.message, n.attr[1])
             case "past":
-                return to_spec(getattr(self.world.past, n.attr[0]), n.type)
+                return getattr(self.s.past, n.attr[0])
             case _:
-                server = self.value(n.args[0])
-                return to_spec(getattr(self.world.variables[server], n.attr[0]), n.type)
+                return getattr(self.s[self.value(n.args[0])], n.attr[0])
 
-    def value(self, n: Node, bound: Mapping[str, Any] | None = None) -> Any:
+    def value(self, n: Node) -> Any:
         """What an expression comes to."""
-        bound = bound or {}
         if n.op == "bound":
-            return bound[n.attr]
+            return self.bound[n.attr]
         if n.op in LEAVES:
             return self.leaf(n)
         if n.op == "ite":
-            return self.value(n.args[1] if self.value(n.args[0], bound) else n.args[2], bound)
+            return self.value(self.chosen(n))
         if n.op in ("forall", "exists"):
             top, claim = n.args
-            return OPERATIONS[n.op].meaning(self.value(top, bound), lambda k: self.value(claim, {**bound, n.attr: k}))
-        args = [self.value(a, bound) for a in n.args]
+            return OPERATIONS[n.op].meaning(self.value(top), lambda k: self._at(n, k, claim))
+        args = [self.value(a) for a in n.args]
         meaning = OPERATIONS[n.op].meaning
         return meaning(*args) if n.attr is None else meaning(*args, attr=n.attr)
+
+    def _at(self, n: Node, k: int, claim: Node) -> Any:
+        self.bound[n.attr] = k
+        return self.value(claim)
+
+    def chosen(self, n: Node) -> Node:
+        return n.args[1] if self.value(n.args[0]) else n.args[2]
 
     def name(self, n: Node) -> str:
         """An expression in the words of the trace format."""
         match n.op:
             case "const":
                 return show(n.attr)
-            case "param" | "bound":
+            case "param":
                 return str(n.attr)
             case "message":
                 return f"message.{n.attr[1]}"
@@ -236,8 +238,10 @@ class Reader:
             case "get":
                 server = self.value(n.args[0])
                 return str(n.attr[0]) if server == self.i else f"{server}.{n.attr[0]}"
-            case "ite":
-                return self.name(n.args[1] if self.value(n.args[0]) else n.args[2])
+            case "ite":  # a variable that an earlier part of the step may have set
+                chosen = self.chosen(n)
+                other = n.args[2] if chosen is n.args[1] else n.args[1]
+                return self.name(other if chosen.op == "const" else chosen)
             case "len":
                 q = self.name(n.args[0])
                 return "log_length" if q == "log" else f"length of {q}"
@@ -255,21 +259,30 @@ class Reader:
         return n.op
 
     def terms(self, n: Node) -> list[Node]:
-        """The parts of a condition whose values tell why it holds or not."""
+        """The parts of a condition whose values tell why it holds or not.
+
+        Of a claim about several entries, the first for which it holds is shown.
+        """
         found: dict[Node, None] = {}
 
         def collect(n: Node) -> None:
             if n.op == "const":
                 return
             if n.op == "ite" and n.type.kind != "bool":
-                collect(n.args[1] if self.value(n.args[0]) else n.args[2])
-            elif n.type.kind == "bool" and n.op not in LEAVES and n.op not in ("field", "map_get"):
-                for a in n.args if n.op not in ("forall", "exists") else n.args[:1]:
-                    collect(a)
-            elif n.op in ("count", "add", "sub"):
+                chosen = self.chosen(n)
+                found.update({n: None}) if chosen.op == "const" else collect(chosen)
+            elif n.op in ("forall", "exists"):
+                top, claim = n.args
+                collect(top)
+                witness = next((k for k in range(1, self.value(top) + 1) if self._at(n, k, claim)), None)
+                if witness is not None:
+                    collect(claim)
+            elif (
+                n.type.kind == "bool" and n.op not in LEAVES and n.op not in ("field", "map_get")
+            ) or n.op in ("count", "add", "sub"):
                 for a in n.args:
                     collect(a)
-            elif n.op != "param" or n.type.kind != "server":
+            elif n.op not in ("param", "bound") or n.type.kind != "server":
                 found[n] = None
 
         collect(n)
@@ -277,12 +290,27 @@ class Reader:
 
     def values(self, n: Node) -> str:
         """The values that a condition is about: `log[4].term = 2, current_term = 3`."""
-        texts = []
+        texts: dict[str, str] = {}
+        maps: dict[str, dict[str, str]] = {}
         for t in self.terms(n):
             shown = self.value(t.args[0]) if t.op == "set_size" else self.value(t)
-            if not (t.type.kind == "seq" and len(shown) > 4):
-                texts.append(f"{self.name(t)} = {show(shown)}")
-        return ", ".join(dict.fromkeys(texts))
+            name = self.name(t)
+            if t.op == "map_get" and self.value(t.args[1]) in self.s.servers and "map_get" not in texts:
+                j = self.value(t.args[1])
+                if j != self.i:  # what it stores itself, a leader need not be told
+                    maps.setdefault(self.name(t.args[0]), {})[j] = show(shown)
+            elif (
+                t.op != "bound"
+                and not name.startswith(DERIVED)
+                and not (t.type.kind == "seq" and len(shown) > 4)
+            ):
+                texts[name] = f"{name} = {show(shown)}"
+        for name, of in maps.items():
+            if len(of) == 1:
+                texts[name] = ", ".join(f"{name}[{j}] = {n}" for j, n in of.items())
+            else:
+                texts[name] = f"{name} = {{{', '.join(f'{j}: {n}' for j, n in of.items())}}}"
+        return ", ".join(texts.values())
 
 
 # --- explaining ----------------------------------------------------------------------
@@ -291,203 +319,323 @@ class Reader:
 def explain(v: Violation, paths: Sequence[Path]) -> Explanation:
     """Find out why an event is wrong, by replaying up to it once more."""
     provenance = Provenance()
-    replay = Replay(()) if v.place is None else _replay_before(v, paths, provenance)
-    before = _snapshot(replay.world, v.event.server)
-    if v.kind == "guard":  # the state in which the guard fails may be in the middle of the event
+    replay = (
+        Replay(tuple(v.servers))
+        if v.number == 0
+        else replay_files(paths, observer=provenance, stop_at=v.number)
+    )
+    world = replay.world
+    before = World({**world.variables, v.event.server: world.variables[v.event.server].copy()}, world.past)
+    begin = v.event.event
+    if v.kind == "guard" and v.event.sends is UNSET:
+        # Unlogged replies are taken for received before the step that needs them.
         try:
             replay._take(v.event, last=True)
-        except Violation as again:
-            v = _same_place(again, v)
-        before = replay.world
-    return _Explainer(v, replay, before, provenance, paths).explanation()
+        except Violation:
+            before, begin = world, v.action
+    return _Explainer(v, replay, before, begin, provenance, paths).explanation()
 
 
-def _replay_before(v: Violation, paths: Sequence[Path], provenance: Provenance) -> Replay:
-    if v.number == 0:
-        return Replay(tuple(v.servers))
-    return replay_files(paths, observer=provenance, stop_at=v.number)
+class _Step(NamedTuple):
+    """One step of the specification within an event."""
+
+    action: str
+    params: tuple[Any, ...]
+    before: State[Any, Any]
+    asked: tuple[tuple[str, bool], ...]
+    failed: str | None
 
 
-def _same_place(new: Violation, old: Violation) -> Violation:
-    new.place, new.number, new.servers = old.place, old.number, old.servers
-    return new
+class _Rerun(NamedTuple):
+    """An event as the specification would have it, and how much of the event that leaves unexplained."""
 
-
-def _snapshot(world: World, i: str) -> World:
-    return World({**world.variables, i: world.variables[i].copy()}, world.past, world.messages)
+    steps: list[_Step]
+    after: State[Any, Any]
+    wrong: int
 
 
 class _Explainer:
-    def __init__(self, v: Violation, replay: Replay, world: World, provenance: Provenance, paths: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        v: Violation,
+        replay: Replay,
+        world: World,
+        begin: str,
+        provenance: Provenance,
+        paths: Sequence[Path],
+    ) -> None:
         self.v = v
+        self.e = v.event
+        self.i: str = v.event.server
         self.replay = replay
-        self.world = world
+        self.begin = begin
         self.provenance = provenance
         self.paths = paths
-        self.i = v.event.server
-        action = raft.actions[v.action]
-        self.action = action
-        self.message = v.params[0] if action.message and v.params else None
-        self.params = {} if action.message else dict(zip(action.params, v.params, strict=False))
-        self.reader = Reader(world, self.i, self.params, self.message)
-        self.transition = replay.generated.transitions[v.action]
+        self.variables = _Lazily(world)
+        self.past = to_spec(world.past, Type("record", cls=raft.history))
+        self.without: Mapping[str, bool] = replay.generated.tracer.rules
 
     def explanation(self) -> Explanation:
         v = self.v
         assert v.place is not None
-        conditions, rule = getattr(self, f"_{v.kind}")()
+        self.base = self._rerun({})
+        rule, self.step = self._culprit()
+        self.reader = self._reader(self.step)
         info = raft.rules.get(rule) if rule else None
         return Explanation(
             file=v.place.file,
             line=v.place.line,
             server=self.i,
-            event=v.event.event,
-            step=self._step(),
+            event=self.e.event,
+            step=self._describe_step(),
             claim=self._claim(),
             rule=rule,
             section=info.section if info else None,
             why=info.why if info else None,
-            conditions=tuple(conditions),
-            differences=tuple(Difference(m.name, show(m.expected), show(m.seen)) for m in v.mismatches),
-            allowed=tuple(self._allowed()),
+            conditions=tuple(self._conditions(rule)) if v.kind in ("guard", "state", "sends") else (),
+            differences=tuple(self._differences()),
+            allowed=tuple(self._allowed(rule)),
             causes=tuple(self._causes(rule)),
             help=self._help(),
         )
 
-    def _step(self) -> str:
-        if self.message is not None:
-            m = self.message
-            return f"{self.v.action}({snake_case(type(m).__name__)} from {m.source}, term {m.term})"
-        shown = ", ".join(f"{name}={show(x)}" for name, x in self.params.items() if name != "i")
-        return f"{self.v.action}({shown})" if shown else self.v.action
+    def _reader(self, step: _Step) -> Reader:
+        action = raft.actions[step.action]
+        message = step.params[0] if action.message else None
+        params = {} if action.message else dict(zip(action.params, step.params, strict=False))
+        return Reader(step.before, self.i, params, message)
+
+    def _describe_step(self) -> str:
+        if (m := self.reader.message) is not None:
+            return f"{self.step.action}({snake_case(type(m).__name__)} from {m.source}, term {m.term})"
+        shown = ", ".join(f"{name}={show(x)}" for name, x in self.reader.params.items() if name != "i")
+        return f"{self.step.action}({shown})" if shown else self.step.action
 
     def _claim(self) -> str:
-        match self.v.kind:
-            case "guard":
-                return f"{self.i} may not {self._step()} here"
+        v, m = self.v, self.e.message
+        match v.kind:
+            case "unsent" if m.source not in v.servers:
+                return f"{self.i} received {a_message(m)} from {m.source}, which is not one of the servers"
+            case "unsent" if not self.replay.state[m.source].logs_sends:
+                return f"{self.i} received {a_message(m)} that {m.source} can't have sent"
             case "unsent":
-                source = self.message.source
-                return f"{self.i} received a {snake_case(type(self.message).__name__)} that {source} never sent"
+                return f"{self.i} received {a_message(m)} that {m.source} never sent"
             case "restart":
-                return self.v.what or f"{self.i} restarts with other contents on its disk than it was left with"
+                return v.what or f"{self.i} restarts with something else on its disk than it was left with"
             case "message":
                 return f"{self.i} handles a message that is not addressed to it"
-            case "sends":
-                return f"{self.i} sends what the specification does not send here"
+            case "guard" if self.step.failed:
+                return f"{self.i} may not {self._describe_step()} here"
+            case "sends" if not self.step.failed:
+                return f"{self.i} sends in {self._describe_step()} what the specification does not send"
             case _:
-                return f"{self.i} comes out of {self._step()} with other values than the specification gives"
+                step = self._describe_step()
+                return f"{self.i} comes out of {step} with other values than the specification gives"
 
-    # Each kind of violation: the conditions to print, and the rule that is broken.
-
-    def _guard(self) -> tuple[list[Condition], str | None]:
-        conditions, broken = [], None
-        for number, guard in enumerate(self.transition.guards, 1):
-            if guard.condition.op == "const":
+    def _conditions(self, rule: str | None) -> Iterator[Condition]:
+        """The guards of the step and the rules it came by, with their values; not those with no say in it."""
+        transition = self.replay.generated.transitions[self.step.action]
+        told: set[str] = set()
+        for guard in transition.guards:
+            rules = {n.attr for n in postorder(guard.condition) if n.op == "rule"}
+            told |= rules
+            values = self.reader.values(guard.condition)
+            if guard.condition.op != "const" and values:
+                broken = rule in rules
+                yield Condition(guard.text, bool(self.reader.value(guard.condition)), values, broken)
+        nodes = {n.attr: n for n in postorder(*transition.roots()) if n.op == "rule"}
+        for name, holds in self.step.asked:
+            if name in told or name in NOT_ASKED or (not holds and not self.without[name]):
                 continue
-            holds = self.reader.value(guard.condition)
-            rules = [n.attr for n in postorder(guard.condition) if n.op == "rule"]
-            if number == self.v.guard and rules:
-                broken = rules[0]
-            conditions.append(Condition(guard.text, holds, self.reader.values(guard.condition), number == self.v.guard))
-        return conditions, broken
+            if name in nodes:
+                yield Condition(name, holds, self.reader.values(nodes[name]), name == rule)
+            elif name == rule:
+                yield Condition(name, holds, "always", True)
+            if name == rule:
+                return  # what comes later in the step has no say in this
+        if rule == "leader.reset_match_index" and rule not in dict(self.step.asked):
+            yield Condition(rule, True, "when leadership begins, match_index is 0 for all", True)
 
-    def _state(self) -> tuple[list[Condition], str | None]:
-        if self.message is None and len(self.params) < len(self.action.params):
-            return [], None  # an event of several steps, none of them wrong by itself
-        broken = self._culprit()
-        conditions = []
-        for rule, holds in self._asked({}):
-            n = next((n for n in postorder(*self.transition.roots()) if n.op == "rule" and n.attr == rule), None)
-            if n is None and rule != broken:
-                continue
-            values = self.reader.values(n) if n is not None else "always followed"
-            conditions.append(Condition(rule, holds, values, rule == broken))
-        return conditions, broken
-
-    _sends = _state
-
-    def _unsent(self) -> tuple[list[Condition], str | None]:
-        return [], None
-
-    def _message(self) -> tuple[list[Condition], str | None]:
-        return [], None
-
-    def _restart(self) -> tuple[list[Condition], str | None]:
-        rules = {"current_term": "restart.keep_term", "voted_for": "restart.keep_vote"}
-        changed = {m.name for m in self.v.mismatches}
-        rule = next((rules[name] for name in rules if name in changed), "restart.keep_log" if changed else None)
-        return [], rule
+    def _differences(self) -> Iterator[Difference]:
+        """What the event says and the specification doesn't give."""
+        found = self.v.mismatches or (
+            self._unlike(self.base.after) if self.v.kind == "guard" and not self.step.failed else ()
+        )
+        for m in found:
+            if m.name != "sends":
+                yield Difference(m.name, show(m.expected), show(m.seen))
+            elif m.expected is None or m.expected.source != m.seen.source:
+                yield Difference("sends", "nothing of this kind", show(m.seen))
+            else:
+                for f in m.seen.__struct_fields__:
+                    if getattr(m.seen, f) != getattr(m.expected, f):
+                        name = f"sends {snake_case(type(m.seen).__name__)} to {m.seen.target}: {f}"
+                        yield Difference(name, show(getattr(m.expected, f)), show(getattr(m.seen, f)))
 
     # Which rule, had it been broken, would give what was seen?
 
-    def _concrete(self, rules: Mapping[str, bool]) -> State[Any, Any]:
-        variables = _Lazily(self.world)
-        past = to_spec(self.world.past, Type("record", cls=raft.history))
-        without = {name: self.replay.generated.tracer.rules[name] for name in NOT_ASKED}
-        return State(variables, past, rules={**without, **rules})
+    def _culprit(self) -> tuple[str | None, _Step]:
+        """The rule that explains most if it is taken away, and the step that comes by it."""
+        v, steps = self.v, self.base.steps
+        last = next((step for step in steps if step.failed), steps[0])
+        if v.kind == "restart":
+            return self._lost_from_disk(), steps[0]
+        if v.kind in ("unsent", "message"):
+            return None, steps[0]
+        best: tuple[int, str, _Step] | None = None
+        for step in steps:
+            for rule, holds in reversed(step.asked):
+                if rule in NOT_ASKED or holds == self.without[rule]:
+                    continue
+                left = self._rerun({rule: self.without[rule]}).wrong
+                if left < (best[0] if best else self.base.wrong):
+                    best = (left, rule, step)
+        if best and (best[0] == 0 or v.kind == "guard"):
+            return best[1], best[2]
+        combined = self._combined() if v.kind != "guard" else None
+        return combined or (best and best[1:]) or self._suspect(last)
 
-    def _run(self, rules: Mapping[str, bool]) -> tuple[State[Any, Any], State[Any, Any] | None]:
-        s = self._concrete(rules)
-        t = Type("record", cls=self.action.message) if self.action.message else None
-        params = [to_spec(self.message, t)] if t else list(self.params.values())
-        failed, after = run(self.action, s, *params)
-        return s, None if failed else after
+    def _combined(self) -> tuple[str, _Step] | None:
+        """Two checks that both refused: the second one is the more specific."""
+        for step in self.base.steps:
+            refused = self._refusals(step)
+            for n, rule in enumerate(refused):
+                for other in refused[:n]:
+                    if not self._rerun({rule: True, other: True}).wrong:
+                        return rule, step
+        return None
 
-    def _asked(self, rules: Mapping[str, bool]) -> list[tuple[str, bool]]:
-        s, _ = self._run(rules)
-        return list(dict((a.rule, a.holds) for a in s.asked if a.rule not in NOT_ASKED).items())
+    def _suspect(self, step: _Step) -> tuple[str | None, _Step]:
+        """No rule taken away gives what was seen: what the step did although a rule refused it, or None."""
+        changed = {m.name.partition("[")[0] for m in self.v.mismatches}
+        if self.e.state is not UNSET and self.e.state.role == "leader" and changed == {"match_index"}:
+            return "leader.reset_match_index", step
+        if self.v.kind == "guard":
+            transition = self.replay.generated.transitions[step.action]
+            failed = next((g for g in transition.guards if g.text == step.failed), None)
+            rules = [n.attr for n in postorder(failed.condition) if n.op == "rule"] if failed else []
+            return next(iter(rules), None), step
+        refused = self._refusals(step) if self.v.kind == "state" else []
+        return (refused[-1] if refused else None), step
 
-    def _mismatches(self, rules: Mapping[str, bool]) -> int:
-        """How many values of the event a run with these answers doesn't explain."""
-        _, after = self._run(rules)
-        if after is None:
-            return 1000
-        e, me = self.v.event, after[self.i]
-        plain = SimpleNamespace(**{f: getattr(me, f) for f in type(me).types()})
-        plain.log, plain.match_index = list(me.log), dict(me.match_index.items)
-        wrong = len(list(differences(e.state, plain)))
-        if e.sends is not UNSET:
-            made = {(type(m).__name__, *m.values()) for m in after.messages}
-            replies = [m for m in e.sends if type(m).__name__.endswith("Reply")]
-            wrong += sum((type(m).__name__, *structs.astuple(m)) not in made for m in replies)
-        return wrong
+    def _refusals(self, step: _Step) -> list[str]:
+        return [
+            rule for rule, holds in step.asked if not holds and self.without[rule] and rule not in NOT_ASKED
+        ]
 
-    def _culprit(self) -> str | None:
-        if self.v.action != self.v.event.event:
-            return None
-        wrong = self._mismatches({})
-        best: tuple[int, str] | None = None
-        for rule, holds in self._asked({}):
-            left = self._mismatches({rule: not holds})
-            if left < wrong and (best is None or left <= best[0]):  # the last is the most specific
-                best = (left, rule)
-        return best[1] if best else None
+    def _lost_from_disk(self) -> str:
+        me = self.variables[self.i]
+        mismatches = self.v.mismatches or tuple(differences(self.e.state, _plain(me)))
+        changed = {m.name for m in mismatches}
+        if "current_term" in changed and self.e.state.current_term < me.current_term:
+            return "restart.keep_term"
+        return "restart.keep_log" if changed & {"log_length", "entries"} else "restart.keep_vote"
+
+    def _rerun(self, rules: Mapping[str, bool]) -> _Rerun:
+        """The event as steps of the specification, with some rules answering as they are told."""
+        e, i, state = self.e, self.i, self.e.state
+        without = {name: self.without[name] for name in NOT_ASKED}
+        s: State[Any, Any] = State(self.variables, self.past, rules={**without, **rules})
+        steps: list[_Step] = []
+        wrong = 0
+
+        def take(name: str, *params: Any) -> None:
+            nonlocal s, wrong
+            s.asked.clear()
+            failed, after = run(raft.actions[name], s, *params)
+            steps.append(_Step(name, params, s, tuple(dict(s.asked).items()), failed))
+            wrong += 10 * bool(failed)
+            s = after
+
+        def said(name: str) -> Any:
+            value = UNSET if state is UNSET else getattr(state, name)
+            return None if value is UNSET else value
+
+        first = raft.actions[self.begin]
+        if first.message:
+            take(self.begin, self._of_spec(e.message))
+        elif self.begin in ("timeout", "become_leader", "restart"):
+            take(self.begin, i)
+        if said("role") == "leader" and s[i].role == "candidate":
+            wrong += bool(said("votes")) and set(said("votes")) != set(s[i].votes)
+            take("become_leader", i)
+        entries = e.entries if e.entries is not UNSET and self.begin != "restart" else ()
+        for entry in entries:
+            take("client_request", i, entry.value)
+        tail = list(s[i].log)[len(s[i].log) - len(entries) :]
+        wrong += [x.term for x in tail] != [x.term for x in entries]
+        if (n := said("commit_index")) and (
+            self.begin == "advance_commit_index" or (n > s[i].commit_index and s[i].role == "leader")
+        ):
+            take("advance_commit_index", i, n)
+        if (n := said("last_applied")) and (self.begin == "apply_entries" or n > s[i].last_applied):
+            take("apply_entries", i, n)
+        for m in e.sends or ():
+            sent = self._of_spec(m)
+            if sent in s.messages:
+                continue
+            if not isinstance(sent, raft.actions["handle_append_entries"].message or ()):
+                wrong += 1
+                continue
+            before = s
+            take("append_entries", i, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
+            if steps[-1].failed is None and sent in s.messages - before.messages:
+                steps.pop()
+            else:
+                wrong += 1
+        return _Rerun(steps or [_Step(self.begin, (), s, (), None)], s, wrong + len(list(self._unlike(s))))
+
+    def _unlike(self, s: State[Any, Any]) -> Iterator[Mismatch]:
+        me = s[self.i]
+        yield from differences(self.e.state, _plain(me))
+        if self.e.state is not UNSET and self.e.state.match_index is not UNSET and me.role != "leader":
+            yield Mismatch("match_index", {}, self.e.state.match_index)
+
+    def _of_spec(self, m: Any) -> Any:
+        cls = next(cls for cls in raft.messages if cls.__name__ == type(m).__name__)
+        return to_spec(m, Type("record", cls=cls))
 
     # What was allowed, what it conflicts with, how to see it.
 
-    def _allowed(self) -> Iterator[str]:
+    def _allowed(self, rule: str | None) -> Iterator[str]:
         v = self.v
-        if v.kind == "guard":
-            me = self.world.variables[self.i]
-            if "n" in self.params:
-                top = len(me.log)
-                fine = [n for n in range(max(1, top - 500), top + 1) if self._passes({**self.params, "n": n})]
-                numbers = f"n from {fine[0]} to {fine[-1]}" if fine else "no n"
-                yield f"{v.action} is allowed with {numbers}"
-            may = [name for name in ("timeout", "become_leader", "restart") if name != v.action and self._passes({"i": self.i}, name)]
-            if me.role == "leader" and v.action != "client_request":
-                may += ["client_request", "append_entries"]
-            yield f"{self.i} may here: {', '.join(may)}, or handle a message sent to it"
-        elif v.kind == "unsent" and (near := self.provenance.nearest(self.message)):
-            m, _ = near
-            fields = [f for f in m.__struct_fields__ if getattr(m, f) != getattr(self.message, f)]
-            for f in fields:
-                yield f"the message most like it was sent with {f} = {show(getattr(m, f))}, not {show(getattr(self.message, f))}"
+        if v.kind == "unsent":
+            yield from self._about_unsent()
+        elif self.step.failed:
+            if "n" in self.reader.params:
+                top = len(self.step.before[self.i].log)
+                fine = [n for n in range(max(1, top - 500), top + 1) if self._passes(self.step.action, n)]
+                if fine:
+                    yield f"{self.step.action} is allowed for {_range(fine)}"
+            if self.step.before[self.i].role == "leader":
+                may = ["client_request", "append_entries"]
+            else:
+                may = [name for name in ("timeout", "become_leader") if self._passes(name)]
+            yield f"{self.i} may here: {', '.join([*may, 'restart'])}, or handle a message sent to it"
 
-    def _passes(self, params: Mapping[str, Any], action: str | None = None) -> bool:
-        transition = self.replay.generated.transitions[action or self.v.action]
-        reader = Reader(self.world, self.i, params, None)
-        return all(reader.value(g.condition) for g in transition.guards)
+    def _about_unsent(self) -> Iterator[str]:
+        m = self.e.message
+        if m.source not in self.v.servers:
+            yield f"the servers of the header are {', '.join(self.v.servers)}"
+            return
+        near = self.provenance.nearest(m)
+        unlike = _unlike_fields(near[0], m) if near else []
+        if near and len(unlike) <= 2:
+            for f in unlike:
+                sent, seen = show(getattr(near[0], f)), show(getattr(m, f))
+                yield f"the message most like it was sent with {f} = {sent}, not {seen}"
+            return
+        them = self.variables[m.source]
+        known = f"voted_for = {show(them.voted_for)}, log_length = {len(list(them.log))}"
+        yield f"{m.source} was {them.role} in term {them.current_term}, {known}"
+        for queue in self.replay.parked.values():
+            for e, place in queue:
+                if e is not self.e and e.sends is not UNSET and m in e.sends:
+                    yield f"{m.source} sends it at {place}, which can only come after this event"
+
+    def _passes(self, action: str, *params: Any) -> bool:
+        failed, _ = run(raft.actions[action], self.step.before, self.i, *params)
+        return failed is None
 
     def _causes(self, rule: str | None) -> Iterator[Cause]:
         """The two or three earlier events that the wrong one conflicts with."""
@@ -498,39 +646,59 @@ class _Explainer:
                 found.setdefault(cause.place, cause)
 
         known = self.provenance.servers.get(self.i, _Known())
-        if self.v.kind == "unsent" and (near := self.provenance.nearest(self.message)):
-            m, cause = near
-            add(Cause(cause.place, f"{m.source} sent {show(m)}"))
-        for name in (m.name for m in self.v.mismatches):
-            add(known.since.get(name.removeprefix("state.")))
-        for n in postorder(*self.transition.roots()):
+        m = self.e.message
+        if self.v.kind == "unsent":
+            near = self.provenance.nearest(m)
+            if near and len(_unlike_fields(near[0], m)) <= 2:
+                add(Cause(near[1].place, f"{m.source} sent {show(near[0])}"))
+        names = {d.name for d in self._differences()}
+        if self.v.kind == "restart" and not names:
+            names = {m.name for m in differences(self.e.state, _plain(self.variables[self.i]))}
+        for name in sorted(names):
+            add(known.since.get(name))
+        transition = self.replay.generated.transitions[self.step.action]
+        for n in postorder(*transition.roots()):
             if n.op == "rule" and n.attr == rule:
                 for t in self.reader.terms(n):
                     self._trace_back(t, known, add)
-        if self.v.kind == "restart" or any(m.name in ("log_length", "last_log_term") for m in self.v.mismatches):
+        if names & {"log_length", "last_log_term", "entries"}:
             add(known.log[-1] if known.log else None)
-        if self.message is not None and self.v.kind in ("state", "sends"):
-            sent = self.provenance.sent.get(hash(self.message))
-            add(sent and Cause(sent.place, f"{self.message.source} sent the message"))
+        if m is not UNSET and self.v.kind != "unsent":
+            sent = self.provenance.sent.get(hash(m))
+            add(sent and Cause(sent.place, f"{m.source} sent the message"))
         yield from list(found.values())[:3]
 
     def _trace_back(self, t: Node, known: _Known, add: Any) -> None:
-        name = self.reader.name(t)
         for n in postorder(t):
             if n.op == "get":
                 add(known.since.get(n.attr[0]))
             elif n.op == "at" and n.args[0].op == "get":
                 index = self.reader.value(n.args[1])
                 if 0 < index <= len(known.log):
-                    cause = known.log[index - 1]
-                    add(Cause(cause.place, f"entry {index} was stored: {cause.what}"))
-        add(known.since.get(name))
+                    add(known.log[index - 1])
+        add(known.since.get(self.reader.name(t)))
 
     def _help(self) -> str:
         v = self.v
         assert v.place is not None
         files = " ".join(str(p) for p in self.paths)
-        return f"raftworthy show {files} --until {v.place}"
+        return f"raftworthy show {files} --until {v.place.line if len(self.paths) == 1 else v.place}"
+
+
+def _plain(me: Any) -> SimpleNamespace:
+    """A server's variables of the specification as those of a replay."""
+    plain = SimpleNamespace(**{f: getattr(me, f) for f in type(me).types()})
+    plain.log, plain.match_index = list(me.log), dict(me.match_index.items)
+    return plain
+
+
+def _unlike_fields(m: Any, other: Any) -> list[str]:
+    return [f for f in m.__struct_fields__ if getattr(m, f) != getattr(other, f)]
+
+
+def _range(numbers: Sequence[int]) -> str:
+    first, last = numbers[0], numbers[-1]
+    return f"n = {first}" if first == last else f"n from {first} to {last}"
 
 
 class _Lazily(Mapping[str, Any]):
@@ -556,14 +724,14 @@ def render(x: Explanation) -> str:
         where = f"section {x.section}" if x.section and x.section[0].isdigit() else x.section
         lines.append(f"  rule {x.rule} ({where}): {x.why}")
     else:
-        doc = raft.actions[x.event].doc.splitlines()[0] if x.event in raft.actions else ""
+        doc = raft.actions[x.event].doc.splitlines()[0]
+        doc = re.sub(r"\bi\b|\bm\.target\b", x.server, doc).replace("m.source", "the sender")
         lines.append(f"  event {x.event}: {doc}")
     width = max((len(c.name) for c in x.conditions), default=0)
     for c in x.conditions:
-        mark = "FAILED" if c.broken else "ok    " if c.holds else "no    "
+        mark = ("BROKEN" if c.holds else "FAILED") if c.broken else "ok    " if c.holds else "no    "
         lines.append(f"  {mark}  {c.name:{width}}  {c.values}")
-    for d in x.differences:
-        lines.append(f"  {d.name}: expected {d.expected}, seen {d.seen}")
+    lines += [f"  {d.name}: expected {d.expected}, seen {d.seen}" for d in x.differences]
     lines += [f"because: {c.place}  {c.what}" for c in x.causes]
     lines += [f"note: {a}" for a in x.allowed]
     lines.append(f"help: {x.help}")

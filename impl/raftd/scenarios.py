@@ -218,7 +218,7 @@ def split_vote() -> Cluster:
 
 @recorded(GOOD)
 def deposed_leader_returns() -> Cluster:
-    """Section 5.1: cut off, a leader goes on in its old term; back again, it steps down and repairs its log."""
+    """Section 5.1: cut off, a leader goes on in its old term; back, it steps down and repairs its log."""
     c = Cluster(*FIVE)
     c.elect("n1", "n2", "n3")
     c.settle()
@@ -473,12 +473,12 @@ def leads_with_two_of_five() -> Cluster:
 def votes_for_an_old_candidate() -> Cluster:
     c = Cluster(*THREE, broken={"n3": "vote.current_term"})
     c.timeout("n1")
-    c.timeout("n2", "n2")
-    c.drop("n1")
-    c.timeout("n1")
-    c.settle("n1")
-    c.in_flight = [m for m in c.in_flight if m.target == "n3" and m.source == "n2"]
-    c.deliver("n2", "n3")  # its first election, of term 1, answered after the second
+    late = next(m for m in c.in_flight if m.target == "n3")
+    c.elect("n2", "n1")
+    c.drop()
+    c.heartbeat("n2")
+    c.deliver("n2", "n3")  # from which it knows of term 2
+    c.arrive(late)
     return c
 
 
@@ -766,8 +766,8 @@ def commits_what_does_not_exist() -> Cluster:
 
 @recorded(RULES, "commit.majority")
 def commits_without_majority() -> Cluster:
-    c = elected(*FIVE, broken={"n1": "commit.majority"})
-    c.propose("n1", "x")
+    c = Cluster(*FIVE, broken={"n1": "commit.majority"})
+    c.elect("n1", "n2", "n3")
     c.deliver("n1", "n2")
     c.deliver("n2", "n1")
     return c
@@ -1053,21 +1053,27 @@ def files() -> dict[str, bytes]:
 
 def unpacked(path: Path) -> bytes:
     """What a file holds. Packers differ, so packed files are compared by this."""
-    unpack: dict[str, Callable[[bytes], bytes]]
-    unpack = {".gz": gzip.decompress, ".zst": zstandard.ZstdDecompressor().decompress}.get(path.suffix, bytes)
-    return unpack(path.read_bytes())
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
+    return zstandard.decompress(data) if path.suffix == ".zst" else data
+
+
+def packed(path: Path, data: bytes) -> bytes:
+    """A file's bytes, as its name asks for."""
+    if path.suffix == ".gz":
+        return gzip.compress(data, mtime=0)
+    return zstandard.compress(data) if path.suffix == ".zst" else data
 
 
 def write(folder: Path) -> list[Path]:
     """Bring the files of a folder up to date; which ones were not."""
-    pack: dict[str, Callable[[bytes], bytes]]
-    pack = {".gz": lambda data: gzip.compress(data, mtime=0), ".zst": zstandard.compress}
     changed = []
     for name, data in files().items():
         path = folder / name
         if not path.exists() or unpacked(path) != data:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(pack.get(path.suffix, bytes)(data))
+            path.write_bytes(packed(path, data))
             changed.append(path)
     return changed
 
