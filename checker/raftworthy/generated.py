@@ -347,17 +347,25 @@ def _one_test(lines: list[str]) -> list[str]:
     return out
 
 
-def action_source(t: Transition, pure: bool, watch: bool) -> str:
-    """An action's function.
+@dataclass(frozen=True)
+class Body:
+    """An action's text in parts. `lines` bind the names that the other parts use.
 
-    Pure: `f(S, …)` returns (new state, messages sent), or None if a guard fails. In place: `f(S, …, send)`
-    returns 0, or the number of the first guard that fails. `watch` notes what each rule said.
+    `stores` change variables in place, so they come after everything that reads the old ones.
     """
-    assert RESERVED.isdisjoint(t.action.params) or t.action.message, f"{t.name} has a reserved parameter"
-    w = Writer(t.roots())
+
+    lines: list[str]  # the guards and the named values, indented
+    server: str  # who acts
+    me: str  # and its variables
+    sends: list[tuple[str, str, list[str]]]  # condition, kind of message, fields
+    stores: list[str]
+
+
+def action_body(t: Transition, w: Writer, watch: bool, refuse: str) -> Body:
+    """Write an action. `refuse` is the statement for a guard that fails, by its number; `watch` notes what rules said."""
     for number, guard in enumerate(t.guards, 1):
         if guard.condition.op != "const" or not guard.condition.attr:
-            w.line(f"if not {w.expr(guard.condition)}: return {None if pure else number}  # {guard.text}")
+            w.line(f"if not {w.expr(guard.condition)}: {refuse.format(number)}  # {guard.text}")
     me = w.variables(t.server) if t.updates else ""
     stores: list[str] = []
     for group, owner, updates in (("get", me, t.updates), ("past", "S.past", t.history)):
@@ -369,26 +377,41 @@ def action_source(t: Transition, pure: bool, watch: bool) -> str:
                 stores += w.in_place(n, next(places, None), target)
             else:
                 stores.append(f"{target} = {w.atom(n)}")
-    stores = _one_test(stores)
-    sends = []
-    for condition, message, fields in t.sends:
-        text = w.expr(condition)
-        made = f"{message.__name__}({', '.join(map(w.immutable, fields))})"
-        sends.append(f"send({made})" if text == "True" else f"if {text}: send({made})")
-    rules = [n for n in postorder(*t.roots()) if n.op == "rule" and not free_variables(n)]
+    sends = [(w.expr(c), message.__name__, list(map(w.immutable, fields))) for c, message, fields in t.sends]
+    rules = watched_rules(t)
     if watch and rules:
         w.line(f"seen_{t.name}.add(({', '.join(w.expr(n) for n in rules)},))")
+    return Body(w.lines, w.expr(t.server), me, sends, _one_test(stores))
+
+
+def watched_rules(t: Transition) -> list[Node]:
+    """The rules with a condition that an action comes by, in the order in which they are noted."""
+    return [n for n in postorder(*t.roots()) if n.op == "rule" and not free_variables(n)]
+
+
+def action_source(t: Transition, pure: bool, watch: bool) -> str:
+    """An action's function.
+
+    Pure: `f(S, …)` returns (new state, messages sent), or None if a guard fails. In place: `f(S, …, send)`
+    returns 0, or the number of the first guard that fails. `watch` notes what each rule said.
+    """
+    assert RESERVED.isdisjoint(t.action.params) or t.action.message, f"{t.name} has a reserved parameter"
+    body = action_body(t, Writer(t.roots()), watch, "return None" if pure else "return {}")
+    sends = []
+    for condition, message, fields in body.sends:
+        send = f"send({message}({', '.join(fields)}))"
+        sends.append(send if condition == "True" else f"if {condition}: {send}")
     params = ", ".join(["m"] if t.action.message else t.action.params)
     if not pure:
-        body = [*w.lines, *("    " + x for x in (*sends, *stores)), "    return 0"]
-        return "\n".join([f"def {t.name}(S, {params}, send):", *body, ""])
+        text = [*body.lines, *("    " + x for x in (*sends, *body.stores)), "    return 0"]
+        return "\n".join([f"def {t.name}(S, {params}, send):", *text, ""])
     fresh = ["sent = []", "send = sent.append", *sends, "S = World(dict(S.variables), S.past, S.messages)"]
     if t.updates:
-        fresh.append(f"{me} = S.variables[{w.expr(t.server)}] = {me}.copy()")
+        fresh.append(f"{body.me} = S.variables[{body.server}] = {body.me}.copy()")
     if t.history:
         fresh.append("S.past = S.past.copy()")
-    body = [*w.lines, *("    " + x for x in (*fresh, *stores)), "    return S, sent"]
-    return "\n".join([f"def {t.name}(S, {params}):", *body, ""])
+    text = [*body.lines, *("    " + x for x in (*fresh, *body.stores)), "    return S, sent"]
+    return "\n".join([f"def {t.name}(S, {params}):", *text, ""])
 
 
 def property_source(name: str, n: Node, states: int) -> str:
@@ -437,11 +460,7 @@ class Generated:
 
     def rules_of(self, action: str) -> list[str]:
         """The rules with a condition that an action comes by, in the order of `seen`."""
-        return [
-            n.attr
-            for n in postorder(*self.transitions[action].roots())
-            if n.op == "rule" and not free_variables(n)
-        ]
+        return [n.attr for n in watched_rules(self.transitions[action])]
 
 
 def scope_of(structs: Mapping[type[Record], type[msgspec.Struct]]) -> dict[str, Any]:
