@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,11 +25,19 @@ from raftspec.properties import raft
 from raftspec.spec import State, run
 from raftspec.types import Type
 from raftworthy.generated import World, to_spec
-from raftworthy.reading import Place
+from raftworthy.reading import Place, TraceFile, Unusable
 from raftworthy.replay import NOT_ASKED, Mismatch, Replay, Violation, differences, replay_files
 from raftworthy.structs import snake_case
 
+PERSISTENT = ("current_term", "voted_for", "log_length", "last_log_term", "entries")
 DERIVED = ("length of slice", "length of prefix")  # parts of sums, told by their other parts
+# The rules by which a server refuses a request, or doesn't count an answer.
+CHECKS = frozenset({
+    "vote.current_term", "vote.up_to_date", "vote.once_per_term",
+    "vote.count_granted", "vote.count_current_term",
+    "append.current_term", "append.previous_entry", "append.no_gap",
+    "replicate.ack_current_term", "replicate.ack_success",
+})  # fmt: skip
 REMEMBERED = 200_000  # messages whose sending is remembered while looking for causes
 
 
@@ -458,9 +467,11 @@ class _Explainer:
 
     def _differences(self) -> Iterator[Difference]:
         """What the event says and the specification doesn't give."""
-        found = self.v.mismatches or (
-            self._unlike(self.base.after) if self.v.kind == "guard" and not self.step.failed else ()
-        )
+        found: Iterable[Mismatch] = self.v.mismatches
+        if self.v.kind == "restart":
+            found = self._unlike_disk()
+        elif self.v.kind == "guard" and not self.step.failed:
+            found = self._unlike(self.base.after)
         for m in found:
             if m.name != "sends":
                 yield Difference(m.name, show(m.expected), show(m.seen))
@@ -515,21 +526,34 @@ class _Explainer:
             failed = next((g for g in transition.guards if g.text == step.failed), None)
             rules = [n.attr for n in postorder(failed.condition) if n.op == "rule"] if failed else []
             return next(iter(rules), None), step
-        refused = self._refusals(step) if self.v.kind == "state" else []
-        return (refused[-1] if refused else None), step
+        refused = [rule for rule in self._refusals(step) if rule in CHECKS]
+        return (refused[-1] if refused and not self._refuses() else None), step
+
+    def _refuses(self) -> bool:
+        """Whether the server refuses what the specification accepts, or sends something else altogether."""
+        for m in self.v.mismatches:
+            if m.name == "sends":
+                return m.expected is None or not (
+                    getattr(m.seen, "granted", 0) or getattr(m.seen, "success", 0)
+                )
+        return False
 
     def _refusals(self, step: _Step) -> list[str]:
+        """The rules that did not let something happen in a step."""
         return [
             rule for rule, holds in step.asked if not holds and self.without[rule] and rule not in NOT_ASKED
         ]
 
     def _lost_from_disk(self) -> str:
-        me = self.variables[self.i]
-        mismatches = self.v.mismatches or tuple(differences(self.e.state, _plain(me)))
-        changed = {m.name for m in mismatches}
-        if "current_term" in changed and self.e.state.current_term < me.current_term:
+        seen = {m.name: m.seen for m in self._unlike_disk()}
+        if "current_term" in seen:
             return "restart.keep_term"
-        return "restart.keep_log" if changed & {"log_length", "entries"} else "restart.keep_vote"
+        return "restart.keep_vote" if "voted_for" in seen else "restart.keep_log"
+
+    def _unlike_disk(self) -> list[Mismatch]:
+        """What a restart says of the disk and the last step doesn't."""
+        found = self.v.mismatches or differences(self.e.state, _plain(self.variables[self.i]))
+        return [m for m in found if m.name in PERSISTENT]
 
     def _rerun(self, rules: Mapping[str, bool]) -> _Rerun:
         """The event as steps of the specification, with some rules answering as they are told."""
@@ -601,6 +625,8 @@ class _Explainer:
         v = self.v
         if v.kind == "unsent":
             yield from self._about_unsent()
+        elif v.kind == "sends" and self._refuses() and self.e.event == "handle_append_entries":
+            yield f"by its earlier events {self.i} has what this joins on to; does one leave out its log_length?"
         elif self.step.failed:
             if "n" in self.reader.params:
                 top = len(self.step.before[self.i].log)
@@ -628,10 +654,18 @@ class _Explainer:
         them = self.variables[m.source]
         known = f"voted_for = {show(them.voted_for)}, log_length = {len(list(them.log))}"
         yield f"{m.source} was {them.role} in term {them.current_term}, {known}"
-        for queue in self.replay.parked.values():
-            for e, place in queue:
-                if e is not self.e and e.sends is not UNSET and m in e.sends:
-                    yield f"{m.source} sends it at {place}, which can only come after this event"
+        if place := self._sent_later(m):
+            yield f"{m.source} sends it at {place}, which can't come before this"
+
+    def _sent_later(self, m: Any) -> Place | None:
+        """Where the trace has the sending after all, in an event that waits for this one."""
+        with suppress(Unusable):  # what comes after the violation has not been read so far
+            for path in self.paths:
+                for line, events in TraceFile.open(path).events(lenient=True):
+                    for at, e in enumerate(events, line):
+                        if e.server == m.source and e.sends and m in e.sends:
+                            return Place(str(path), at)
+        return None
 
     def _passes(self, action: str, *params: Any) -> bool:
         failed, _ = run(raft.actions[action], self.step.before, self.i, *params)
@@ -652,8 +686,6 @@ class _Explainer:
             if near and len(_unlike_fields(near[0], m)) <= 2:
                 add(Cause(near[1].place, f"{m.source} sent {show(near[0])}"))
         names = {d.name for d in self._differences()}
-        if self.v.kind == "restart" and not names:
-            names = {m.name for m in differences(self.e.state, _plain(self.variables[self.i]))}
         for name in sorted(names):
             add(known.since.get(name))
         transition = self.replay.generated.transitions[self.step.action]

@@ -804,6 +804,8 @@ def applies_too_early() -> Cluster:
 def started_again(broken: str) -> Cluster:
     """A server has voted and stored an entry, and comes back without something."""
     c = elected(broken={"n2": broken})
+    c.heartbeat("n1")
+    c.settle()
     c.crash("n2")
     c.start("n2")
     return c
