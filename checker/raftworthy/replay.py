@@ -617,7 +617,7 @@ class Replay:
                 return None
             if not source.logs_sends and type(m) is self._append_entries:
                 return ANYTHING  # the acknowledgements that let it commit may be of events still to come
-            if self._restart_may_take_back(source, m.term):
+            if m.source in self.parked or self._restart_may_take_back(source, m.term):
                 return key if source.logs_sends else ANYTHING
             raise Violation("unsent", e, e.event, (m,))
         return key if source.logs_sends and source.seq else ANYTHING
