@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,11 @@ class Verdict:
         return EXIT_CODES[self.verdict]
 
     def as_data(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if v is not None}
+        """For JSON. `dataclasses.asdict` would make nonsense of a Counter."""
+        import msgspec
+
+        data: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        return {k: v for k, v in data.items() if v is not None}
 
 
 def check(paths: Sequence[Path], progress: Callable[[int], None] | None = None) -> Verdict:
