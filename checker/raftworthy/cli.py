@@ -219,7 +219,6 @@ def simulate(
         raftworthy simulate --faults crash,loss=0.2 --break vote.once_per_term --out bad.ndjson
     """
     from contextlib import nullcontext
-    from dataclasses import asdict
 
     from raftd.faults import BREAKS
     from raftd.simulator import Faults, SimulationError, server_names
@@ -237,7 +236,7 @@ def simulate(
         print(f"error: {error}", file=sys.stderr)
         return VIOLATES
     if json:
-        print_json(asdict(summary))
+        print_json(summary)
     else:
         print(
             f"{summary.events:,} events of {servers} servers in {summary.seconds:.1f} s of their time: "
