@@ -22,6 +22,7 @@ from msgspec import UNSET, structs
 
 from raftspec.graph import LEAVES, OPERATIONS, Node, postorder
 from raftspec.properties import raft
+from raftspec.raft import AppendEntries
 from raftspec.spec import State, run
 from raftspec.types import Type
 from raftworthy.generated import World, to_spec
@@ -30,6 +31,7 @@ from raftworthy.replay import NOT_ASKED, Mismatch, Replay, Violation, difference
 from raftworthy.structs import snake_case
 
 PERSISTENT = ("current_term", "voted_for", "log_length", "last_log_term", "entries")
+STEPS = ("guard", "state", "sends")  # the kinds of violations by a step that the specification has, too
 DERIVED = ("length of slice", "length of prefix")  # parts of sums, told by their other parts
 # The rules by which a server refuses a request, or doesn't count an answer.
 CHECKS = frozenset({
@@ -387,7 +389,7 @@ class _Explainer:
     def explanation(self) -> Explanation:
         v = self.v
         assert v.place is not None
-        self.base = self._rerun({})
+        self.base = self._rerun({}) if v.kind in STEPS else self._not_run()
         rule, self.step = self._culprit()
         self.reader = self._reader(self.step)
         info = raft.rules.get(rule) if rule else None
@@ -401,7 +403,7 @@ class _Explainer:
             rule=rule,
             section=info.section if info else None,
             why=info.why if info else None,
-            conditions=tuple(self._conditions(rule)) if v.kind in ("guard", "state", "sends") else (),
+            conditions=tuple(self._conditions(rule)) if v.kind in STEPS else (),
             differences=tuple(self._differences()),
             allowed=tuple(self._allowed(rule)),
             causes=tuple(self._causes(rule)),
@@ -443,6 +445,8 @@ class _Explainer:
 
     def _conditions(self, rule: str | None) -> Iterator[Condition]:
         """The guards of the step and the rules it came by, with their values; not those with no say in it."""
+        if not self.step.params:
+            return  # a heartbeat's event whose messages aren't the sender's to send
         transition = self.replay.generated.transitions[self.step.action]
         told: set[str] = set()
         for guard in transition.guards:
@@ -598,7 +602,7 @@ class _Explainer:
             sent = self._of_spec(m)
             if sent in s.messages:
                 continue
-            if not isinstance(sent, raft.actions["handle_append_entries"].message or ()):
+            if not isinstance(sent, AppendEntries) or m.source != i or m.target not in s.servers:
                 wrong += 1
                 continue
             before = s
@@ -608,6 +612,12 @@ class _Explainer:
             else:
                 wrong += 1
         return _Rerun(steps or [_Step(self.begin, (), s, (), None)], s, wrong + len(list(self._unlike(s))))
+
+    def _not_run(self) -> _Rerun:
+        """An event that the specification has no steps for."""
+        s: State[Any, Any] = State(self.variables, self.past)
+        params = () if self.e.message is UNSET else (self._of_spec(self.e.message),)
+        return _Rerun([_Step(self.begin, params, s, (), None)], s, 0)
 
     def _unlike(self, s: State[Any, Any]) -> Iterator[Mismatch]:
         me = s[self.i]
@@ -626,7 +636,7 @@ class _Explainer:
         if v.kind == "unsent":
             yield from self._about_unsent()
         elif v.kind == "sends" and self._refuses() and self.e.event == "handle_append_entries":
-            yield f"by its earlier events {self.i} has what this joins on to; does one leave out its log_length?"
+            yield f"by its earlier events {self.i} has what this joins on to; is a log_length left out there?"
         elif self.step.failed:
             if "n" in self.reader.params:
                 top = len(self.step.before[self.i].log)

@@ -288,7 +288,7 @@ class Replay:
         """Try restarts again that nothing had explained yet; whether any server went on."""
         before = self.number
         for i in sorted(self.parked):
-            if self.parked[i][0][0].event == "restart":
+            if i in self.parked and self.parked[i][0][0].event == "restart":
                 self._go_on(i)
         return self.number > before
 
