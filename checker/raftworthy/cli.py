@@ -105,6 +105,80 @@ def schema() -> int:
     return CONFORMS
 
 
+# --- exploring the specification ---------------------------------------------------
+
+
+@app.command
+def explore(
+    *,
+    servers: int = 3,
+    max_term: int = 2,
+    max_log: int = 1,
+    max_messages: Annotated[int | None, Parameter(help="different messages ever sent")] = 8,
+    crashes: int = 0,
+    commands: int | None = None,
+    entries: int = 1,
+    applies: bool = False,
+    without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
+    mutant: Annotated[str | None, Parameter(help="explore a known bug, by its id")] = None,
+    any_policy: Annotated[bool, Parameter(help="let servers do what is safe, not only Figure 2")] = False,
+    property: Annotated[list[str] | None, Parameter(help="check these only", negative="")] = None,
+    find: Annotated[str | None, Parameter(help="look for a state, by an expression")] = None,
+    symmetry: Annotated[bool, Parameter(help="states that differ in names only are one")] = True,
+    limit_states: Annotated[int | None, Parameter(help="stop at so many distinct states")] = None,
+    begin: Annotated[str, Parameter(help="where to begin: initial, figure_8, …")] = "initial",
+    save: Annotated[Path | None, Parameter(help="write the path found as a trace")] = None,
+    json: Json = False,
+) -> int:
+    """Explore every behaviour of the specification within bounds, breadth first, and check its properties.
+
+    Exit code: 0 nothing violated within the bounds, or found; 1 violated; 2 undecided or unusable.
+
+    Examples:
+        raftworthy explore --max-term 2 --max-log 1 --max-messages 7
+        raftworthy explore --without restart.keep_vote --crashes 1 --save vote.ndjson
+        raftworthy explore --without commit.current_term --begin figure_8_returned --any-policy --max-term 4 --max-log 2 --commands 3 --max-messages 20
+        raftworthy explore --find "len(leaders()) == 2" --max-term 2
+    """
+    from raftworthy.explore import Bounds
+    from raftworthy.exploring import run_explore
+
+    bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+    return run_explore(
+        bounds, without=without or (), mutant=mutant, any_policy=any_policy, properties=property, find=find,
+        symmetry=symmetry, limit_states=limit_states, start=begin, save=save, as_json=json,
+    )  # fmt: skip
+
+
+@app.command
+def lockstep(
+    *,
+    servers: int = 3,
+    terms: int = 2,
+    log: int = 1,
+    commands: int = 2,
+    crashes: int = 1,
+    entries: int = 1,
+    messages: Annotated[int | None, Parameter(help="different messages ever sent")] = 8,
+    broken: Annotated[str | None, Parameter(name="--break", help="leave out this rule in the server")] = None,
+    json: Json = False,
+) -> int:
+    """Put the core of raftd into every state that the specification reaches, and compare each step.
+
+    Exit code: 0 they agree, 1 they differ, 2 unusable.
+
+    Examples:
+        raftworthy lockstep
+        raftworthy lockstep --break vote.up_to_date
+    """
+    from raftworthy.lockstep import run_lockstep
+
+    return run_lockstep(
+        servers=servers, terms=terms, log=log, commands=commands, crashes=crashes, entries=entries,
+        messages=messages, broken=broken, json=json,
+    )  # fmt: skip
+
+
 # --- the server ------------------------------------------------------------------
 
 
@@ -120,7 +194,9 @@ def serve(*options: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int
     return main(options)
 
 
-Cluster = Annotated[str, Parameter(name="--cluster", help="all servers: NAME=HOST:PORT,… (127.0.0.1 if only a port)")]
+Cluster = Annotated[
+    str, Parameter(name="--cluster", help="all servers: NAME=HOST:PORT,… (127.0.0.1 if only a port)")
+]
 
 
 @app.command
@@ -206,7 +282,9 @@ def simulate(
     steps: int = 10_000,
     faults: str = "all",
     out: Path | None = None,
-    broken: Annotated[str | None, Parameter(name="--break", help="run all servers with this rule left out")] = None,
+    broken: Annotated[
+        str | None, Parameter(name="--break", help="run all servers with this rule left out")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Run a cluster of servers in virtual time, with faults, and write its trace. One seed gives one trace.
@@ -228,7 +306,10 @@ def simulate(
         return fail(f"no fault {broken}; there are {', '.join(sorted(BREAKS))}")
     try:
         chosen = Faults.parse(faults)
-        with out.open("wb") if out else nullcontext() as file, progress_bar("simulating", "steps") as progress:
+        with (
+            out.open("wb") if out else nullcontext() as file,
+            progress_bar("simulating", "steps") as progress,
+        ):
             summary = run(seed, server_names(servers), steps, chosen, file, broken=broken, progress=progress)
     except (ValueError, OSError) as error:
         return fail(str(error))
@@ -255,7 +336,9 @@ def simulate(
 
 
 @bench.command(name="replay")
-def bench_replay(file: Path | None = None, /, *, events: int = 1_000_000, servers: int = 5, seed: int = 1) -> int:
+def bench_replay(
+    file: Path | None = None, /, *, events: int = 1_000_000, servers: int = 5, seed: int = 1
+) -> int:
     """Measure replay: events a second, beside what reading the JSON alone takes.
 
     Without a file, a simulation of so many servers and events is recorded first.
@@ -315,7 +398,13 @@ def progress_bar(doing: str, things: str) -> Iterator[Callable[[int, int | None]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     start = time.monotonic()
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn(things), TimeRemainingColumn())
+    columns = (
+        TextColumn(doing),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(things),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=None, visible=False)
 

@@ -25,7 +25,9 @@ def machine() -> str:
     cpu = platform.processor() or platform.machine()
     try:
         info = Path("/proc/cpuinfo").read_text()
-        cpu = next(line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name"))
+        cpu = next(
+            line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         pass
     return f"{cpu}, Python {platform.python_version()}, one core"
@@ -64,7 +66,9 @@ def fault_mixes() -> list[str]:
     return ["none", *(name for name in FAULT_NAMES if name != "corruption"), "all"]
 
 
-def measure_conformance(seeds: Sequence[int], steps: int, servers: int, progress: Progress) -> tuple[str, int]:
+def measure_conformance(
+    seeds: Sequence[int], steps: int, servers: int, progress: Progress
+) -> tuple[str, int]:
     """Simulate and replay every seed under every fault mix."""
     mixes = fault_mixes()
     conforming, events, wrong = Counter[str](), 0, []
@@ -80,7 +84,9 @@ def measure_conformance(seeds: Sequence[int], steps: int, servers: int, progress
                     conforming[mix] += 1
                     events += verdict.report.events
                 else:
-                    wrong.append(f"raftworthy simulate --seed {seed} --servers {count} --steps {steps} --faults {mix} --out FILE")
+                    wrong.append(
+                        f"raftworthy simulate --seed {seed} --servers {count} --steps {steps} --faults {mix} --out FILE"
+                    )
                 progress(number * len(mixes) + len(mixes), len(seeds) * len(mixes))
     lines = [f"{sum(conforming.values()):,} of {len(seeds) * len(mixes):,} traces conform, {events:,} events"]
     lines += [f"  {mix:12} {conforming[mix]} of {len(seeds)}" for mix in mixes]
@@ -162,7 +168,10 @@ def measure_detection(changes: int, seed: int, file: Path | None, progress: Prog
             verdict = check([path])
             if verdict.explanation is not None:
                 found += 1
-                places = [f"{path}:{verdict.explanation.line}", *(c.place for c in verdict.explanation.causes)]
+                places = [
+                    f"{path}:{verdict.explanation.line}",
+                    *(c.place for c in verdict.explanation.causes),
+                ]
                 named += f"{path}:{line + 1}" in places
             else:
                 overlooked[".".join(str(s) for s in where if not isinstance(s, int))] += 1

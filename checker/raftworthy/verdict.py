@@ -76,7 +76,9 @@ def summary(r: Report, seconds: float) -> str:
         f"{r.committed:,} entries committed, {r.restarts:,} starts",
     ]
     if r.lost_steps or r.hidden_steps:
-        lines.append(f"  at kills, {r.lost_steps} logged steps were not on the disk, {r.hidden_steps} on the disk were not logged")
+        lines.append(
+            f"  at kills, {r.lost_steps} logged steps were not on the disk, {r.hidden_steps} on the disk were not logged"
+        )
     lines.append(f"  rules exercised: {len(r.exercised)} of {len(r.exercised) + len(r.not_exercised)}")
     if r.not_exercised:
         lines.append(f"  not exercised: {', '.join(r.not_exercised)}")
