@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -174,7 +174,7 @@ def wrong_server(teller: Teller, folder: Path) -> Scene:
     if verdict.explanation is None:
         return verdict.verdict, "nothing found", verdict.as_data()
     x = verdict.explanation
-    teller.say("the first wrong step is the first commit, long before any harm was seen")
+    teller.say(f"the first wrong step is {broken}'s first commit, long before any harm was seen")
     return (
         verdict.verdict,
         f"{Path(x.file).name}:{x.line}, {x.event} of {x.server}: rule {x.rule}",
@@ -386,7 +386,7 @@ def _print_summary(
 def _print_json(outcomes: list[Outcome], seconds: float, good: bool) -> None:
     import msgspec
 
-    scenes = [asdict(outcome) | {"as_expected": outcome.as_expected} for outcome in outcomes]
+    scenes = [{**msgspec.to_builtins(outcome), "as_expected": outcome.as_expected} for outcome in outcomes]
     data = {"as_expected": good, "seconds": round(seconds, 3), "scenes": scenes}
     print(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
 
