@@ -73,6 +73,28 @@ def replay(files: Files, /, *, json: Json = False) -> int:
 
 
 @app.command
+def show(
+    files: Files,
+    /,
+    *,
+    until: Annotated[
+        str | None, Parameter(help="the last event to show: FILE:LINE, or LINE of the only file")
+    ] = None,
+    last: Annotated[int, Parameter(help="how many events to show")] = 12,
+) -> int:
+    """Draw the end of a trace in the terminal: a column for each server, messages matched by labels.
+
+    Without --until, up to the first wrong event, or the end. Exit code: 0 shown, 1 violates, 2 unusable.
+
+    Example:
+        raftworthy show traces/figure_8.ndjson --until 30
+    """
+    from raftworthy.showing import run_show
+
+    return run_show(files, until, last)
+
+
+@app.command
 def rules(*, json: Json = False) -> int:
     """List the rules of Raft by name: their section in the paper and why they exist.
 

@@ -23,6 +23,7 @@ from raftworthy.generated import Variables
 
 NUMBER_WIDTH = 4
 MIN_COLUMN = 16
+LOG_END = 8  # entries of a long log that are shown
 LIFELINE = "│"
 HARD_SPACE = "\N{NO-BREAK SPACE}"
 
@@ -52,7 +53,13 @@ class Labels:
 def show(value: Any) -> str:
     """A value in as few signs as are clear."""
     if isinstance(value, list | tuple):
-        return f"[{' '.join(str(e.term) for e in value)}]"
+        terms = [str(e.term) for e in value[-LOG_END:]]
+        more = (
+            [f"{len(value) - LOG_END} more"]
+            if len(value) > LOG_END + 1
+            else [str(e.term) for e in value[:-LOG_END]]
+        )
+        return f"[{' '.join([*more, *terms])}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {show(x)}" for k, x in sorted(value.items())) + "}"
     if isinstance(value, frozenset):
@@ -97,8 +104,8 @@ def _step(move: Move, before: Variables, labels: Labels, received: set[Any]) -> 
     else:
         yield Line(move.action, "bold")
         names = list(raft.actions[move.action].params)
-        if names[1:]:
-            shown = zip(names[1:], move.params[1:], strict=True)
+        if move.params[1:]:
+            shown = zip(names[1:], move.params[1:], strict=False)  # a trace's events name only the server
             yield Line(f"  {together(f'{name} {x}' for name, x in shown)}", "dim")
     changed = together(changes(before, after))
     if changed:
@@ -113,7 +120,7 @@ def _step(move: Move, before: Variables, labels: Labels, received: set[Any]) -> 
             yield Line(f"  {contents(sent[0])}", "dim")
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, list[Line]]]:
+def _rows(path: Path, numbers: Iterable[str]) -> Iterator[tuple[str, str, list[Line]]]:
     """Each step's number, server and text."""
     labels = Labels()
     received = {move.message for move in path.moves}
@@ -121,8 +128,8 @@ def _rows(path: Path) -> Iterator[tuple[str, str, list[Line]]]:
     if any(any(v.key()[1:]) for v in world.variables.values()):
         for i, v in world.variables.items():
             yield "", i, [Line("at first", "bold"), *_summary(v)]
-    for number, move in enumerate(path.moves, 1):
-        yield str(number), move.server, list(_step(move, world.variables[move.server], labels, received))
+    for number, move in zip(numbers, path.moves, strict=False):
+        yield number, move.server, list(_step(move, world.variables[move.server], labels, received))
         world = move.world
 
 
@@ -131,12 +138,13 @@ def _summary(v: Variables) -> list[Line]:
     return [Line(f"  {shown}")]
 
 
-def lay_out(path: Path, width: int = 100) -> Text:
-    """The diagram, in columns that fit a width."""
+def lay_out(path: Path, width: int = 100, numbers: Sequence[str] = ()) -> Text:
+    """The diagram, in columns that fit a width. Steps are numbered from 1, or by `numbers`."""
     servers = list(path.start.variables)
-    column = max(MIN_COLUMN, (width - NUMBER_WIDTH) // len(servers))
-    out = Text(" " * NUMBER_WIDTH + "".join(i.ljust(column) for i in servers).rstrip() + "\n", "bold")
-    for number, server, lines in _rows(path):
+    margin = max(NUMBER_WIDTH, *(len(n) + 2 for n in numbers), 0)
+    column = max(MIN_COLUMN, (width - margin) // len(servers))
+    out = Text(" " * margin + "".join(i.ljust(column) for i in servers).rstrip() + "\n", "bold")
+    for number, server, lines in _rows(path, numbers or map(str, itertools.count(1))):
         place = servers.index(server)
         first = True
         for line in lines:
@@ -145,7 +153,7 @@ def lay_out(path: Path, width: int = 100) -> Text:
                 line.text, column - 2, initial_indent="", subsequent_indent=indent + "  ",
                 drop_whitespace=True, break_on_hyphens=False,
             ):  # fmt: skip
-                out.append((number if first else "").rjust(NUMBER_WIDTH - 2) + "  ", "dim")
+                out.append((number if first else "").rjust(margin - 2) + "  ", "dim")
                 out.append((LIFELINE.ljust(column)) * place, "dim")
                 out.append(piece.replace(HARD_SPACE, " "), line.style)
                 after = len(servers) - place - 1
