@@ -224,7 +224,7 @@ class Model:
         without: Iterable[str] = (),
         mutant: Mutant | None = None,
         any_policy: bool = False,
-        start: World | None = None,
+        properties: bool = True,
     ) -> None:
         unknown = set(without) - set(spec.rules)
         if unknown:
@@ -238,8 +238,9 @@ class Model:
             self.without |= POLICY
         spec = mutant.apply(spec) if mutant else spec
         self.generated: Generated = generate(
-            spec, bounds.names, message_classes(spec), self.without, bounds.guards(), pure=True
-        )
+            spec, bounds.names, message_classes(spec), self.without, bounds.guards(), pure=True,
+            properties=properties,
+        )  # fmt: skip
         self.spec = spec
         self.servers = bounds.names
         self._handlers = {
@@ -475,8 +476,26 @@ def explore(
         UnusableError: a rule or a property is not known.
     """
     model = Model(spec, bounds, without, mutant, any_policy)
+    return explore_model(
+        model, properties=properties, find=find, symmetry=symmetry, progress=progress,
+        limit_states=limit_states, start=start,
+    )  # fmt: skip
+
+
+def explore_model(
+    model: Model,
+    *,
+    properties: Iterable[str] | None = None,
+    find: Callable[[World], bool] | None = None,
+    symmetry: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+    limit_states: int | None = None,
+    start: Path | World | None = None,
+) -> Result:
+    """As `explore`, of a specification that is already compiled."""
+    bounds, mutant, spec = model.bounds, model.mutant, model.spec
     if properties is None:
-        properties = [p for p in spec.properties if not (any_policy and p in BY_POLICY)]
+        properties = [p for p in spec.properties if not (model.without >= POLICY and p in BY_POLICY)]
     watch = _watch(model, properties, find)
     prefix = start if isinstance(start, Path) else Path(start or model.generated.initial())
     keys = Keys(model.spec, model.servers, symmetry)

@@ -91,7 +91,7 @@ def predicate(text: str, servers: tuple[str, ...]) -> tuple[Callable[[World], bo
             raise UnusableError(f"{n.id} is not known in {text!r}; there are {', '.join(HELPERS)}")
         if isinstance(n, ast.Name) and n.id in HELPERS and n.id in bound:
             raise UnusableError(f"{n.id} already means something in {text!r}; choose another name")
-        if isinstance(n, ast.Call) and not (isinstance(n.func, ast.Name) and n.func.id in HELPERS):
+        if isinstance(n, ast.Call) and not (isinstance(n.func, ast.Name) and n.func.id not in bound):
             raise UnusableError(
                 f"only {', '.join(HELPERS[2:])} can be called in {text!r}, and no methods; {EXAMPLE}"
             )

@@ -1,0 +1,98 @@
+"""Real bugs of real Raft servers, as mutants: each is caught, or only keeps Raft waiting."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftspec.mutants import MUTANTS
+from raftspec.raft import raft
+from raftspec.rules import RULES
+from raftworthy.cases import MUTANT_CASES, Case
+from raftworthy.explore import Bounds
+from raftworthy.find import predicate
+
+# The length of the shortest path to what a mutant breaks, beginning included.
+EXPECTED = {
+    "E01": 9,
+    "E02": 2,
+    "E03": 8,
+    "E04": 2,
+    "E10": 2,
+    "E11": 2,
+    "E16": 12,
+    "R01": 28,
+    "R02": 12,
+    "R03": 8,
+    "R04": 11,
+    "R05": 10,
+    "R08": 19,
+    "R11": 15,
+    "R15": 9,
+    "R16": 8,
+}
+
+# Mutants that break nothing, and what never happens with them.
+LIVENESS = {
+    "R06": (
+        Case(Bounds(servers=1, max_log=2, crashes=1)),
+        "s.n1.commit_index == 2 and terms('n1') == [1, 2]",
+    ),
+    "R12": (
+        Case(Bounds(max_term=3, commands=2, max_messages=16), "old_leader_returns"),
+        "terms('n2') == [1]",
+    ),
+}
+
+
+def test_every_mutant_is_accounted_for() -> None:
+    """The bugs of elections, replication, commitment and restarts; each with a counterexample or a reason."""
+    assert MUTANTS.keys() == EXPECTED.keys() | LIVENESS.keys()
+    assert EXPECTED.keys() == MUTANT_CASES.keys()
+    for name, mutant in MUTANTS.items():
+        assert mutant.name == name
+        assert mutant.story.endswith(".")
+        assert bool(mutant.breaks) == (name in EXPECTED), name
+        assert bool(mutant.harmless) == (name in LIVENESS), name
+        assert mutant.without <= RULES.keys()
+        assert mutant.without or mutant.actions
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_mutant_breaks_what_it_says(name: str) -> None:
+    result = MUTANT_CASES[name].explore(raft, mutant=MUTANTS[name])
+    assert result.violation is not None
+    assert result.mutant == name
+    assert (result.violation.property, len(result.violation.path)) == (MUTANTS[name].breaks, EXPECTED[name])
+
+
+@pytest.mark.parametrize("name", MUTANT_CASES)
+def test_without_the_bug_nothing_breaks_there(name: str) -> None:
+    assert MUTANT_CASES[name].explore(raft, limit_states=500).violation is None
+
+
+@pytest.mark.parametrize("name", LIVENESS)
+def test_a_harmless_mutant_only_waits(name: str) -> None:
+    """What Raft can reach within bounds, the mutant can't; and it breaks nothing on the way."""
+    case, good = LIVENESS[name]
+    find, _ = predicate(good, case.bounds.names)
+    assert case.explore(raft, find=find, symmetry=False).witness is not None
+    never = case.explore(raft, mutant=MUTANTS[name], find=find, symmetry=False)
+    assert never.exhausted
+    assert never.witness is None
+    assert never.violation is None
+
+
+def test_the_election_safety_of_a_missing_file() -> None:
+    """E11 as its source tells it: what breaks in the end is that a term has two leaders."""
+    case = Case(Bounds(max_term=1, max_log=0, crashes=1), properties=("one_leader_per_term",))
+    result = case.explore(raft, mutant=MUTANTS["E11"])
+    assert result.violation is not None
+    assert [m.action for m in result.violation.path.moves].count("restart") == 1
+
+
+def test_a_mutant_leaves_the_specification_alone() -> None:
+    before = dict(raft.actions)
+    changed = MUTANTS["R16"].apply(raft)
+    assert raft.actions == before
+    assert changed.actions["append_entries"].function is not raft.actions["append_entries"].function
+    assert changed.actions["append_entries"].params == raft.actions["append_entries"].params
