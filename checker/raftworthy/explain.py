@@ -458,7 +458,7 @@ class _Explainer:
                 yield Condition(guard.text, bool(self.reader.value(guard.condition)), values, broken)
         nodes = {n.attr: n for n in postorder(*transition.roots()) if n.op == "rule"}
         for name, holds in self.step.asked:
-            if name in told or name in NOT_ASKED or (not holds and not self.without[name]):
+            if name in told or name in NOT_ASKED or not (holds or name in CHECKS or name == rule):
                 continue
             if name in nodes:
                 yield Condition(name, holds, self.reader.values(nodes[name]), name == rule)
@@ -635,7 +635,11 @@ class _Explainer:
         v = self.v
         if v.kind == "unsent":
             yield from self._about_unsent()
-        elif v.kind == "sends" and self._refuses() and self.e.event == "handle_append_entries":
+        elif (
+            self.e.event == "handle_append_entries"
+            and self._refuses()
+            and v.mismatches[0].expected is not None
+        ):
             yield f"by its earlier events {self.i} has what this joins on to; is a log_length left out there?"
         elif self.step.failed:
             if "n" in self.reader.params:
