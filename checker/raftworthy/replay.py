@@ -676,7 +676,7 @@ class Replay:
         found = self._disk_holds(e, me)
         if not found and server.before is not None and self._take_back(e, server, me):
             found = True
-        if not found:
+        if not found and server.seq:  # before its first start, a server took no steps
             found = self._hidden_step(e, server)
         if not found:
             if e.start is not UNSET:
