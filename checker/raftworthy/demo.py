@@ -132,7 +132,7 @@ def right_servers(teller: Teller, folder: Path) -> Scene:
         missing = _missing(cluster, load.acknowledged)
         teller.step(
             f"{len(load.acknowledged):,} writes were acknowledged ({load.failed} not, while nobody led): "
-            f"{f'{len(missing)} are lost' if missing else 'all can be read'}"
+            f"{f'{len(missing)} are lost' if missing else 'all can be read, which goes through the log, too'}"
         )
     verdict = _check(teller, cluster)
     if verdict.report is None or missing:
