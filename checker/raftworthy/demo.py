@@ -108,7 +108,10 @@ Scene = tuple[str, str, dict[str, Any]]
 
 def right_servers(teller: Teller, folder: Path) -> Scene:
     """Everything that Raft tolerates happens to servers that keep all rules."""
-    teller.say("three processes on this machine, each with its own disk; clients write all the time")
+    teller.say("three processes on this machine, each with its own data on disk; clients write all the time.")
+    teller.say(
+        "each server logs its steps; whether they were steps of Raft is judged from these traces alone"
+    )
     with Cluster(3, folder) as cluster, Load(cluster) as load:
         leader = cluster.leader()
         load.wait_for(100)
@@ -184,7 +187,8 @@ def wrong_server(teller: Teller, folder: Path) -> Scene:
 
 def specification(teller: Teller, folder: Path) -> Scene:
     """The specification itself keeps its promises, as far as one can see in a few seconds."""
-    teller.say(f"every behaviour with {BOUNDS}")
+    teller.say("what traces are compared with has to be right itself, so all that it allows is looked at:")
+    teller.say(str(BOUNDS))
     with teller.progress() as progress:
         result = explore(raft, BOUNDS, progress=progress)
     if result.violation:
@@ -200,7 +204,10 @@ def specification(teller: Teller, folder: Path) -> Scene:
 def without_a_rule(teller: Teller, folder: Path) -> Scene:
     """Why a line of Figure 2 is there: what happens without it."""
     rule = raft.rules[MISSING_RULE]
-    teller.say(f"{MISSING_RULE} (section {rule.section}) is taken away: servers vote for any candidate's log")
+    teller.say(
+        f"{MISSING_RULE} (section {rule.section}) is taken away: servers vote for any candidate's log."
+    )
+    teller.say("what goes wrong then, in as few steps as possible, says why the rule is there")
     with teller.progress() as progress:
         result = RULE_CASES[MISSING_RULE].explore(raft, without=[MISSING_RULE], progress=progress)
     if result.violation is None:
