@@ -160,8 +160,8 @@ class Case:
 TWO = Bounds(servers=2)
 ELECTIONS = Bounds(max_log=0)
 
-# Each rule that something goes wrong without, and where. Figure 8 (commit.current_term) is 28 steps, beginning
-# included, within 3 servers, 4 terms, logs of 1, 2 commands and 20 messages: from the initial state
+# Each rule that something goes wrong without, and where. Figure 8 (commit.current_term) is 28 steps,
+# beginning included, in 3 servers, 4 terms, logs of 1, 2 commands and 20 messages: from the initial state
 # that is more than the reference explorer affords.
 RULE_CASES: Mapping[str, Case] = {
     "term.step_down": Case(ELECTIONS),
