@@ -148,6 +148,35 @@ def test_data_for_machines_is_json(arguments: str, code: int) -> None:
     assert json.loads(done.stdout)
 
 
+def test_a_failure_of_the_checker_is_no_verdict_on_the_servers() -> None:
+    """Python's own exit code for an exception is 1, which would say that the traces violate."""
+    program = (
+        "import raftworthy.verdict, sys\n"
+        "def fail(*rest): raise RuntimeError('a bug of ours')\n"
+        "raftworthy.verdict.check = fail\n"
+        "from raftworthy.cli import main\n"
+        "sys.argv = ['raftworthy', 'replay', 'traces/figure_8.ndjson']\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env={"PYTHONPATH": ":".join(map(str, PACKAGES.values()))},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "a bug of ours" in done.stderr
+
+
+def test_a_reader_that_stops_early_is_no_failure() -> None:
+    """As in `raftworthy rules | head -1`."""
+    command = f"{sys.executable} -m raftworthy rules | head -1"
+    done = subprocess.run(
+        command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env={"PYTHONPATH": ":".join(map(str, PACKAGES.values())), "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert done.stderr == ""
+
+
 # --- documents ---------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -470,6 +471,16 @@ def main() -> None:
         sys.exit(app())
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception:
+        # Python's own exit code is 1, and would say that the servers violate.
+        import traceback
+
+        traceback.print_exc()
+        print("error: a bug in raftworthy; nothing is said about the servers", file=sys.stderr)
+        sys.exit(UNUSABLE)
 
 
 if __name__ == "__main__":
