@@ -1,6 +1,7 @@
 """The rules of Raft by name: what kind each is, where the paper says it, and why it exists.
 
-`safety` rules keep the properties true. `liveness` rules only keep the cluster going: without them
+`safety` rules keep the properties true. `implied` rules follow from the others as they stand here, and are
+kept because the paper states them. `liveness` rules only keep the cluster going: without them
 nothing wrong is ever agreed on. `policy` is Figure 2's choice among what is safe; a server may choose
 otherwise, so a trace is not held to it. Sections are those of Ongaro and Ousterhout (2014).
 """
@@ -18,9 +19,9 @@ term.fresh_vote              | liveness | 5.2      | A vote belongs to one term;
 election.not_leader          | policy   | 5.2      | A leader has no reason to stand for election.
 election.new_term            | safety   | 5.2      | In a term that is not new the candidate may have voted for somebody else already.
 election.vote_for_self       | safety   | 5.2      | A candidate that counts itself must not vote for another in the same term.
-election.candidate_only      | safety   | 5.2      | Who gave up an election, for a newer term or another leader, must not win it afterwards.
+election.candidate_only      | implied  | 5.2      | Who gave up an election, for a newer term or another leader, must not win it afterwards.
 election.majority            | safety   | 5.2      | Two majorities share a voter, and that one votes once: so a term has one leader at most.
-vote.current_term            | safety   | 5.1      | A vote for an old term may elect a leader whom newer terms have forgotten.
+vote.current_term            | implied  | 5.1      | A vote for an old term may elect a leader whom newer terms have forgotten.
 vote.up_to_date              | safety   | 5.4.1    | A leader must have every committed entry; a voter that has newer ones refuses.
 vote.once_per_term           | safety   | 5.2      | Two votes of one server in a term can give the term two leaders.
 vote.recorded                | safety   | 5.2      | A vote that isn't written down can be given again.
@@ -38,7 +39,7 @@ replicate.latest_commit      | policy   | 5.3      | Telling the whole commit in
 append.current_term          | safety   | 5.1      | A deposed leader must not change logs any more.
 append.candidate_steps_down  | liveness | 5.2      | A candidate that hears from the term's leader has lost.
 append.previous_entry        | safety   | 5.3      | Entries join only where the logs are equal before; so equal entries mean equal logs up to them.
-append.no_gap                | safety   | 5.3      | A log has no holes.
+append.no_gap                | implied  | 5.3      | A log has no holes.
 append.refuse                | policy   | 5.3      | A refusal makes the leader go back in its log.
 append.truncate_only_conflict| safety   | 5.3      | A late copy of an old request must not cut off entries that newer ones have stored and acknowledged.
 append.truncate_conflict     | safety   | 5.3      | The leader's log is the truth; a conflicting entry and all after it go.
@@ -46,12 +47,12 @@ append.acknowledge_matched   | safety   | 5.3      | Only what this request cove
 commit.follower_limit        | safety   | 5.3      | Beyond the entries of this request the log may not be the leader's, so nothing there is committed.
 commit.never_back            | safety   | 5.3      | What is committed stays so; a late message with an older commit index changes nothing.
 replicate.ack_current_term   | safety   | 5.1      | An acknowledgement of an older term speaks of a log that may have been overwritten.
-replicate.ack_success        | safety   | 5.3      | A refusal says nothing about what is stored.
+replicate.ack_success        | implied  | 5.3      | A refusal says nothing about what is stored.
 commit.match_monotone        | safety   | 5.3      | Acknowledgements arrive in any order; a late one takes nothing back.
 replicate.next_after_match   | policy   | 5.3      | What is known to be stored need not be sent again.
 replicate.back_off           | policy   | 5.3      | After a refusal the leader tries one entry earlier, until the logs join.
 commit.leader_only           | safety   | 5.3      | Only a leader knows what a majority stores.
-commit.in_log                | safety   | 5.3      | Only an entry that exists can be committed.
+commit.in_log                | implied  | 5.3      | Only an entry that exists can be committed.
 commit.majority              | safety   | 5.3      | Every later leader is elected by a majority, which shares a server with this one.
 commit.current_term          | safety   | 5.4.2    | An older term's entry on a majority can still be overwritten (Figure 8); one of the leader's own term can't.
 apply.committed_only         | safety   | 5.3      | What isn't committed may vanish; a state machine can't take it back.
