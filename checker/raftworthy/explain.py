@@ -341,7 +341,7 @@ def explain(v: Violation, paths: Sequence[Path]) -> Explanation:
     if v.kind == "guard" and v.event.sends is UNSET:
         # Unlogged replies are taken for received before the step that needs them.
         try:
-            replay._take(v.event, last=True)
+            replay.take(v.event, last=True)
         except Violation:
             before, begin = world, v.action
     return _Explainer(v, replay, before, begin, provenance, paths).explanation()

@@ -362,7 +362,10 @@ class Body:
 
 
 def action_body(t: Transition, w: Writer, watch: bool, refuse: str) -> Body:
-    """Write an action. `refuse` is the statement for a guard that fails, by its number; `watch` notes what rules said."""
+    """Write an action. `refuse` is the statement for a guard that fails, given its number.
+
+    `watch` notes what each rule said.
+    """
     for number, guard in enumerate(t.guards, 1):
         if guard.condition.op != "const" or not guard.condition.attr:
             w.line(f"if not {w.expr(guard.condition)}: {refuse.format(number)}  # {guard.text}")

@@ -129,7 +129,7 @@ def open_trace(path: Path) -> IO[bytes]:
         if path.suffix == ".zst":
             import zstandard
 
-            return io.BufferedReader(zstandard.open(path, "rb"))  # type: ignore[arg-type]
+            return io.BufferedReader(zstandard.open(path, "rb"))
         return path.open("rb")
     except OSError as error:
         raise Unusable(str(path), f"can't be opened: {error.strerror or error}") from error
@@ -158,7 +158,8 @@ class TraceFile:
         except msgspec.DecodeError as error:
             raise Unusable(
                 place,
-                f'the first line is not a trace header ({error}); it should read {{"raftworthy":1,"servers":[…]}}',
+                f"the first line is not a trace header ({error}); "
+                'it should read {"raftworthy":1,"servers":[…]}',
             ) from error
         if header.raftworthy != VERSION:
             raise Unusable(

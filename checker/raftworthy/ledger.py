@@ -1,0 +1,265 @@
+"""What a replay keeps and what it finds: the servers, the messages sent, violations, the report."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
+
+from raftspec.graph import postorder
+from raftspec.properties import raft
+from raftspec.raft import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
+from raftspec.rules import POLICY
+from raftworthy.generated import Generated, generate
+from raftworthy.reading import Place, trace_format
+
+# Figure 2's policy is not asked of a server, but its refusals are part of the conversation.
+NOT_ASKED = POLICY - {"vote.refuse", "append.refuse"}
+WINDOW = 100_000  # how many messages are remembered exactly, at least
+LEADERSHIPS = 16  # how many ended leaderships of a server are remembered
+
+
+class Mismatch(NamedTuple):
+    """A value of an event that the specification does not give."""
+
+    name: str
+    expected: Any
+    seen: Any
+
+
+class Violation(Exception):  # noqa: N818  (a verdict, not a failure)
+    """An event that is not a behaviour of the specification.
+
+    `kind` is guard (an action that may not be taken), state or sends (its outcome differs), unsent
+    (nobody sent the message), restart (a disk that holds something else), or message.
+    """
+
+    def __init__(self, kind: str, e: Any, action: str, params: tuple[Any, ...] = (), *, guard: int = 0,
+                 mismatches: Iterable[Mismatch] = (), what: str = "") -> None:  # fmt: skip
+        super().__init__(what or f"{e.server} {action}: {kind}")
+        self.kind = kind
+        self.event = e
+        self.action = action
+        self.params = params
+        self.guard = guard
+        self.mismatches = tuple(mismatches)
+        self.what = what
+        self.place: Place | None = None
+        self.number = 0  # how many events were replayed before this one
+        self.servers: tuple[str, ...] = ()
+
+
+class Log(list[Any]):
+    """A log that remembers what was last cut off it, so that one step can be taken back."""
+
+    __slots__ = ("cut",)
+
+    def __init__(self, entries: Iterable[Any] = ()) -> None:
+        super().__init__(entries)
+        self.cut: list[Any] | None = None
+
+    def __delitem__(self, where: Any) -> None:
+        if isinstance(where, slice):
+            self.cut = self[where]
+        super().__delitem__(where)
+
+    def copy(self) -> Log:
+        return Log(self)
+
+
+# What a server's disk held before its last step: current_term, voted_for, the log's length.
+Persistent = tuple[int, str | None, int]
+
+
+class SentMessages:
+    """The messages sent so far: exact for the last `WINDOW` at least, forgotten in two halves.
+
+    A message is known by its hash (64 bits). `news` are those of the step that is being replayed.
+    """
+
+    def __init__(self) -> None:
+        self.recent: dict[int, str] = {}
+        self.older: dict[int, str] = {}
+        self.forgot = False
+
+    def __contains__(self, key: int) -> bool:
+        return key in self.recent or key in self.older
+
+    def forget(self) -> None:
+        """Make room: the older half goes."""
+        self.forgot = self.forgot or bool(self.older)
+        self.older, self.recent = self.recent, {}
+
+    def receive(self, key: int, receiver: str) -> bool:
+        """Note that somebody received a message; whether it was ever sent."""
+        store = self.recent if key in self.recent else self.older
+        if key not in store:
+            return False
+        store[key] = receiver
+        return True
+
+    def take_back(self, keys: Iterable[int]) -> dict[int, str]:
+        """Forget messages that never left. Those that were received nevertheless, with their receiver."""
+        receivers = {key: self.recent.pop(key, "") or self.older.pop(key, "") for key in keys}
+        return {key: receiver for key, receiver in receivers.items() if receiver}
+
+
+@dataclass(slots=True)
+class Server:
+    """What replay keeps for a server beside the specification's variables."""
+
+    name: str
+    me: Any  # the specification's variables
+    seq: int = 0
+    start: int = 0
+    before: Persistent | None = None  # what the disk held before the last step
+    news: Sequence[int] = ()  # messages first sent by the last step
+    ended: list[tuple[int, Any]] = field(default_factory=list)  # (term, variables) of ended leaderships
+    acknowledged: dict[tuple[str, int], int] = field(default_factory=dict)  # (by whom, term): up to where
+    logs_sends: bool = True
+
+
+@dataclass
+class Report:
+    """What was replayed, for the summary."""
+
+    servers: tuple[str, ...]
+    files: list[str]
+    events: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    elections: int = 0
+    leaders: dict[int, str] = field(default_factory=dict)
+    terms: int = 0
+    committed: int = 0
+    restarts: int = 0
+    lost_steps: int = 0
+    hidden_steps: int = 0
+    exercised: tuple[str, ...] = ()
+    not_exercised: tuple[str, ...] = ()
+    unchecked: list[str] = field(default_factory=list)
+
+
+@cache
+def replay_actions(servers: tuple[str, ...]) -> Generated:
+    """The specification as replay runs it: in place, without Figure 2's policy."""
+    return generate(raft, servers, trace_format().structs, NOT_ASKED, watch=True, properties=False)
+
+
+class Ledger:
+    """Where a replay stands: the state of the specification, and what has to be known beside it."""
+
+    def __init__(self, servers: tuple[str, ...]) -> None:
+        self.servers = servers
+        self.generated = replay_actions(servers)
+        self.actions = self.generated.actions
+        self.world = self.generated.initial()
+        for v in self.world.variables.values():
+            v.log = Log()
+        self.state = {i: Server(i, self.world.variables[i]) for i in servers}
+        self.sent = SentMessages()
+        self.requests: dict[tuple[str, int], Any] = {}  # the RequestVote of a candidate and term
+        # Messages of lost steps that were received: violations, unless the same is sent after the restart.
+        self.owed: dict[int, Violation] = {}
+        self.parked: dict[str, deque[tuple[Any, Place]]] = {}  # servers that wait, with their events
+        self.waiting: dict[int, str] = {}  # who waits for which message
+        self.ready: deque[str] = deque()  # whose message was sent
+        self.number = 0  # events replayed
+        self.kinds = dict.fromkeys(self.actions, 0)
+        self.lost_steps = 0
+        self.hidden_steps = 0
+        self.unchecked: Counter[str] = Counter()
+        structs: dict[Any, Any] = dict(self.generated.structs)
+        self.request_vote, self.request_vote_reply = structs[RequestVote], structs[RequestVoteReply]
+        self.append_entries, self.append_entries_reply = structs[AppendEntries], structs[AppendEntriesReply]
+
+    def arrived(self, key: int) -> None:
+        """A message that was sent for the first time: somebody may have waited for it."""
+        self.owed.pop(key, None)
+        if key in self.waiting:
+            self.ready.append(self.waiting.pop(key))
+
+    def remember_leadership(self, server: Server, term: int, cut: list[Any] | None, length: int) -> None:
+        """Keep what a leader had when it stopped, for those of its AppendEntries that arrive later."""
+        me = server.me
+        log = me.log[:length] if cut is None else [*me.log[: length - len(cut)], *cut]
+        past = as_leader(me, log, me.commit_index)
+        past.current_term = term
+        server.ended = [*server.ended[1 - LEADERSHIPS :], (term, past)]
+
+    def report(self, files: list[str]) -> Report:
+        """What was replayed, and which rules it exercised."""
+        past = self.world.past
+        exercised = exercised_rules(self.generated, (name for name, n in self.kinds.items() if n))
+        asked = [n for n in raft.rules if n not in NOT_ASKED]
+        unchecked = [f"{n} {what}" for what, n in self.unchecked.items()]
+        silent = [i for i, s in self.state.items() if not s.logs_sends]
+        if silent:
+            said = f"which messages {', '.join(silent)} sent"
+            unchecked.append(f"{said}: taken for sent is all that the specification allows")
+        unseen = [i for i, s in self.state.items() if not s.seq]
+        if unseen:
+            unchecked.append(f"anything about {', '.join(unseen)}: no events")
+        return Report(
+            self.servers, files, self.number, Counter(self.kinds), self.kinds["timeout"], dict(past.leaders),
+            max((v.current_term for v in self.world.variables.values()), default=0), len(past.committed),
+            past.restarts, self.lost_steps, self.hidden_steps,
+            tuple(n for n in asked if n in exercised), tuple(n for n in asked if n not in exercised),
+            unchecked,
+        )  # fmt: skip
+
+
+def as_leader(v: Any, log: list[Any], commit_index: int) -> Any:
+    """A server's variables as far as its AppendEntries show them."""
+    made = type(v)()
+    made.role, made.current_term, made.log, made.commit_index = "leader", v.current_term, log, commit_index
+    return made
+
+
+def differences(state: Any, me: Any) -> Iterator[Mismatch]:
+    """Where an event's state and a server's variables differ. `next_index` is policy, so not compared."""
+    if state is UNSET:
+        return
+    log = me.log
+    expected = {
+        "role": me.role,
+        "current_term": me.current_term,
+        "voted_for": me.voted_for,
+        "log_length": len(log),
+        "last_log_term": log[-1].term if log else 0,
+        "commit_index": me.commit_index,
+        "last_applied": me.last_applied,
+    }
+    for name, value in expected.items():
+        seen = getattr(state, name)
+        if seen is not UNSET and seen != value:
+            yield Mismatch(name, value, seen)
+    # Votes are of use to a candidate only, and match_index to a leader; what others hold is their affair.
+    if state.votes is not UNSET and state.votes != me.votes and me.role == "candidate":
+        yield Mismatch("votes", me.votes, state.votes)
+    if state.match_index is not UNSET and me.role == "leader":
+        for j, n in state.match_index.items():
+            if me.match_index.get(j, 0) != n:
+                yield Mismatch(f"match_index[{j}]", me.match_index.get(j, 0), n)
+
+
+def exercised_rules(generated: Generated, taken: Iterable[str]) -> set[str]:
+    """The rules that made a difference: let a guarded step pass, or came out other than if taken away."""
+    found: set[str] = set()
+    for name in taken:
+        found |= generated.tracer.followed.get(name, set())
+    for name, outcomes in generated.seen.items():
+        guards = {
+            n.attr
+            for g in generated.transitions[name].guards
+            for n in postorder(g.condition)
+            if n.op == "rule"
+        }
+        for position, rule in enumerate(generated.rules_of(name)):
+            without = generated.tracer.rules[rule]
+            if any(rule in guards or outcome[position] != without for outcome in outcomes):
+                found.add(rule)
+    return found

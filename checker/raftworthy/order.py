@@ -1,0 +1,190 @@
+"""The order of a replay: each server's own, and a receive after its send. Nothing else, and no clocks.
+
+A server whose next event lacks what must come before it is parked with its events, while the others go on.
+
+    e  an event     i  the server whose event it is
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import UNSET
+
+from raftworthy.fused import fused
+from raftworthy.generated import World
+from raftworthy.ledger import WINDOW, Violation
+from raftworthy.reading import Place, Unusable
+from raftworthy.steps import ANYTHING, OLDER, OTHERS_END, Steps
+
+Observer = Callable[[Any, Place, World], None]
+
+
+class Stopped(Exception):  # noqa: N818  (asked for)
+    """The replay came to the event that it was to stop before."""
+
+
+class Replay(Steps):
+    """A replay of events. `feed` takes them in any order that keeps each server's own.
+
+    `observer` is called after every event with the event, its place and the state. `stop_at` is the
+    number of events after which to stop. `fast` is the fast path; empty for few events.
+    """
+
+    def __init__(self, servers: tuple[str, ...], observer: Observer | None = None) -> None:
+        super().__init__(servers)
+        self.observer = observer
+        self.stop_at: int | None = None
+        self.fast: Mapping[str, Callable[[Any], bool]] = {}
+        self.hungry: set[str] = set()  # those of the parked who wait for anything at all
+
+    def hurry(self) -> None:
+        """Get ready for many events."""
+        self.fast = fused(self)
+
+    def feed(
+        self, events: Sequence[Any], file: str, line: int, start: int = 0, pause_at: str | None = None
+    ) -> int:
+        """Replay events from `start` on, or keep those that must wait until what they need has happened.
+
+        `line` is the line of the first. Returns where it stopped: at the end, or before an event of the
+        server `pause_at` while that one waits.
+
+        Raises:
+            Violation, Unusable, Stopped
+        """
+        if len(self.sent.recent) > WINDOW:
+            self.sent.forget()
+        at = start
+        try:
+            while at < len(events):
+                if not (self.parked or self.owed or self.observer or self.stop_at) and self.fast:
+                    # Ordinary events change nothing of this, so it isn't asked again.
+                    before, fast = at, self.fast
+                    try:
+                        while at < len(events) and fast[(e := events[at]).event](e):
+                            at += 1
+                    finally:
+                        self.number += at - before
+                    if at == len(events):
+                        break
+                e = events[at]
+                if e.server == pause_at and e.server in self.parked:
+                    return at
+                self._feed(e, Place(file, line + at))
+                at += 1
+        except Violation as v:
+            if v.place is None:
+                v.place, v.number = Place(file, line + at), self.number
+            raise
+        except Unusable as u:
+            raise (u if u.place else Unusable(Place(file, line + at), u.what)) from None
+        return at
+
+    def _feed(self, e: Any, place: Place) -> None:
+        """Replay an event, and what had waited for it; or keep it, if it must wait itself."""
+        if e.server in self.parked:
+            self.parked[e.server].append((e, place))
+            return
+        step = self.fast.get(e.event)
+        if step is None or not step(e):
+            key = self.take(e)
+            if key is not None:
+                self._park(e.server, key, e, place)
+                return
+        self.number += 1
+        for v in self.owed.values():
+            if v.event is e:
+                v.place = place
+        if self.observer is not None:
+            self.observer(e, place, self.world)
+        if self.number == self.stop_at:
+            raise Stopped
+        if self.hungry or self.ready:
+            self._drain()
+
+    def _park(self, i: str, key: int, e: Any, place: Place) -> None:
+        self.parked[i] = deque([(e, place)])
+        if key == ANYTHING:
+            self.hungry.add(i)
+        elif key != OTHERS_END:
+            self.waiting[key] = i
+
+    def _drain(self) -> None:
+        """Go on with servers whose wait may be over, until none can move."""
+        moved = True
+        while self.ready or (self.hungry and moved):
+            before = self.number
+            ready = [*self.ready, *sorted(self.hungry)]
+            self.ready.clear()
+            for i in ready:
+                self._go_on(i)
+            moved = self.number > before
+
+    def _go_on(self, i: str) -> None:
+        """Replay what a parked server has waiting, as far as it goes."""
+        self.hungry.discard(i)
+        queue = self.parked.pop(i, None)
+        while queue and i not in self.parked:
+            e, place = queue.popleft()
+            self.feed([e], place.file, place.line)
+        if queue:
+            self.parked[i].extend(queue)
+
+    # --- the end ---------------------------------------------------------------------
+
+    def retry(self) -> bool:
+        """Try restarts again that nothing had explained yet; whether any server went on."""
+        before = self.number
+        for i in sorted(self.parked):
+            if i in self.parked and self.parked[i][0][0].event == "restart":
+                self._go_on(i)
+        return self.number > before
+
+    def finish(self) -> None:
+        """No more events will come: whoever still waits, waits for what never happened.
+
+        Raises:
+            Violation: the first event that can't have happened.
+            Unusable: a line is missing, so that nothing can be said.
+        """
+        while self.parked and (self.retry() or self._assume_forgotten()):
+            pass
+        if self.parked:
+            self._check_parked_sequences()
+            # Of the waits, one that no other waiting server could end.
+            i = min(self.parked, key=lambda i: (self._waits_for(i) in self.parked, self.parked[i][0][1]))
+            e, place = self.parked[i][0]
+            v = self.never(e)
+            v.place, v.number = place, self.number
+            raise v
+        for v in self.owed.values():
+            raise v
+
+    def _waits_for(self, i: str) -> str:
+        """The server from which a parked server needs a message, if it needs one."""
+        m = self.parked[i][0][0].message
+        return "" if m is UNSET else str(m.source)
+
+    def _assume_forgotten(self) -> bool:
+        """A receive may wait for a message that was sent before the window; whether one does."""
+        if not self.sent.forgot or not self.waiting:
+            return False
+        key, i = min(self.waiting.items(), key=lambda item: self.parked[item[1]][0][1])
+        self.unchecked[OLDER] += 1
+        del self.waiting[key]
+        self.sent.recent[key] = ""
+        self._go_on(i)
+        return True
+
+    def _check_parked_sequences(self) -> None:
+        """A line that is missing explains a wait better than any server's fault."""
+        for i, queue in self.parked.items():
+            seq = self.state[i].seq
+            for e, place in queue:
+                try:
+                    seq = self.check_sequence(e, seq)
+                except Unusable as u:
+                    raise Unusable(place, u.what) from None

@@ -1,0 +1,168 @@
+"""What a crash may leave behind: the last logged step may be lost, or one more may be on the disk.
+
+Both orders of writing, disk first or trace first, are in use; a kill between the two writes leaves one
+of these. Anything else on the disk is a violation.
+
+    e  the restart event     i  its server     v  variables     m  a message
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import UNSET
+
+from raftworthy.generated import World
+from raftworthy.ledger import Ledger, Log, Mismatch, Server, Violation, differences
+from raftworthy.reading import Unusable
+
+
+def restart(ledger: Ledger, e: Any, server: Server, last: bool) -> bool:
+    """A server starts with what its disk holds. False if others' events may yet explain what that is.
+
+    Raises:
+        Violation: nothing explains it, and `last` says that nothing more will come.
+    """
+    if e.start is not UNSET and e.start != server.start + 1 and (server.start or e.start != 1):
+        missing = server.start + 1
+        what = f"this is start {e.start} of {server.name}; the trace of its start {missing} is missing"
+        raise Unusable("", what)
+    me = server.me
+    if not (_disk_holds(e, me) or _take_back(ledger, e, server) or _hidden_step(ledger, e, server)):
+        if last or len(ledger.servers) == 1:
+            raise other_disk(e, me)
+        return False
+    if me.role == "leader":
+        ledger.remember_leadership(server, me.current_term, None, len(me.log))
+    me = server.me = ledger.world.variables[e.server]
+    me.log.cut = None
+    ledger.actions["restart"](ledger.world, e.server, _send_nothing)
+    mismatches = list(differences(e.state, me))
+    if mismatches:
+        raise Violation("state", e, "restart", (e.server,), mismatches=mismatches)
+    if e.start is not UNSET:
+        server.start = e.start
+    server.before = None
+    server.news = ()
+    return True
+
+
+def _send_nothing(m: Any) -> None:
+    raise AssertionError(f"a server that starts sends {m}")
+
+
+def _disk_holds(e: Any, v: Any) -> bool:
+    """Whether the persistent variables are what the restart event says."""
+    state, log = e.state, v.log
+    if state is not UNSET and not (
+        (state.current_term is UNSET or state.current_term == v.current_term)
+        and (state.voted_for is UNSET or state.voted_for == v.voted_for)
+        and (state.log_length is UNSET or state.log_length == len(log))
+        and (state.last_log_term is UNSET or state.last_log_term == (log[-1].term if log else 0))
+    ):
+        return False
+    if not e.entries:
+        return True
+    after = len(log) - len(e.entries) if e.after is UNSET else e.after
+    return after >= 0 and list(e.entries) == log[after:]
+
+
+def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
+    """The last step was logged but never reached the disk: undo it, if that explains the disk."""
+    if server.before is None:
+        return False
+    before, me, log = server.before, server.me, server.me.log
+    trial = type(me)()
+    for name in me.__slots__:
+        setattr(trial, name, getattr(me, name))
+    cut = log.cut
+    trial.log = Log(log if cut is None else [*log[: before[2] - len(cut)], *cut])
+    if cut is None:
+        del trial.log[before[2] :]
+    trial.current_term, trial.voted_for = before[0], before[1]
+    if not _disk_holds(e, trial):
+        return False
+    for key, receiver in ledger.sent.take_back(server.news).items():
+        what = f"the step before this restart is not on the disk, but {receiver} received a message of it"
+        v = Violation("restart", e, "restart", (e.server,), what=what)
+        v.number = ledger.number
+        ledger.owed[key] = v
+    ledger.world.variables[e.server] = trial
+    ledger.lost_steps += 1
+    return True
+
+
+def _hidden_step(ledger: Ledger, e: Any, server: Server) -> bool:
+    """One step reached the disk but not the trace: find a step that explains the disk."""
+    if not server.seq:
+        return False  # before its first start a server took no steps
+    for steps in _candidates(ledger, e):
+        variables = ledger.world.variables
+        trial = World({**variables, e.server: server.me.copy()}, ledger.world.past.copy())
+        made: list[Any] = []
+        taken = not any(ledger.actions[name](trial, *params, made.append) for name, *params in steps)
+        if taken and _disk_holds(e, trial.variables[e.server]):
+            variables[e.server] = trial.variables[e.server]
+            ledger.world.past = trial.past
+            ledger.hidden_steps += 1
+            return True
+    return False
+
+
+def _candidates(ledger: Ledger, e: Any) -> Iterator[list[tuple[Any, ...]]]:
+    """What a server may have done unseen, each as actions with parameters, judging by what its disk holds."""
+    i, state = e.server, e.state
+    me = ledger.world.variables[i]
+    if state is UNSET:
+        return
+    yield [("timeout", i)]
+    term = me.current_term if state.current_term is UNSET else state.current_term
+    if state.voted_for not in (UNSET, None) and (state.voted_for, term) in ledger.requests:
+        m = ledger.requests[state.voted_for, term]
+        yield [
+            (
+                "handle_request_vote",
+                ledger.request_vote(m.source, i, term, m.last_log_index, m.last_log_term),
+            )
+        ]
+    for j in ledger.servers:
+        them = ledger.world.variables[j]
+        if j == i or them.current_term < term:
+            continue
+        yield [("handle_request_vote_reply", ledger.request_vote_reply(j, i, term, False))]
+        leaders = [v for t, v in ledger.state[j].ended if t == term] + [them] * (them.role == "leader")
+        for leader in leaders:
+            if leader.current_term == term:
+                yield [("handle_append_entries", _missed_entries(ledger, i, j, leader.log, term, state))]
+    if state.log_length is not UNSET and e.entries:
+        added = state.log_length - len(me.log)
+        appends = [("client_request", i, entry.value) for entry in e.entries[len(e.entries) - added :]]
+        if 0 < added <= len(e.entries):
+            if me.role == "candidate":
+                votes = [ledger.request_vote_reply(j, i, term, True) for j in ledger.servers]
+                received = [
+                    ("handle_request_vote_reply", vote) for vote in votes if hash(vote) in ledger.sent
+                ]
+                yield [*received, ("become_leader", i), *appends]
+            yield list(appends)
+
+
+def _missed_entries(ledger: Ledger, i: str, j: str, log: list[Any], term: int, state: Any) -> Any:
+    """The AppendEntries of leader j that would make i's log what its disk holds: j's log up to some point."""
+    mine = ledger.world.variables[i].log
+    upto = len(mine) if state.log_length is UNSET else state.log_length
+    prev = min(len(mine), len(log), upto)
+    while prev and mine[prev - 1] != log[prev - 1]:
+        prev -= 1
+    prev_term = log[prev - 1].term if prev else 0
+    return ledger.append_entries(j, i, term, prev, prev_term, tuple(log[prev:upto]), 0)
+
+
+def other_disk(e: Any, me: Any) -> Violation:
+    """The violation that a disk is which nothing explains."""
+    persistent = ("current_term", "voted_for", "log_length", "last_log_term")
+    found = [m for m in differences(e.state, me) if m.name in persistent]
+    if not found:
+        found = [Mismatch("entries", f"the end of a log of {len(me.log)}", "other entries")]
+    return Violation("restart", e, "restart", (e.server,), mismatches=found)

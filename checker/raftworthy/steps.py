@@ -1,0 +1,303 @@
+"""One event of a trace, as steps of the specification.
+
+`Steps.take` is what replaying an event means. `fused` has a faster way for ordinary events.
+
+    e  an event     i  the server whose event it is     me  i's variables     m  a message
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET
+
+from raftspec.properties import raft
+from raftworthy.generated import World
+from raftworthy.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences
+from raftworthy.reading import Unusable
+from raftworthy.restarts import other_disk, restart
+from raftworthy.structs import snake_case
+
+# What a server can wait for, other than for a message (its hash).
+ANYTHING, OTHERS_END = 0, -1
+
+HANDLERS = {a.name: a.message for a in raft.actions.values() if a.message}
+# Actions with a parameter that the event tells by a variable.
+TOLD_BY = {"advance_commit_index": "commit_index", "apply_entries": "last_applied"}
+OLDER = "receives of messages older than the window"
+
+
+class Steps(Ledger):
+    """Takes events one by one, in an order that somebody else sees to."""
+
+    def __init__(self, servers: tuple[str, ...]) -> None:
+        super().__init__(servers)
+        self._out: list[Any] = []  # what the specification sends in the step
+        self._handlers: dict[str, Any] = {name: self.generated.structs[m] for name, m in HANDLERS.items()}
+
+    def take(self, e: Any, last: bool = False) -> int | None:
+        """Replay one event. None if it happened; otherwise the message it waits for (its hash), or what else.
+
+        `last` says that nothing more will come, so waiting is no use.
+
+        Raises:
+            Violation, Unusable
+        """
+        server = self.state.get(e.server)
+        if server is None:
+            raise Unusable("", f"server {e.server} is not in the header's list ({', '.join(self.servers)})")
+        if e.event in self._handlers:
+            wait = self._receive(e)
+            if wait is not None:
+                return wait
+        seq = self.check_sequence(e, server.seq)
+        if e.event == "restart":
+            if not restart(self, e, server, last):
+                return OTHERS_END
+        elif not self._step(e, server, last):
+            return ANYTHING
+        server.seq = seq
+        self.kinds[e.event] += 1
+        return None
+
+    def _step(self, e: Any, server: Server, last: bool) -> bool:
+        """What an event other than a restart stands for. False if it must wait."""
+        me = server.me
+        role, length = me.role, len(me.log)
+        before = (me.current_term, me.voted_for, length)
+        me.log.cut = None
+        self._out.clear()
+        if not (self._act(e, me, last) and self.follow_up(e, me, last)):
+            return False
+        self.compare(e, me)
+        if role == "leader" and me.role != "leader":
+            self.remember_leadership(server, before[0], me.log.cut, length)
+        server.before = before
+        self.send(e, server, self._out)
+        return True
+
+    def _act(self, e: Any, me: Any, last: bool) -> bool:
+        """The step that the event names. False if it must wait."""
+        if e.event in self._handlers:
+            self.actions[e.event](self.world, e.message, self._out.append)
+            return True
+        if e.event == "append_entries":  # `sends` tells which
+            return True
+        if e.event == "client_request":
+            if not e.entries:
+                raise Unusable("", "client_request needs entries: [[term, digest], …]")
+            self._client_request(e, me)
+            return True
+        if e.event not in TOLD_BY:
+            return self._do(e, e.event, e.server, last=last)
+        n = UNSET if e.state is UNSET else getattr(e.state, TOLD_BY[e.event])
+        if n is UNSET:
+            raise Unusable("", f"{e.event} needs state.{TOLD_BY[e.event]}")
+        return self._do(e, e.event, e.server, n, last=last)
+
+    def follow_up(self, e: Any, me: Any, last: bool) -> bool:
+        """The rest of the steps that one event may stand for. False if it must wait."""
+        i, state = e.server, e.state
+        wins = state is not UNSET and state.role == "leader" and me.role == "candidate"
+        if wins and not self._do(e, "become_leader", i, last=last):
+            return False
+        if e.entries and e.event != "client_request":
+            self._client_request(e, me)
+        if state is UNSET:
+            return True
+        n = state.commit_index
+        commits = n is not UNSET and n > me.commit_index and me.role == "leader"
+        if commits and not self._do(e, "advance_commit_index", i, n, last=last):
+            return False
+        if state.last_applied is not UNSET and state.last_applied > me.last_applied:
+            self._do(e, "apply_entries", i, state.last_applied)
+        return True
+
+    def _do(self, e: Any, name: str, *params: Any, last: bool = True) -> bool:
+        """Take a step with guards. False if replies that aren't logged may yet allow it.
+
+        Raises:
+            Violation: nothing can allow it.
+        """
+        failed = self.actions[name](self.world, *params, self._out.append)
+        if not failed:
+            return True
+        if e.sends is UNSET and name in ("become_leader", "advance_commit_index"):
+            self._receive_unlogged(e.server)
+            failed = self.actions[name](self.world, *params, self._out.append)
+            if not failed:
+                return True
+            if not last:
+                return False
+        raise Violation("guard", e, name, params, guard=failed)
+
+    def _receive_unlogged(self, i: str) -> None:
+        """Let a server that doesn't log what it receives have the replies that were sent to it."""
+        me = self.state[i].me
+        mine: list[Any] = []
+        for j in self.servers:
+            vote = self.request_vote_reply(j, i, me.current_term, True)
+            if hash(vote) in self.sent and me.role == "candidate":
+                self.actions["handle_request_vote_reply"](self.world, vote, mine.append)
+            match = self.state[i].acknowledged.get((j, me.current_term))
+            if match and me.role == "leader":
+                ack = self.append_entries_reply(j, i, me.current_term, True, match)
+                self.actions["handle_append_entries_reply"](self.world, ack, mine.append)
+
+    def _client_request(self, e: Any, me: Any) -> None:
+        """A leader appends the event's entries."""
+        for entry in e.entries:
+            params = (e.server, entry.value)
+            failed = self.actions["client_request"](self.world, *params, self._out.append)
+            if failed:
+                raise Violation("guard", e, "client_request", params, guard=failed)
+            if me.log[-1] != entry:
+                self.refuse_entry(e, entry, me)
+
+    def refuse_entry(self, e: Any, entry: Any, me: Any) -> None:
+        """A leader appended an entry of another term than the specification gives it."""
+        mismatch = Mismatch(f"entries[{len(me.log)}].term", me.log[-1].term, entry.term)
+        raise Violation("state", e, "client_request", (e.server, entry.value), mismatches=[mismatch])
+
+    def compare(self, e: Any, me: Any) -> None:
+        """What the event says of the variables after the step is what the specification gives."""
+        mismatches = list(differences(e.state, me))
+        if mismatches:
+            raise Violation("state", e, e.event, _params(e), mismatches=mismatches)
+
+    def check_sequence(self, e: Any, seq: int) -> int:
+        """The event's number. A server's count has no gaps and no repeats, and starts over at a restart."""
+        if e.seq is UNSET or e.seq == seq + 1:
+            return seq + 1
+        if e.event == "restart" and e.seq == 1:
+            return 1
+        what = "repeats" if e.seq <= seq else "leaves a gap in"
+        raise Unusable("", f"seq {e.seq} of {e.server} {what} its sequence; after {seq} comes {seq + 1}")
+
+    # --- messages sent -------------------------------------------------------------
+
+    def send(self, e: Any, server: Server, out: Sequence[Any]) -> None:
+        """The messages of a step are `out`, which the specification sends, and a leader's AppendEntries."""
+        sends = e.sends
+        if sends is UNSET:
+            server.logs_sends = False
+            sends = out
+            for m in out:
+                if type(m) is self.append_entries_reply and m.success:
+                    acknowledged = self.state[m.target].acknowledged
+                    known = (m.source, m.term)
+                    acknowledged[known] = max(acknowledged.get(known, 0), m.match_index)
+        news = []
+        for m in sends:
+            if m not in out:
+                self.check_sent(e, m, out)
+            key = hash(m)
+            if key not in self.sent:
+                self.sent.recent[key] = ""
+                news.append(key)
+                self.arrived(key)
+                if type(m) is self.request_vote:
+                    self.requests[m.source, m.term] = m
+        server.news = news
+
+    def check_sent(self, e: Any, m: Any, out: Sequence[Any]) -> None:
+        """A message that no handler sends is one that a leader may send now, or was sent before.
+
+        Raises:
+            Violation: it is neither.
+        """
+        if m.source == e.server and m.target in self.state:
+            if type(m) is self.append_entries:
+                params = (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
+                made: list[Any] = []
+                failed = self.actions["append_entries"](self.world, *params, made.append)
+                if (not failed and made[0] == m) or (failed and hash(m) in self.sent):
+                    return
+                if failed:
+                    raise Violation("guard", e, "append_entries", params, guard=failed)
+                raise Violation(
+                    "sends", e, "append_entries", params, mismatches=[Mismatch("sends", made[0], m)]
+                )
+            if hash(m) in self.sent:
+                return
+        expected = next((x for x in out if type(x) is type(m) and x.target == m.target), None)
+        raise Violation("sends", e, e.event, _params(e), mismatches=[Mismatch("sends", expected, m)])
+
+    # --- messages received -----------------------------------------------------------
+
+    def _receive(self, e: Any) -> int | None:
+        """The event's message was sent. None if so, else what to wait for."""
+        m, kind = e.message, self._handlers[e.event]
+        if m is UNSET:
+            raise Unusable("", f"{e.event} needs its message, of kind {_kind(kind)}")
+        if type(m) is not kind:
+            what = f"{e.event} needs a message of kind {_kind(kind)}, not {_kind(type(m))}"
+            raise Unusable("", what)
+        if m.target != e.server:
+            mismatch = Mismatch("message.target", e.server, m.target)
+            raise Violation("message", e, e.event, (m,), mismatches=[mismatch])
+        key = hash(m)
+        return None if self.sent.receive(key, e.server) else self._may_come(e, key)
+
+    def _may_come(self, e: Any, key: int) -> int | None:
+        """What to do with a message nobody is known to have sent: None to take it, else what to wait for."""
+        m = e.message
+        source = self.state.get(m.source)
+        if source is None:
+            raise Violation("unsent", e, e.event, (m,))
+        if not source.logs_sends and type(m) is self.append_entries and self._could_have_sent(source, m):
+            return None
+        if source.me.current_term > m.term:
+            if self.sent.forgot:
+                self.unchecked[OLDER] += 1
+                return None
+            if not source.logs_sends and type(m) is self.append_entries:
+                return ANYTHING  # the acknowledgements that let it commit may be of events still to come
+            lost = source.before is not None and source.before[0] <= m.term
+            if lost or m.source in self.parked:
+                # The sender's last step may prove to be lost, and its term with it.
+                return key if source.logs_sends else ANYTHING
+            raise Violation("unsent", e, e.event, (m,))
+        return key if source.logs_sends and source.seq else ANYTHING
+
+    def _could_have_sent(self, source: Server, m: Any) -> bool:
+        """Whether a leader that doesn't log what it sends is, or was, in a state to send this."""
+        params = (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
+        made: list[Any] = []
+        for v in [source.me, *(v for _, v in source.ended)]:
+            if v.current_term != m.term:
+                continue
+            if m.leader_commit > v.commit_index and self._could_have_committed(source, v, m.leader_commit):
+                v = as_leader(v, v.log, m.leader_commit)
+            world = World({**self.world.variables, source.name: v}, self.world.past)
+            if not self.actions["append_entries"](world, *params, made.append):
+                return bool(made.pop() == m)
+        return False
+
+    def _could_have_committed(self, source: Server, v: Any, n: int) -> bool:
+        """Whether the acknowledgements that were sent let a leader commit entry n, though none is logged."""
+        acknowledged = (source.acknowledged.get((j, v.current_term), 0) for j in self.servers)
+        quorum = 2 * (1 + sum(match >= n for match in acknowledged)) > len(self.servers)
+        return quorum and n <= len(v.log) and v.log[n - 1].term == v.current_term
+
+    def never(self, e: Any) -> Violation:
+        """Why an event that waited to the end can't have happened."""
+        if e.event in self._handlers:
+            return Violation("unsent", e, e.event, (e.message,))
+        if e.event == "restart":
+            return other_disk(e, self.state[e.server].me)
+        try:
+            self.take(e, last=True)
+        except Violation as v:
+            return v
+        return Violation("guard", e, e.event)
+
+
+def _params(e: Any) -> tuple[Any, ...]:
+    """The parameters of the action that an event names."""
+    return (e.server,) if e.message is UNSET else (e.message,)
+
+
+def _kind(message: type) -> str:
+    return snake_case(message.__name__)
