@@ -613,6 +613,9 @@ class Core:
             event["after"] = since
         else:
             event["state"] = self._changes(before, after)
+            if isinstance(message, AppendEntries) and message.entries:
+                # That the log took them, or had them, is news even if it is as long as before.
+                event["state"] |= {"log_length": after.log_length, "last_log_term": after.last_log_term}
             if self._appended:
                 event["entries"] = traced_entries(self._appended)
         event["sends"] = [traced_message(m) for m in self._sends]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.recording import cluster, files
 
-from raftd import scenarios
 from raftspec.rules import RULES
 from raftworthy.explain import render
 from raftworthy.verdict import check
@@ -31,7 +31,7 @@ LIVENESS = sorted(name for name, rule in RULES.items() if rule.kind == "liveness
 
 def cases() -> list[Path]:
     """Each trace is a file, or a folder with one file for each start of a server."""
-    names = {Path(name) for name in scenarios.files()}
+    names = {Path(name) for name in files.files()}
     return sorted({TRACES / (name.parent if name.parent.name == "kills" else name) for name in names})
 
 
@@ -75,7 +75,7 @@ def test_folder_says_what_becomes_of_its_traces(folder: str) -> None:
 def test_server_that_breaks_a_rule_is_told_which(rule: str) -> None:
     """What the others keep, a trace isn't held to: policy is Figure 2's choice among what is safe."""
     case = TRACES / "rules" / f"{rule}.ndjson"
-    assert case.exists(), f"no trace breaks {rule}: record one in raftd.scenarios"
+    assert case.exists(), f"no trace breaks {rule}: record one in tests/recording"
     verdict = check([case])
     assert verdict.explanation is not None, f"{case} is not found to be wrong"
     assert verdict.explanation.rule == rule
@@ -103,14 +103,14 @@ def split(trace: bytes, folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-@pytest.mark.parametrize("name", scenarios.GOOD)
+@pytest.mark.parametrize("name", cluster.GOOD)
 def test_order_of_servers_in_a_trace_does_not_matter(name: str, tmp_path: Path) -> None:
-    assert check(split(scenarios.GOOD[name]().trace(), tmp_path)).verdict == "conforms"
+    assert check(split(cluster.GOOD[name]().trace(), tmp_path)).verdict == "conforms"
 
 
 @pytest.mark.parametrize("rule", SAFETY)
 def test_broken_rule_is_named_from_a_file_for_each_server(rule: str, tmp_path: Path) -> None:
-    verdict = check(split(scenarios.RULES[rule]().trace(), tmp_path))
+    verdict = check(split(cluster.RULES[rule]().trace(), tmp_path))
     assert verdict.explanation is not None
     assert verdict.explanation.rule == rule
 
@@ -121,31 +121,31 @@ HALFWAY = pytest.mark.xfail(
 
 
 @HALFWAY
-@pytest.mark.parametrize("name", scenarios.GOOD)
+@pytest.mark.parametrize("name", cluster.GOOD)
 def test_least_that_is_useful_conforms(name: str, tmp_path: Path) -> None:
     """docs/traces.md: five kinds of events, no replies, nothing of what is sent."""
     path = tmp_path / "all.ndjson"
-    path.write_bytes(scenarios.minimal(scenarios.GOOD[name]()))
+    path.write_bytes(files.minimal(cluster.GOOD[name]()))
     assert check([path]).verdict == "conforms"
 
 
 @HALFWAY
-@pytest.mark.parametrize("name", scenarios.GOOD)
+@pytest.mark.parametrize("name", cluster.GOOD)
 def test_least_that_is_useful_conforms_in_any_order(name: str, tmp_path: Path) -> None:
-    assert check(split(scenarios.minimal(scenarios.GOOD[name]()), tmp_path)).verdict == "conforms"
+    assert check(split(files.minimal(cluster.GOOD[name]()), tmp_path)).verdict == "conforms"
 
 
 def test_traces_are_what_the_scenarios_record() -> None:
     """Byte for byte, unpacked: the same script gives the same trace."""
-    made = scenarios.files()
+    made = files.files()
     stale = [name for name, data in made.items() if not _is(TRACES / name, data)]
-    assert not stale, f"{', '.join(stale)}: not up to date; run: python -m raftd.scenarios traces"
+    assert not stale, f"{', '.join(stale)}: not up to date; run: python -m tests.recording.files traces"
     there = {str(path.relative_to(TRACES)) for path in TRACES.rglob("*.ndjson*") if path.suffix != ".expect"}
     assert there == set(made), "a trace that no scenario records: remove it"
 
 
 def _is(path: Path, data: bytes) -> bool:
-    return path.exists() and scenarios.unpacked(path) == data
+    return path.exists() and files.unpacked(path) == data
 
 
 def test_no_expectation_is_left_over() -> None:

@@ -9,7 +9,7 @@ the paper can be played step by step, and what the servers did is their own trac
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -174,3 +174,22 @@ class Cluster:
         disk.current_term, disk.voted_for = change.current_term, change.voted_for
         del disk.log[change.keep :]
         disk.log += change.entries
+
+
+THREE = ("n1", "n2", "n3")
+FIVE = ("n1", "n2", "n3", "n4", "n5")
+ONE_BY_ONE = Config(max_entries=1)
+
+GOOD: dict[str, Callable[[], Cluster]] = {}
+BAD: dict[str, Callable[[], Cluster]] = {}
+RULES: dict[str, Callable[[], Cluster]] = {}
+
+
+def recorded(table: dict[str, Callable[[], Cluster]], name: str = "") -> Callable[..., Callable[[], Cluster]]:
+    """The scenario that follows is recorded, under its own name or another."""
+
+    def note(scenario: Callable[[], Cluster]) -> Callable[[], Cluster]:
+        table[name or scenario.__name__] = scenario
+        return scenario
+
+    return note
