@@ -14,10 +14,9 @@ from typing import Any
 
 import msgspec
 import zstandard
-from tests.recording.cluster import BAD, GOOD, Cluster
+from tests.recording.cluster import BAD, GOOD, RULES, Cluster
 from tests.recording.conforming import deposed_leader_returns, kills
 from tests.recording.refused import unusable
-from tests.recording.rule_breaking import RULES
 
 MINIMAL = {
     "restart": ("current_term", "voted_for", "log_length"),
