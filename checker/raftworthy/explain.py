@@ -10,29 +10,29 @@ single rule, had it been broken, would make the event right.
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
-from raftspec.graph import LEAVES, OPERATIONS, Node, postorder
+from raftspec.graph import Node, postorder
 from raftspec.properties import raft
 from raftspec.raft import AppendEntries
 from raftspec.spec import State, run
 from raftspec.types import Type
 from raftworthy.generated import World, to_spec
+from raftworthy.provenance import Cause, Known, Provenance
 from raftworthy.reading import Place, TraceFile, Unusable
 from raftworthy.replay import NOT_ASKED, Mismatch, Replay, Violation, differences, replay_files
 from raftworthy.structs import snake_case
+from raftworthy.wording import Reader, a_message, show
 
 PERSISTENT = ("current_term", "voted_for", "log_length", "last_log_term", "entries")
 STEPS = ("guard", "state", "sends")  # the kinds of violations by a step that the specification has, too
-DERIVED = ("length of slice", "length of prefix")  # parts of sums, told by their other parts
 # The rules by which a server refuses a request, or doesn't count an answer.
 CHECKS = frozenset({
     "vote.current_term", "vote.up_to_date", "vote.once_per_term",
@@ -40,7 +40,6 @@ CHECKS = frozenset({
     "append.current_term", "append.previous_entry", "append.no_gap",
     "replicate.ack_current_term", "replicate.ack_success",
 })  # fmt: skip
-REMEMBERED = 200_000  # messages whose sending is remembered while looking for causes
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,6 @@ class Condition:
     holds: bool
     values: str
     broken: bool = False  # the one that explains what was seen: it holds and isn't followed, or doesn't hold
-
-
-@dataclass(frozen=True)
-class Cause:
-    """An earlier event that the wrong one conflicts with."""
-
-    place: str
-    what: str
 
 
 @dataclass(frozen=True)
@@ -91,240 +82,6 @@ class Explanation:
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
-
-
-# --- where values came from ------------------------------------------------------
-
-
-@dataclass
-class _Known:
-    """What a server was last seen with, and the events that made it so."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    since: dict[str, Cause] = field(default_factory=dict)
-    log: list[Cause] = field(default_factory=list)  # for each entry, the event that stored it
-
-    def note(self, name: str, value: Any, where: str, event: str) -> None:
-        """Keep the event that gave a variable its value."""
-        if name not in self.values or self.values[name] != value:
-            self.values[name], self.since[name] = value, Cause(where, f"{name} = {show(value)}: {event}")
-
-
-class Provenance:
-    """Watches a replay, to tell later which event set a variable, stored an entry or sent a message."""
-
-    def __init__(self) -> None:
-        self.servers: dict[str, _Known] = {}
-        self.sent: dict[int, Cause] = {}
-        self.order: deque[int] = deque()
-        self.messages: dict[tuple[str, str, str], deque[tuple[Any, Cause]]] = {}
-
-    def __call__(self, e: Any, place: Place, world: World) -> None:
-        i = e.server
-        me = world.variables[i]
-        known = self.servers.setdefault(i, _Known())
-        where, event = str(place), _describe_event(e)
-        for name in ("role", "current_term", "voted_for", "commit_index", "last_applied"):
-            known.note(name, getattr(me, name), where, event)
-        for j, n in me.match_index.items():
-            known.note(f"match_index[{j}]", n, where, event)
-        if me.log.cut is not None:
-            del known.log[max(0, len(known.log) - len(me.log.cut)) :]
-        del known.log[len(me.log) :]
-        for n in range(len(known.log), len(me.log)):
-            known.log.append(Cause(where, f"entry {n + 1} of {i}, of term {me.log[n].term}: {event}"))
-        for m in e.sends or ():
-            self._note(m, Cause(where, f"{i} sent it ({e.event})"))
-
-    def _note(self, m: Any, cause: Cause) -> None:
-        key = hash(m)
-        if key not in self.sent:
-            self.order.append(key)
-            self.sent[key] = cause
-            if len(self.order) > REMEMBERED:
-                self.sent.pop(self.order.popleft(), None)
-        like = (type(m).__name__, m.source, m.target)
-        self.messages.setdefault(like, deque(maxlen=200)).append((m, cause))
-
-    def nearest(self, m: Any) -> tuple[Any, Cause] | None:
-        """The sent message most like one that nobody sent."""
-        sent = self.messages.get((type(m).__name__, m.source, m.target), ())
-
-        def unlike(other: tuple[Any, Cause]) -> int:
-            return sum(a != b for a, b in zip(structs.astuple(m), structs.astuple(other[0]), strict=True))
-
-        return min(reversed(sent), key=unlike, default=None)
-
-
-def _describe_event(e: Any) -> str:
-    """An event in a few words."""
-    if e.message is UNSET:
-        return f"{e.server} {e.event}"
-    return f"{e.server} {e.event} from {e.message.source}, term {e.message.term}"
-
-
-def a_message(m: Any) -> str:
-    """A message's kind with its article."""
-    kind = snake_case(type(m).__name__)
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-
-
-# --- expressions in words ----------------------------------------------------------
-
-
-def show(value: Any) -> str:
-    """A value as the messages print it."""
-    if value is None:
-        return "nobody"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, frozenset | set):
-        return "{" + ", ".join(sorted(value)) + "}"
-    if isinstance(value, list | tuple):
-        return f"{len(value)} entries" if len(value) > 4 else "[" + ", ".join(map(show, value)) + "]"
-    if hasattr(value, "__struct_fields__"):
-        fields = {f: getattr(value, f) for f in value.__struct_fields__}
-        if set(fields) == {"term", "value"}:
-            return f"{value.term}:{value.value}"
-        return f"{snake_case(type(value).__name__)}({', '.join(f'{f}={show(x)}' for f, x in fields.items())})"
-    return str(value)
-
-
-class Reader:
-    """Evaluates and describes expressions of one step, in the state before it."""
-
-    def __init__(self, s: State[Any, Any], i: str, params: Mapping[str, Any], message: Any) -> None:
-        self.s = s
-        self.i = i
-        self.params = params
-        self.message = message
-        self.bound: dict[str, int] = {}
-
-    def leaf(self, n: Node) -> Any:
-        match n.op:
-            case "const":
-                return n.attr
-            case "param":
-                return self.params[n.attr]
-            case "message":
-                return getattr(self.message, n.attr[1])
-            case "past":
-                return getattr(self.s.past, n.attr[0])
-            case _:
-                return getattr(self.s[self.value(n.args[0])], n.attr[0])
-
-    def value(self, n: Node) -> Any:
-        """What an expression comes to."""
-        if n.op == "bound":
-            return self.bound[n.attr]
-        if n.op in LEAVES:
-            return self.leaf(n)
-        if n.op == "ite":
-            return self.value(self.chosen(n))
-        if n.op in ("forall", "exists"):
-            top, claim = n.args
-            return OPERATIONS[n.op].meaning(self.value(top), lambda k: self._at(n, k, claim))
-        args = [self.value(a) for a in n.args]
-        meaning = OPERATIONS[n.op].meaning
-        return meaning(*args) if n.attr is None else meaning(*args, attr=n.attr)
-
-    def _at(self, n: Node, k: int, claim: Node) -> Any:
-        self.bound[n.attr] = k
-        return self.value(claim)
-
-    def chosen(self, n: Node) -> Node:
-        return n.args[1] if self.value(n.args[0]) else n.args[2]
-
-    def name(self, n: Node) -> str:
-        """An expression in the words of the trace format."""
-        match n.op:
-            case "const":
-                return show(n.attr)
-            case "param":
-                return str(n.attr)
-            case "message":
-                return f"message.{n.attr[1]}"
-            case "past":
-                return f"history.{n.attr[0]}"
-            case "get":
-                server = self.value(n.args[0])
-                return str(n.attr[0]) if server == self.i else f"{server}.{n.attr[0]}"
-            case "ite":  # a variable that an earlier part of the step may have set
-                chosen = self.chosen(n)
-                other = n.args[2] if chosen is n.args[1] else n.args[1]
-                return self.name(other if chosen.op == "const" else chosen)
-            case "len":
-                q = self.name(n.args[0])
-                return "log_length" if q == "log" else f"length of {q}"
-            case "set_size":
-                return self.name(n.args[0])
-            case "at":
-                return f"{self.name(n.args[0])}[{self.value(n.args[1])}]"
-            case "field":
-                return f"{self.name(n.args[0])}.{n.attr}"
-            case "map_get":
-                return f"{self.name(n.args[0])}[{show(self.value(n.args[1]))}]"
-            case "add" | "sub":
-                a, b = n.args
-                return f"{self.name(a)} {'+' if n.op == 'add' else '-'} {self.name(b)}"
-        return n.op
-
-    def terms(self, n: Node) -> list[Node]:
-        """The parts of a condition whose values tell why it holds or not.
-
-        Of a claim about several entries, the first for which it holds is shown.
-        """
-        found: dict[Node, None] = {}
-
-        def collect(n: Node) -> None:
-            if n.op == "const":
-                return
-            if n.op == "ite" and n.type.kind != "bool":
-                chosen = self.chosen(n)
-                found.update({n: None}) if chosen.op == "const" else collect(chosen)
-            elif n.op in ("forall", "exists"):
-                top, claim = n.args
-                collect(top)
-                witness = next((k for k in range(1, self.value(top) + 1) if self._at(n, k, claim)), None)
-                if witness is not None:
-                    collect(claim)
-            elif (
-                n.type.kind == "bool" and n.op not in LEAVES and n.op not in ("field", "map_get")
-            ) or n.op in ("count", "add", "sub"):
-                for a in n.args:
-                    collect(a)
-            elif n.op not in ("param", "bound") or n.type.kind != "server":
-                found[n] = None
-
-        collect(n)
-        return list(found)
-
-    def values(self, n: Node) -> str:
-        """The values that a condition is about: `log[4].term = 2, current_term = 3`."""
-        texts: dict[str, str] = {}
-        maps: dict[str, dict[str, str]] = {}
-        for t in self.terms(n):
-            shown = self.value(t.args[0]) if t.op == "set_size" else self.value(t)
-            name = self.name(t)
-            if t.op == "map_get" and self.value(t.args[1]) in self.s.servers and "map_get" not in texts:
-                j = self.value(t.args[1])
-                if j != self.i:  # what it stores itself, a leader need not be told
-                    maps.setdefault(self.name(t.args[0]), {})[j] = show(shown)
-            elif (
-                t.op != "bound"
-                and not name.startswith(DERIVED)
-                and not (t.type.kind == "seq" and len(shown) > 4)
-            ):
-                texts[name] = f"{name} = {show(shown)}"
-        for name, of in maps.items():
-            if len(of) == 1:
-                texts[name] = ", ".join(f"{name}[{j}] = {n}" for j, n in of.items())
-            else:
-                texts[name] = f"{name} = {{{', '.join(f'{j}: {n}' for j, n in of.items())}}}"
-        return ", ".join(texts.values())
-
-
-# --- explaining ----------------------------------------------------------------------
 
 
 def explain(v: Violation, paths: Sequence[Path]) -> Explanation:
@@ -693,7 +450,7 @@ class _Explainer:
             if cause is not None:
                 found.setdefault(cause.place, cause)
 
-        known = self.provenance.servers.get(self.i, _Known())
+        known = self.provenance.servers.get(self.i, Known())
         m = self.e.message
         if self.v.kind == "unsent":
             near = self.provenance.nearest(m)
@@ -714,7 +471,7 @@ class _Explainer:
             add(sent and Cause(sent.place, f"{m.source} sent the message"))
         yield from list(found.values())[:3]
 
-    def _trace_back(self, t: Node, known: _Known, add: Any) -> None:
+    def _trace_back(self, t: Node, known: Known, add: Any) -> None:
         for n in postorder(t):
             if n.op == "get":
                 add(known.since.get(n.attr[0]))

@@ -1,0 +1,83 @@
+"""Where the values of a replay came from: which event set a variable, stored an entry, sent a message."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import structs
+
+from raftworthy.generated import World
+from raftworthy.reading import Place
+from raftworthy.wording import describe_event, show
+
+REMEMBERED = 200_000  # messages whose sending is remembered while looking for causes
+
+
+@dataclass(frozen=True)
+class Cause:
+    """An earlier event that the wrong one conflicts with."""
+
+    place: str
+    what: str
+
+
+@dataclass
+class Known:
+    """What a server was last seen with, and the events that made it so."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    since: dict[str, Cause] = field(default_factory=dict)
+    log: list[Cause] = field(default_factory=list)  # for each entry, the event that stored it
+
+    def note(self, name: str, value: Any, where: str, event: str) -> None:
+        """Keep the event that gave a variable its value."""
+        if name not in self.values or self.values[name] != value:
+            self.values[name], self.since[name] = value, Cause(where, f"{name} = {show(value)}: {event}")
+
+
+class Provenance:
+    """Watches a replay, to tell later which event set a variable, stored an entry or sent a message."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, Known] = {}
+        self.sent: dict[int, Cause] = {}
+        self.order: deque[int] = deque()
+        self.messages: dict[tuple[str, str, str], deque[tuple[Any, Cause]]] = {}
+
+    def __call__(self, e: Any, place: Place, world: World) -> None:
+        i = e.server
+        me = world.variables[i]
+        known = self.servers.setdefault(i, Known())
+        where, event = str(place), describe_event(e)
+        for name in ("role", "current_term", "voted_for", "commit_index", "last_applied"):
+            known.note(name, getattr(me, name), where, event)
+        for j, n in me.match_index.items():
+            known.note(f"match_index[{j}]", n, where, event)
+        if me.log.cut is not None:
+            del known.log[max(0, len(known.log) - len(me.log.cut)) :]
+        del known.log[len(me.log) :]
+        for n in range(len(known.log), len(me.log)):
+            known.log.append(Cause(where, f"entry {n + 1} of {i}, of term {me.log[n].term}: {event}"))
+        for m in e.sends or ():
+            self._note(m, Cause(where, f"{i} sent it ({e.event})"))
+
+    def _note(self, m: Any, cause: Cause) -> None:
+        key = hash(m)
+        if key not in self.sent:
+            self.order.append(key)
+            self.sent[key] = cause
+            if len(self.order) > REMEMBERED:
+                self.sent.pop(self.order.popleft(), None)
+        like = (type(m).__name__, m.source, m.target)
+        self.messages.setdefault(like, deque(maxlen=200)).append((m, cause))
+
+    def nearest(self, m: Any) -> tuple[Any, Cause] | None:
+        """The sent message most like one that nobody sent."""
+        sent = self.messages.get((type(m).__name__, m.source, m.target), ())
+
+        def unlike(other: tuple[Any, Cause]) -> int:
+            return sum(a != b for a, b in zip(structs.astuple(m), structs.astuple(other[0]), strict=True))
+
+        return min(reversed(sent), key=unlike, default=None)
