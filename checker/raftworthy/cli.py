@@ -58,7 +58,8 @@ def demo(*, json: Json = False, keep: Path | None = None) -> int:
 def replay(files: Files, /, *, json: Json = False) -> int:
     """Check traces of a Raft cluster against the specification.
 
-    Give one file for all servers, one per server, or one per server and start. The format is in docs/traces.md.
+    Give one file for all servers, one per server, or one per server and start.
+    The format is in docs/traces.md.
     Exit code: 0 conforms, 1 violates, 2 undecided or unusable.
 
     Examples:
@@ -160,7 +161,7 @@ def explore(
     Examples:
         raftworthy explore --max-term 2 --max-log 1 --max-messages 7
         raftworthy explore --without restart.keep_vote --crashes 1 --save vote.ndjson
-        raftworthy explore --without commit.current_term --begin figure_8_returned --any-policy --max-term 4 --max-log 2 --commands 3 --max-messages 20
+        raftworthy explore --mutant R01 --begin figure_8 --max-term 4 --commands 2 --max-messages 20
         raftworthy explore --find "len(leaders()) == 2" --max-term 2
     """
     from raftworthy.explore import Bounds
@@ -277,8 +278,8 @@ def status(*, cluster: Cluster, timeout: float = 1.0) -> int:
         print(
             f"{server}: no answer"
             if answer is None
-            else f"{server}: {answer.role} in term {answer.current_term}, commit index {answer.commit_index}, "
-            f"follows {answer.leader or 'nobody'}"
+            else f"{server}: {answer.role} in term {answer.current_term}, "
+            f"commit index {answer.commit_index}, follows {answer.leader or 'nobody'}"
         )
     return code
 

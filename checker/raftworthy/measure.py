@@ -54,7 +54,8 @@ def measure_replay(file: Path | None, events: int, servers: int, seed: int, prog
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return (
         f"{number:,} events, {size / 1e6:,.0f} MB, {size / number:.0f} bytes an event ({machine()})\n"
-        f"replay, reading included: {number / min(replayed):,.0f} events a second of CPU, {number / min(wall):,.0f} of wall clock\n"
+        f"replay, reading included: {number / min(replayed):,.0f} events a second of CPU, "
+        f"{number / min(wall):,.0f} of wall clock\n"
         f"JSON decoding alone:      {number / min(decode):,.0f} events a second of CPU; "
         f"replay takes {min(replayed) / min(decode):.1f} times that\n"
         f"peak memory: {peak:,.0f} MB"
@@ -85,7 +86,8 @@ def measure_conformance(
                     events += verdict.report.events
                 else:
                     wrong.append(
-                        f"raftworthy simulate --seed {seed} --servers {count} --steps {steps} --faults {mix} --out FILE"
+                        f"raftworthy simulate --seed {seed} --servers {count} --steps {steps} "
+                        f"--faults {mix} --out FILE"
                     )
                 progress(number * len(mixes) + len(mixes), len(seeds) * len(mixes))
     lines = [f"{sum(conforming.values()):,} of {len(seeds) * len(mixes):,} traces conform, {events:,} events"]

@@ -1,4 +1,4 @@
-"""Showing the end of a trace as a space-time diagram in text, up to an event that went wrong or was asked for."""
+"""The end of a trace as a space-time diagram in text, up to the event that went wrong."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ EXIT_CODES = {"conforms": 0, "violates": 1, "unusable": 2}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came out of checking traces. `report` if they conform, `explanation` if not, `error` if unusable."""
+    """What came out of checking traces: `report` if they conform, `explanation` if not, or `error`."""
 
     verdict: str
     files: list[str]
@@ -77,7 +77,8 @@ def summary(r: Report, seconds: float) -> str:
     ]
     if r.lost_steps or r.hidden_steps:
         lines.append(
-            f"  at kills, {r.lost_steps} logged steps were not on the disk, {r.hidden_steps} on the disk were not logged"
+            f"  at kills, {r.lost_steps} logged steps were not on the disk, "
+            f"{r.hidden_steps} on the disk were not logged"
         )
     lines.append(f"  rules exercised: {len(r.exercised)} of {len(r.exercised) + len(r.not_exercised)}")
     if r.not_exercised:

@@ -61,7 +61,7 @@ def leader_completeness(s: S) -> bool:
 
 @raft.invariant
 def state_machine_safety(s: S) -> bool:
-    """No two servers hold different entries committed at the same index. Figure 3; consensus calls it agreement."""
+    """No two servers commit different entries at an index. Figure 3; consensus calls it agreement."""
     return every(s[i].log.agrees(s.past.committed, s[i].commit_index) for i in s.servers)
 
 
