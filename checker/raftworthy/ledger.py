@@ -56,19 +56,49 @@ class Violation(Exception):  # noqa: N818  (a verdict, not a failure)
 class Log(list[Any]):
     """A log that remembers what was last cut off it, so that one step can be taken back."""
 
-    __slots__ = ("cut",)
+    __slots__ = ("cut", "pasts")
 
     def __init__(self, entries: Iterable[Any] = ()) -> None:
         super().__init__(entries)
         self.cut: list[Any] | None = None
+        self.pasts: list[PastLog] = []
 
     def __delitem__(self, where: Any) -> None:
-        if isinstance(where, slice):
-            self.cut = self[where]
+        assert isinstance(where, slice)
+        assert where.stop is None, "a log is cut at its end only"
+        self.cut = self[where]
+        for past in self.pasts:
+            past.keep(where.start)
         super().__delitem__(where)
 
     def copy(self) -> Log:
         return Log(self)
+
+
+class PastLog:
+    """What a log held once, without a copy: the log's beginning, and what was cut off it since."""
+
+    def __init__(self, log: Log, length: int, tail: Iterable[Any] = ()) -> None:
+        self.log = log
+        self.shared = length  # so many entries are still those of the log
+        self.tail = list(tail)
+        log.pasts = [*log.pasts[1 - LEADERSHIPS :], self]
+
+    def keep(self, length: int) -> None:
+        """The log is about to be cut to this length."""
+        self.tail[:0] = self.log[length : self.shared]
+        self.shared = min(self.shared, length)
+
+    def entries(self) -> list[Any]:
+        return [*self.log[: self.shared], *self.tail]
+
+
+class Leadership(NamedTuple):
+    """A leadership that ended: what the server had then, as far as its AppendEntries show it."""
+
+    term: int
+    log: PastLog
+    commit_index: int
 
 
 # What a server's disk held before its last step: current_term, voted_for, the log's length.
@@ -118,7 +148,7 @@ class Server:
     start: int = 0
     before: Persistent | None = None  # what the disk held before the last step
     news: Sequence[int] = ()  # messages first sent by the last step
-    ended: list[tuple[int, Any]] = field(default_factory=list)  # (term, variables) of ended leaderships
+    ended: list[Leadership] = field(default_factory=list)
     acknowledged: dict[tuple[str, int], int] = field(default_factory=dict)  # (by whom, term): up to where
     logs_sends: bool = True
 
@@ -183,12 +213,22 @@ class Ledger:
             self.ready.append(self.waiting.pop(key))
 
     def remember_leadership(self, server: Server, term: int, cut: list[Any] | None, length: int) -> None:
-        """Keep what a leader had when it stopped, for those of its AppendEntries that arrive later."""
+        """Keep what a leader had when it stopped, for those of its AppendEntries that arrive later.
+
+        `length` is that of its log then, `cut` what the step that ended it has cut off.
+        """
         me = server.me
-        log = me.log[:length] if cut is None else [*me.log[: length - len(cut)], *cut]
-        past = as_leader(me, log, me.commit_index)
-        past.current_term = term
-        server.ended = [*server.ended[1 - LEADERSHIPS :], (term, past)]
+        past = PastLog(me.log, length - len(cut or ()), cut or ())
+        server.ended = [*server.ended[1 - LEADERSHIPS :], Leadership(term, past, me.commit_index)]
+
+    def leaders_of(self, i: str, term: int) -> Iterator[Any]:
+        """The variables of server i as leader of a term, now or when it ended, as its AppendEntries show them."""
+        me = self.state[i].me
+        if me.role == "leader" and me.current_term == term:
+            yield me
+        for past in self.state[i].ended:
+            if past.term == term:
+                yield as_leader(me, term, past.log.entries(), past.commit_index)
 
     def report(self, files: list[str]) -> Report:
         """What was replayed, and which rules it exercised."""
@@ -212,10 +252,10 @@ class Ledger:
         )  # fmt: skip
 
 
-def as_leader(v: Any, log: list[Any], commit_index: int) -> Any:
-    """A server's variables as far as its AppendEntries show them."""
+def as_leader(v: Any, term: int, log: list[Any], commit_index: int) -> Any:
+    """The variables of a server that leads, as far as its AppendEntries show them."""
     made = type(v)()
-    made.role, made.current_term, made.log, made.commit_index = "leader", v.current_term, log, commit_index
+    made.role, made.current_term, made.log, made.commit_index = "leader", term, log, commit_index
     return made
 
 

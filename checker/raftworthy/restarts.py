@@ -131,10 +131,8 @@ def _candidates(ledger: Ledger, e: Any) -> Iterator[list[tuple[Any, ...]]]:
         if j == i or them.current_term < term:
             continue
         yield [("handle_request_vote_reply", ledger.request_vote_reply(j, i, term, False))]
-        leaders = [v for t, v in ledger.state[j].ended if t == term] + [them] * (them.role == "leader")
-        for leader in leaders:
-            if leader.current_term == term:
-                yield [("handle_append_entries", _missed_entries(ledger, i, j, leader.log, term, state))]
+        for leader in ledger.leaders_of(j, term):
+            yield [("handle_append_entries", _missed_entries(ledger, i, j, leader.log, term, state))]
     if state.log_length is not UNSET and e.entries:
         added = state.log_length - len(me.log)
         appends = [("client_request", i, entry.value) for entry in e.entries[len(e.entries) - added :]]

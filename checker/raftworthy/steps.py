@@ -265,11 +265,9 @@ class Steps(Ledger):
         """Whether a leader that doesn't log what it sends is, or was, in a state to send this."""
         params = (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
         made: list[Any] = []
-        for v in [source.me, *(v for _, v in source.ended)]:
-            if v.current_term != m.term:
-                continue
+        for v in self.leaders_of(source.name, m.term):
             if m.leader_commit > v.commit_index and self._could_have_committed(source, v, m.leader_commit):
-                v = as_leader(v, v.log, m.leader_commit)
+                v = as_leader(v, m.term, v.log, m.leader_commit)
             world = World({**self.world.variables, source.name: v}, self.world.past)
             if not self.actions["append_entries"](world, *params, made.append):
                 return bool(made.pop() == m)
