@@ -10,6 +10,7 @@ What differs once the step is taken goes to the methods that `take` uses, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from textwrap import indent
 from types import CodeType
@@ -17,16 +18,18 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftspec.graph import postorder
+from raftspec.graph import LEAVES, Graph, Node, postorder
 from raftspec.properties import raft
+from raftspec.raft import Role
 from raftspec.tracing import Transition
-from raftworthy.generated import Writer, action_body, scope_of
+from raftspec.types import BOOL
+from raftworthy.generated import Generated, Writer, action_body, scope_of, watched_rules
 from raftworthy.ledger import replay_actions
 from raftworthy.steps import HANDLERS, Steps
 
 # What the templates keep in a name of their own.
 FUSED = ("append_entries", "client_request", *HANDLERS)  # the rest is rare
-FOLLOWING = ("commit_index", "last_applied")  # may move on in steps that follow
+USUAL_ROLE = {"handle_append_entries": "follower", "handle_append_entries_reply": "leader"}
 KNOWN = ("log", "role", "current_term", "voted_for")
 
 BEGIN = """\
@@ -118,18 +121,6 @@ def may_send(i, me, x):
 {lines}
     return {same}
 """
-TEMPLATES = {
-    BEGIN,
-    RECEIVE,
-    ENTRIES,
-    BEFORE,
-    CHECK_ENTRY,
-    COMPARE,
-    CHECK_ROLE,
-    ONE_REPLY,
-    LEADERS_MESSAGES,
-    END,
-}
 BIND = """\
 def bind(replay):
     S, servers, sent, kinds = replay.world, replay.state, replay.sent, replay.kinds
@@ -141,81 +132,102 @@ def bind(replay):
 """
 
 
-def _writer(t: Transition) -> Writer:
+def _writer(t: Transition, extra: Iterable[Node] = ()) -> Writer:
     """A writer that uses the templates' names for the acting server."""
-    w = Writer(t.roots())
+    w = Writer([*t.roots(), *extra])
     w.names[t.server], w.owners[t.server, 0] = "i", "me"
     return w
 
 
 def _name_known(t: Transition, w: Writer) -> None:
     """Let a writer use the templates' names for the server's variables, too."""
-    for n in postorder(*t.roots()):
+    for n in list(w.uses):
         if n.op == "get" and n.args == (t.server,) and n.attr[0] in KNOWN:
             w.names[n] = str(n.attr[0])
-        elif n.op == "len" and (n.args[0].op, n.args[0].attr, n.args[0].args) == (
-            "get",
-            ("log", 0),
-            (t.server,),
-        ):
-            w.names[n] = "length"
+    w.names |= {n: "length" for n in w.uses if n.op == "len" and w.names.get(n.args[0]) == "log"}
 
 
 def _differs(new: Mapping[str, str]) -> str:
     """The text of: the event says something of the variables that the step didn't make true."""
     values = {"log_length": "len(log)", "last_log_term": "(log[-1].term if log else 0)"}
     scalars = (name for name, t in raft.server.types().items() if t.kind not in ("seq", "map", "set"))
-    values |= {name: new.get(name, f"me.{name}") for name in scalars}
+    values |= {name: new.get(name, name if name in KNOWN else f"me.{name}") for name in scalars}
     texts = [f"(state.{name} is not UNSET and state.{name} != {value})" for name, value in values.items()]
-    texts.append(
-        "(state.match_index is not UNSET and not state.match_index.items() <= me.match_index.items())"
-    )
-    return " or ".join([*texts, "state.votes is not UNSET"])
+    unlike = "not state.match_index.items() <= me.match_index.items()"
+    return " or ".join([*texts, "state.votes is not UNSET", f"(state.match_index is not UNSET and {unlike})"])
 
 
-def _event_source(name: str, t: Transition | None) -> str:
-    """The function for a kind of event. Without a transition, the event only says what its server sends."""
-    parts = [BEGIN]
-    new: dict[str, str] = {}
-    end = [COMPARE, CHECK_ROLE, LEADERS_MESSAGES, END]
-    if t and t.action.message:
-        w = _writer(t)
-        _name_known(t, w)
-        body = action_body(t, w, watch=True, refuse="return False")
-        new = {
-            x: w.atom(n)
-            for x, n in t.updates.items()
-            if n.type.kind not in ("seq", "map") and x not in FOLLOWING
-        }
-        parts += [RECEIVE, BEFORE, *_lines(body.lines)]
-        if body.sends:
-            ((condition, kind, fields),) = body.sends
-            assert condition == "True", f"{name} sends {kind} on a condition"
-            parts.append(EXPECT_REPLY.format(kind=kind, same=_same(t, fields), fields=", ".join(fields)))
-            end[2] = ONE_REPLY
-        parts += _lines("    " + x for x in body.stores)
-    elif t:
-        w = _writer(t)
-        w.indent = "        "
-        body = action_body(t, w, watch=True, refuse="assert len(log) == length; return False")
-        assert not body.sends
-        parts += [
-            BEFORE,
-            ENTRIES,
-            *_lines(body.lines),
-            *_lines("        " + x for x in body.stores),
-            CHECK_ENTRY,
-        ]
-    else:
-        parts.append(BEFORE)
-    names = {
-        "name": name,
-        "message": t.action.message.__name__ if t and t.action.message else "",
-        "further": "" if name == "client_request" else "e.entries or ",
-        "differs": _differs(new),
-    }
-    # Only the templates have fields to fill in; the specification's text has braces of its own.
-    return "".join(part.format(**names) if part in TEMPLATES else part for part in [*parts, *end])
+def _usually(t: Transition, graph: Graph, role: str) -> tuple[Transition, list[Node]]:
+    """A handler's step for a message of the current term at a server of this role, and its rules' answers."""
+    done: dict[Node, Node] = {}
+    term = graph.leaf("get", ("current_term", 0), raft.server.types()["current_term"], t.server)
+    for n in postorder(*t.roots()):
+        args = tuple(done[a] for a in n.args)
+        if (n.op, n.attr) == ("message", (t.action.message, "term")):
+            done[n] = term
+        elif (n.op, n.attr) == ("get", ("role", 0)):
+            done[n] = graph.const(Role(role), n.type)
+        elif n.op == "lt" and args[0] is args[1]:
+            done[n] = graph.const(False, BOOL)
+        elif n.op in LEAVES:
+            done[n] = n
+        else:
+            done[n] = args[0] if n.op == "rule" else graph.node(n.op, *args, attr=n.attr)
+    rules = [done[n] for n in watched_rules(t)]
+    t = t.but(done.__getitem__)
+    same = {graph.const(Role(role), raft.server.types()["role"])}
+    same |= {n for n in done.values() if n.op == "get" and n.args == (t.server,)}
+    updates = {name: n for name, n in t.updates.items() if n not in same}
+    return replace(t, updates=updates), rules
+
+
+def _handled(t: Transition, w: Writer, watched: Iterable[Node]) -> str:
+    """A handler's step and what follows from it, as the body of a function."""
+    _name_known(t, w)
+    body = action_body(t, w, watch=False, refuse="return False")
+    w.line(f"seen_{t.name}.add(({', '.join(map(w.expr, watched))},))")
+    new = {x: w.atom(n) for x, n in t.updates.items() if x in KNOWN and x != "log"}
+    parts = _lines(body.lines)
+    if body.sends:
+        ((condition, kind, fields),) = body.sends
+        assert condition == "True", f"{t.name} sends {kind} on a condition"
+        parts.append(EXPECT_REPLY.format(kind=kind, same=_same(t, fields), fields=", ".join(fields)))
+    parts += _lines("    " + x for x in body.stores)
+    parts.append(COMPARE.format(further="e.entries or ", differs=_differs(new)))
+    if "role" in t.updates:
+        parts.append(CHECK_ROLE)
+    return "".join([*parts, ONE_REPLY if body.sends else LEADERS_MESSAGES, END.format(name=t.name)])
+
+
+def _handler_source(t: Transition, graph: Graph) -> str:
+    """The function for a handler's event: twice its step, first as it mostly is."""
+    assert t.action.message
+    parts = [BEGIN.format(name=t.name), RECEIVE.format(message=t.action.message.__name__), BEFORE]
+    if t.name in USUAL_ROLE:
+        usual, rules = _usually(t, graph, USUAL_ROLE[t.name])
+        parts.append(f"    if m.term == current_term and role == {USUAL_ROLE[t.name]!r}:\n")
+        parts.append(indent(_handled(usual, _writer(usual, rules), rules), "    "))
+    rules = watched_rules(t)
+    return "".join([*parts, _handled(t, _writer(t, rules), rules)])
+
+
+def _client_request_source(t: Transition) -> str:
+    """The function for a leader's appending of entries."""
+    w = _writer(t)
+    w.indent = "        "
+    body = action_body(t, w, watch=True, refuse="assert len(log) == length; return False")
+    assert not body.sends
+    parts = [BEGIN.format(name=t.name), BEFORE, ENTRIES, *_lines(body.lines)]
+    parts += [*_lines("        " + x for x in body.stores), CHECK_ENTRY]
+    parts += [COMPARE.format(further="", differs=_differs({})), LEADERS_MESSAGES, END.format(name=t.name)]
+    return "".join(parts)
+
+
+def _append_entries_source() -> str:
+    """The function for an event that only says what its leader sends."""
+    compare = COMPARE.format(further="e.entries or ", differs=_differs({}))
+    name = "append_entries"
+    return BEGIN.format(name=name) + BEFORE + compare + LEADERS_MESSAGES + END.format(name=name)
 
 
 def _lines(texts: Iterable[str]) -> list[str]:
@@ -224,9 +236,8 @@ def _lines(texts: Iterable[str]) -> list[str]:
 
 def _same(t: Transition, fields: Iterable[str]) -> str:
     """The text of: x is the one message that the transition sends."""
-    return " and ".join(
-        f"x.{f} == {text}" for f, text in zip(t.sends[0].message.types(), fields, strict=True)
-    )
+    names = t.sends[0].message.types()
+    return " and ".join(f"x.{name} == {text}" for name, text in zip(names, fields, strict=True))
 
 
 def _may_send_source(t: Transition) -> str:
@@ -246,18 +257,18 @@ def _may_send_source(t: Transition) -> str:
     return MAY_SEND.format(lines="\n".join(body.lines), same=_same(t, fields))
 
 
-def fused_source(transitions: Mapping[str, Transition]) -> str:
+def fused_source(generated: Generated) -> str:
     """The text of all functions, for one replay: `bind(replay)` returns them by name."""
-    functions = [_may_send_source(transitions["append_entries"])]
-    functions += [
-        _event_source(name, transitions[name] if name != "append_entries" else None) for name in FUSED
-    ]
+    steps, graph = generated.transitions, generated.tracer.graph
+    functions = [_may_send_source(steps["append_entries"]), _append_entries_source()]
+    functions.append(_client_request_source(steps["client_request"]))
+    functions += [_handler_source(steps[name], graph) for name in HANDLERS]
     return BIND.format(functions=indent("".join(functions), "    "))
 
 
 @cache
 def _compiled(servers: tuple[str, ...]) -> CodeType:
-    source = fused_source(replay_actions(servers).transitions)
+    source = fused_source(replay_actions(servers))
     return compile(source, "<fused from the specification>", "exec")
 
 

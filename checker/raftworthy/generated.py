@@ -236,7 +236,8 @@ class Writer:
             end = self.expr(upto)
             if upto.op != "len" or upto.args[0] is not whole:
                 end = f"min({end}, len({self.expr(whole)}))"
-            return f"max({end} - {self.natural(after)}, 0)"
+            size = f"{end} - {self.natural(after)}"
+            return f"({size} if {size} > 0 else 0)"
         return f"len({self.expr(q)})"
 
     def op_at(self, n: Node, name: str = "") -> str:
@@ -267,9 +268,10 @@ class Writer:
         top, claim = n.args
         result = f"{n.op}_{n.id}"
         self.line(f"{result} = {not found}")
-        top_text = self.expr(top)
+        top_text = self.atom(top)
         known, owners = dict(self.names), dict(self.owners)
-        self.line(f"for {n.attr} in range(1, {top_text} + 1):")
+        # Most loops are over nothing; asking first is quicker than making a range.
+        self.line(f"for {n.attr} in range(1, {top_text} + 1) if {top_text} > 0 else ():")
         outer, self.indent = self.indent, self.indent + "    "
         text = self.expr(claim)
         self.line(f"if {text if found else f'not {text}'}:")

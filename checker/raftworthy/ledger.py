@@ -222,7 +222,7 @@ class Ledger:
         server.ended = [*server.ended[1 - LEADERSHIPS :], Leadership(term, past, me.commit_index)]
 
     def leaders_of(self, i: str, term: int) -> Iterator[Any]:
-        """The variables of server i as leader of a term, now or when it ended, as its AppendEntries show them."""
+        """The variables of server i as leader of a term, now or when that ended."""
         me = self.state[i].me
         if me.role == "leader" and me.current_term == term:
             yield me

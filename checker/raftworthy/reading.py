@@ -130,7 +130,7 @@ def open_trace(path: Path) -> IO[bytes]:
             import zstandard
 
             return io.BufferedReader(zstandard.open(path, "rb"))
-        return path.open("rb")
+        return path.open("rb", buffering=4 * CHUNK)
     except OSError as error:
         raise Unusable(str(path), f"can't be opened: {error.strerror or error}") from error
 
