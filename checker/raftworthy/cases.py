@@ -143,15 +143,16 @@ class Case:
         mutant: Mutant | None = None,
         progress: Callable[[Progress], None] | None = None,
         limit_states: int | None = None,
+        explorer: Callable[..., Result] = explore_model,
         **more: Any,
     ) -> Result:
-        """Explore a specification here."""
+        """Explore a specification here, by the reference explorer or by another one."""
         without = frozenset(without)
         if self.start not in BEGINNINGS:
             raise UnusableError(f"no beginning is called {self.start}; there are {', '.join(BEGINNINGS)}")
         figure_2 = Model(spec, self.bounds, without, mutant)
         model = Model(spec, self.bounds, without, mutant, self.any_policy) if self.any_policy else figure_2
-        return explore_model(
+        return explorer(
             model, properties=self.properties, start=BEGINNINGS[self.start](Walk(figure_2)).path,
             progress=progress, limit_states=limit_states, **more,
         )  # fmt: skip

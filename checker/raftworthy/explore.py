@@ -183,6 +183,7 @@ class Result:
     stopped: str
     violation: Violation | None = None
     witness: Path | None = None
+    collision: float = 0.0  # how likely it is that two states were taken for one
 
     @property
     def rate(self) -> float:

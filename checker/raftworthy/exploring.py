@@ -23,8 +23,12 @@ from raftworthy.diagram import explain
 from raftworthy.explore import Bounds, Path, Progress, Result, UnusableError
 from raftworthy.export import trace_events, write_trace
 from raftworthy.find import predicate
+from raftworthy.native import NoPlaceError, available
 
 HOLDS, VIOLATED, UNUSABLE = 0, 1, 2
+ENGINES = ("auto", "native", "python")
+# A question with so few states is answered before the native engine is compiled.
+FEW_STATES = 1_000
 
 
 def run_explore(
@@ -38,6 +42,7 @@ def run_explore(
     symmetry: bool = True,
     limit_states: int | None = None,
     start: str = "initial",
+    engine: str = "auto",
     save: FilePath | None = None,
     as_json: bool = False,
     console: Console | None = None,
@@ -54,6 +59,7 @@ def run_explore(
         symmetry: take states that differ in servers' names only for one.
         limit_states: stop at this number of distinct states.
         start: where to begin; see `raftworthy.cases.BEGINNINGS`.
+        engine: `python`, `native`, or `auto`: native, if it can answer the question and that takes long.
         save: a file to write the path to, as a trace.
         as_json: print data.
         console: where to print.
@@ -72,8 +78,8 @@ def run_explore(
         case = Case(bounds, start, any_policy, None if properties is None else tuple(properties))
         with _Progress(console, silent=as_json) as progress:
             try:
-                result = case.explore(
-                    raft, without=without, mutant=MUTANTS[mutant] if mutant else None, find=wanted,
+                result, used = _explore(
+                    case, engine, without=without, mutant=MUTANTS[mutant] if mutant else None, find=wanted,
                     symmetry=symmetric, progress=progress, limit_states=limit_states,
                 )  # fmt: skip
             except UnusableError:
@@ -92,10 +98,47 @@ def run_explore(
     if save is not None and path is not None:
         write_trace(path, save)
     if as_json:
-        console.out(json.dumps(as_data(result, find), indent=2), highlight=False)
+        console.out(json.dumps(as_data(result, find) | {"engine": used}, indent=2), highlight=False)
     else:
-        _print(console, result, find, save if path else None, without, start)
+        _print(console, result, find, save if path else None, without, start, used)
     return exit_code(result, find)
+
+
+def _explore(
+    case: Case, engine: str, *, find: Callable[..., bool] | None, limit_states: int | None, **question: Any
+) -> tuple[Result, str]:
+    """Explore with an engine, and say which one it was.
+
+    Raises:
+        UnusableError: this engine can't answer this question.
+    """
+    if engine not in ENGINES:
+        raise UnusableError(f"no engine is called {engine}; there are {', '.join(ENGINES)}")
+
+    def reference(limit: int | None) -> Result:
+        return case.explore(raft, find=find, limit_states=limit, **question)
+
+    if engine == "python":
+        return reference(limit_states), "python"
+    refused = (
+        "it can't look for a state" if find is not None else
+        "it needs llvmlite and numpy: pip install 'raftworthy[native]'" if not available() else ""
+    )  # fmt: skip
+    if engine == "native" and refused:
+        raise UnusableError(f"the native engine can't be used: {refused}; try: --engine python")
+    if engine == "auto":
+        enough = limit_states if refused else min(FEW_STATES, limit_states or FEW_STATES)
+        result = reference(enough)
+        if refused or result.exhausted or result.violation or enough == limit_states:
+            return result, "python"
+    from raftworthy.native.engine import explore_native  # imports llvmlite
+
+    try:
+        return case.explore(raft, explorer=explore_native, limit_states=limit_states, **question), "native"
+    except NoPlaceError:
+        if engine == "native":
+            raise
+        return reference(limit_states), "python"
 
 
 def exit_code(result: Result, find: str | None) -> int:
@@ -126,6 +169,7 @@ def as_data(result: Result, find: str | None = None) -> dict[str, Any]:
         "states": result.states,
         "distinct": result.distinct,
         "depth": result.depth,
+        "collision": result.collision,
         "seconds": round(result.seconds, 3),
     }
     if result.violation:
@@ -156,6 +200,7 @@ def _print(
     saved: FilePath | None,
     without: Iterable[str],
     start: str,
+    engine: str,
 ) -> None:
     path = result.violation.path if result.violation else result.witness
     if path is not None:
@@ -182,6 +227,9 @@ def _print(
         f"{result.states} steps, depth {result.depth}, {result.seconds:.1f} s, {result.rate:.0f} states/s",
         highlight=False,
     )
+    exact = "states compared whole" if engine == "python" else "states told apart by 64-bit fingerprints"
+    chance = f"; two had the same with a probability of {result.collision:.0e}" if result.collision else ""
+    console.print(f"  engine: {engine}, {exact}{chance}", highlight=False)
     if saved is not None:
         console.print(f"  written to {saved}; try: raftworthy replay {saved}", markup=False, highlight=False)
 

@@ -68,6 +68,8 @@ class Steps(Ledger):
         before = (me.current_term, me.voted_for, length)
         me.log.cut = None
         self._out.clear()
+        if e.sends is UNSET and e.state is not UNSET and not self._catch_up(e, me, last):
+            return False
         if not (self._act(e, me, last) and self.follow_up(e, me, last)):
             return False
         self.compare(e, me)
@@ -76,6 +78,28 @@ class Steps(Ledger):
         server.before = before
         self.send(e, server, self._out)
         return True
+
+    def _catch_up(self, e: Any, me: Any, last: bool) -> bool:
+        """What replies that aren't logged did before this event. False if it must wait.
+
+        A leader may have committed before the event in which it steps down; any server may
+        have seen a newer term.
+        """
+        term, n = e.state.current_term, e.state.commit_index
+        received = 0 if e.message is UNSET else e.message.term
+        newer = received > me.current_term or (term is not UNSET and term > me.current_term)
+        commits = newer and me.role == "leader" and n is not UNSET and n > me.commit_index
+        if commits and not self._do(e, "advance_commit_index", e.server, n, last=last):
+            return False
+        if term is UNSET or term <= max(received, me.current_term + (e.event == "timeout")):
+            return True
+        term -= e.event == "timeout"
+        for j in self.servers:
+            if j != e.server and self.state[j].me.current_term >= term:
+                reply = self.request_vote_reply(j, e.server, term, False)
+                self.actions["handle_request_vote_reply"](self.world, reply, self._out.append)
+                return True
+        return last
 
     def _act(self, e: Any, me: Any, last: bool) -> bool:
         """The step that the event names. False if it must wait."""
