@@ -89,7 +89,8 @@ class Steps(Ledger):
         received = 0 if e.message is UNSET else e.message.term
         newer = received > me.current_term or (term is not UNSET and term > me.current_term)
         commits = newer and me.role == "leader" and n is not UNSET and n > me.commit_index
-        if commits and not self._do(e, "advance_commit_index", e.server, n, last=last):
+        told = commits and type(e.message) is self.append_entries and e.message.leader_commit >= n
+        if commits and not told and not self._do(e, "advance_commit_index", e.server, n, last=last):
             return False
         if term is UNSET or term <= max(received, me.current_term + (e.event == "timeout")):
             return True
