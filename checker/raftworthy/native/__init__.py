@@ -1,0 +1,21 @@
+"""The native back end: a specification compiled to machine code, and a breadth-first search over it.
+
+`layout` says how values lie in words, `lowering` how operations become instructions, `program` builds
+the functions that make successors, `engine` searches. llvmlite and numpy are imported only by
+the last three, so that nothing else needs them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from raftworthy.explore import UnusableError
+
+
+class NoPlaceError(UnusableError):
+    """A value that the native back end has no bits for; the text says which. Python can hold it."""
+
+
+def available() -> bool:
+    """Whether the packages that the native back end needs are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("llvmlite", "numpy"))

@@ -1,0 +1,643 @@
+"""The functions that make successors, built from a specification's expressions.
+
+`expand` goes through the states of a level. For each it tries every action, guards first, as soon as
+the parameters that they need are chosen. A step's new variables are written to a place that is
+used again and again; only a state that was never seen is copied, to the end of the next level.
+
+A state is known by its fingerprint, a sum of mixed words, one for each server, history and
+message; so a step changes it by what the step changes. With symmetry there is one such
+sum for each renaming of the servers, and the fingerprint is the sum of these, mixed again.
+
+    row  a state: how many messages, its sums, its variables' words, its messages
+    S, T  the variables' words before and after a step     r  a renaming     i  a server
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum, auto
+from typing import Any
+
+from llvmlite import binding as llvm
+from llvmlite import ir
+
+from raftspec.graph import Node, postorder
+from raftspec.tracing import Guard, Transition
+from raftspec.types import Type
+from raftworthy.explore import Model
+from raftworthy.native import NoPlaceError
+from raftworthy.native.layout import Layout, Slot
+from raftworthy.native.lowering import Lowering, Value
+from raftworthy.native.words import I1, I64, Code, Word, mix
+
+GOLDEN = 0x9E3779B97F4A7C15
+
+# How a step is written down: the parameters' or the message's number, the action's, the state before.
+ORDINAL_BITS, ACTION_BITS = 16, 8
+PARENT_SHIFT = ORDINAL_BITS + ACTION_BITS
+
+
+class Stop(IntEnum):
+    """Why `expand` came back."""
+
+    DONE = 0  # every row was expanded
+    ROOM = auto()  # memory is needed before it can go on
+    PAUSE = auto()  # enough rows for once
+    VIOLATED = auto()
+    MISFIT = auto()  # a step made a value that has no place
+
+
+class At(IntEnum):
+    """Where in the context what stands. The context is all that Python and a search's thread share."""
+
+    ROWS = 0  # the level that is expanded: address, words, and how far it has come
+    ROWS_END = auto()
+    ROWS_AT = auto()
+    NEXT = auto()  # the next level: address, how many words there are, how many are used
+    NEXT_ROOM = auto()
+    NEXT_USED = auto()
+    TRAIL = auto()  # for each new state how it was reached: address, room, used
+    TRAIL_ROOM = auto()
+    TRAIL_USED = auto()
+    TABLE = auto()  # fingerprints: address, places, how many may be taken, how many are
+    TABLE_SIZE = auto()
+    TABLE_LIMIT = auto()
+    TABLE_USED = auto()
+    PARENT = auto()  # the number of the state that is expanded
+    STEPS = auto()  # successors made
+    STAYED = auto()  # whether a step that changes nothing was checked in this state
+    BUDGET = auto()  # how many rows may still be expanded
+    STATES_LIMIT = auto()  # stop for a pause when there are this many distinct states
+    NEED_WORDS = auto()  # what the next row may need
+    NEED_STATES = auto()
+    MOVE = auto()  # the violating or misfit step
+    PROPERTY = auto()  # the number of the property that it violates, from 1
+    SCRATCH = auto()
+
+
+class Program:
+    """A model's compiled functions. `properties` are checked in their order."""
+
+    def __init__(
+        self, model: Model, properties: Iterable[str], symmetry: bool = True, level: int = 2
+    ) -> None:
+        self.model = model
+        self.layout = Layout(model)
+        self.symmetry = symmetry
+        n = len(model.servers)
+        self.renamings = list(itertools.permutations(range(n))) if symmetry else [tuple(range(n))]
+        self.sums = len(self.renamings)
+        self.message_type = ir.IntType(32) if self.layout.message_bits <= 32 else I64
+        self.messages_a_word: int = 64 // self.message_type.width
+        self.message_view = f"u{8 // self.messages_a_word}"  # as numpy calls it
+        graph = model.generated.tracer.graph
+        self.transitions = [t.but(graph.without_rules) for t in model.generated.transitions.values()]
+        names = list(properties)
+        declared = model.spec.properties
+        self.invariants = [p for p in names if declared[p].states == 1]
+        self.step_properties = [p for p in names if declared[p].states == 2]
+        self.most_sends = max(len(t.sends) for t in self.transitions)
+        # The context's places of varying size.
+        self.at_after = int(At.SCRATCH)
+        self.at_sends = self.at_after + self.layout.words
+        self.at_sums = self.at_sends + self.most_sends
+        self.at_known = self.at_sums + self.sums  # each server's part of the sums, in the row expanded
+        self.context_words = self.at_known + (n + 1) * self.sums
+        self.row_head = 1 + self.sums
+        self.row_fixed = self.row_head + self.layout.words
+        self.module = ir.Module("raftworthy")
+        self._build()
+        self._compile(level)
+
+    # --- building ---
+
+    def _build(self) -> None:
+        self.hash_server = self._hasher("hash_server", self.layout.server, self.layout.server_words, True)
+        self.hash_history = self._hasher("hash_history", self.layout.history, self.layout.history_words)
+        self.hash_message = self._message_hasher()
+        self.check_state = self._checker("check_state", self.invariants, 1)
+        self.check_step = self._checker("check_step", self.step_properties, 2)
+        self.finish = self._finisher()
+        self.actions = [self._expander(k, t) for k, t in enumerate(self.transitions)]
+        self.expand = self._expand()
+        self.start = self._start()
+        self.rehash = self._rehash()
+
+    def row_words(self, messages: Word) -> Word:
+        """How long a row with so many messages is."""
+        more = self.messages_a_word - 1
+        return ((messages + more) >> more) + self.row_fixed
+
+    def _hasher(self, name: str, slots: Mapping[str, Slot], words: int, indexed: bool = False) -> Code:
+        """`f(words, sums, i)`: add some variables' part of each sum; if `indexed`, those of server i."""
+        code = Code(self.module, name, 3, 2)
+        group, sums, i = code.args
+        n = len(self.layout.servers)
+        for r, p in enumerate(self.renamings):
+            total = code.load(sums, r)
+            for w in range(words):
+                here = [s for s in slots.values() if s.word == w]
+                word = self._renamed(code.load(group, w), here, p)
+                salt = code.const(_salt(p[0] if indexed else n, w))
+                for k in range(1, n if indexed else 0):
+                    salt = i.equals(k).where(_salt(p[k], w), salt)
+                total = total + (word + salt).mixed()
+            code.store(sums, r, total)
+        code.leave(0)
+        return code
+
+    def _message_hasher(self) -> Code:
+        """`f(sums, m)`: add a message's part of each sum."""
+        code = Code(self.module, "hash_message", 2, 1)
+        sums, m = code.args
+        first = self.layout.message[self.layout.kinds[0]]
+        common = [s for name, s in first.items() if name in ("source", "target")]
+        for cls, slots in self.layout.message.items():
+            others = [s.type for name, s in slots.items() if name not in ("source", "target")]
+            if any(map(_names_servers, others)):
+                raise NoPlaceError(f"the native engine can't rename the servers in a {cls.__name__}")
+        for r, p in enumerate(self.renamings):
+            word = self._renamed(m, common, p) + _salt(len(p) + 1, 0)
+            code.store(sums, r, code.load(sums, r) + word.mixed())
+        code.leave(0)
+        return code
+
+    def _renamed(self, word: Word, slots: Iterable[Slot], p: tuple[int, ...]) -> Word:
+        """A word with server i renamed to p[i]."""
+        if p == tuple(range(len(p))):
+            return word
+        kept, moved = (1 << 64) - 1, []
+        for s in slots:
+            if _names_servers(s.type):
+                kept &= ~(((1 << s.width) - 1) << s.shift)
+                moved.append(self._rename(word.cut(s.shift, s.width), s.type, p) << s.shift)
+        out = word & kept
+        for x in moved:
+            out = out | x
+        return out
+
+    def _rename(self, bits: Word, t: Type, p: tuple[int, ...]) -> Word:
+        if not _names_servers(t):
+            return bits
+        match t.kind:
+            case "server" | "maybe":
+                width = self.layout.width(t)
+                table = sum(x << k * width for k, x in enumerate((*p, len(p))))
+                return (Word(bits.b, ir.Constant(I64, table)) >> (bits * width)) & ((1 << width) - 1)
+            case "set":
+                out = bits & 0
+                for k, x in enumerate(p):
+                    out = out | (bits.cut(k, 1) << x)
+                return out
+            case "map":
+                assert t.of is not None
+                assert t.key is not None
+                width, out = self.layout.width(t.of), bits & 0
+                for k in range(self.layout.keys(t)):
+                    to = p[k] if t.key.kind == "server" else k
+                    out = out | (self._rename(bits.cut(k * width, width), t.of, p) << (to * width))
+                return out
+        raise NoPlaceError(f"the native engine can't rename the servers in a {t}")
+
+    def _variable(self, states: list[Word]) -> Callable[[Lowering, Node], Value]:
+        """How to load a variable of one of these states."""
+
+        def leaf(w: Lowering, n: Node) -> Value:
+            name, prime = n.attr
+            lay, code = self.layout, w.code
+            if n.op == "get":
+                slot = lay.server[name]
+                place = w.value(n.args[0]) * lay.server_words + slot.word
+            else:
+                assert n.op == "past", n
+                slot = lay.history[name]
+                place = code.const(lay.words - lay.history_words + slot.word)
+            return w.unpacked(slot, code.load(states[prime], place))
+
+        return leaf
+
+    def _checker(self, name: str, properties: list[str], states: int) -> Code:
+        """`f(S)` or `f(S, T)`: the number of the first property that doesn't hold, from 1; 0 if all do."""
+        code = Code(self.module, name, states, states)
+        w = Lowering(code, self.layout, self._variable(code.args))
+        tracer, declared = self.model.generated.tracer, self.model.spec.properties
+        for k, p in enumerate(properties, 1):
+            claim = tracer.graph.without_rules(tracer.property(declared[p].claim, states))
+            code.leave_if(~w.value(claim), k)
+        code.leave(0)
+        return code
+
+    def _expander(self, number: int, t: Transition) -> Code:
+        """`f(context, row, m, k)`: every step of an action; a handler's, with message m, the row's kth."""
+        code = Code(self.module, f"expand_{t.name}", 4, 2)
+        context, row, m, ordinal = code.args
+        before = code.address(row, self.row_head)
+        variable = self._variable([before])
+        chosen: dict[str, Word] = {}
+
+        def leaf(w: Lowering, n: Node) -> Value:
+            if n.op == "message":
+                cls, name = n.attr
+                return w.unpacked(self.layout.message[cls][name], m)
+            return chosen[n.attr] if n.op == "param" else variable(w, n)
+
+        w = Lowering(code, self.layout, leaf)
+        params = {} if t.action.message else dict(t.action.params)
+        nowhere = code.block()
+
+        def choose(names: list[str], ordinal: Word, otherwise: Any) -> None:
+            for g in t.guards:
+                if self._ready(g, params, chosen):
+                    code.unless(~w.value(g.condition), otherwise)
+            if not names:
+                self._step(code, w, number, t, context, row, ordinal)
+                return
+            name, *rest = names
+            if params[name].name == "value":
+                commands = self.layout.history["commands"]
+                place = self.layout.words - self.layout.history_words + commands.word
+                chosen[name] = w.unpacked(commands, code.load(before, place)) + 1
+                choose(rest, ordinal, otherwise)
+                return
+            size = self.values(params[name])
+            with code.loop(0, size) as (k, go_on):
+                chosen[name] = k
+                choose(rest, ordinal * size + k, go_on)
+
+        choose(list(params), ordinal, nowhere)
+        code.b.branch(nowhere)
+        code.b.position_at_end(nowhere)
+        code.leave(0)
+        return code
+
+    def values(self, t: Type) -> int:
+        """How many values a parameter has, commands not among them."""
+        match t.kind, t.name:
+            case "server", _:
+                return len(self.layout.servers)
+            case "num", "term":
+                return self.layout.bounds.max_term + 1
+            case "num", _:
+                return self.layout.bounds.max_log + 1
+        raise NoPlaceError(f"a parameter that is a {t} can't be enumerated")
+
+    def params(self, t: Transition, ordinal: int, command: str) -> tuple[Any, ...]:
+        """The parameters of an action that is no handler, by their number."""
+        out: list[Any] = []
+        for p in reversed(list(t.action.params.values())):
+            if p.name == "value":
+                out.append(command)
+                continue
+            ordinal, k = divmod(ordinal, self.values(p))
+            out.append(self.layout.servers[k] if p.kind == "server" else k)
+        return tuple(reversed(out))
+
+    @staticmethod
+    def _ready(g: Guard, params: Mapping[str, Type], chosen: Mapping[str, Word]) -> bool:
+        """Whether all parameters that a guard mentions are chosen, and one of them only now."""
+        needed = {n.attr for n in postorder(g.condition) if n.op == "param"}
+        last = list(chosen)[-1] if chosen else None
+        return needed <= chosen.keys() and (last in needed if needed else not chosen)
+
+    def _step(
+        self, code: Code, w: Lowering, number: int, t: Transition, context: Word, row: Word, ordinal: Word
+    ) -> None:
+        """Write the state after a step to the context, and have it finished."""
+        lay = self.layout
+        before, after = code.address(row, self.row_head), code.address(context, self.at_after)
+        sends = code.address(context, self.at_sends)
+        server = w.value(t.server) * lay.server_words
+        history = code.const(lay.words - lay.history_words)
+        fits = code.truth(True)
+        words: list[tuple[Word, Word]] = []
+        for slots, updates, start in ((lay.server, t.updates, server), (lay.history, t.history, history)):
+            for k in sorted({slots[name].word for name in updates}):
+                word = code.load(before, start + k)
+                for name, n in updates.items():
+                    slot = slots[name]
+                    if slot.word == k:
+                        bits, fit = w.packed(slot, w.value(n))
+                        word = (word & ~(((1 << slot.width) - 1) << slot.shift)) | bits
+                        fits = fits & fit
+                words.append((start + k, word))
+        sent: list[tuple[Word, Word]] = []
+        for send in t.sends:
+            condition = w.value(send.condition)
+            message = code.const(lay.kinds.index(send.message))
+            for slot, n in zip(lay.message[send.message].values(), send.fields, strict=True):
+                bits, fit = w.packed(slot, w.value(n))
+                message, fits = message | bits, fits & (fit | ~condition)
+            sent.append((condition, message))
+        move = ordinal | (number << ORDINAL_BITS)
+        with code.when(~fits):
+            code.store(context, At.MOVE, move)
+            code.leave(Stop.MISFIT)
+        for k in range(lay.words):
+            code.store(after, k, code.load(before, k))
+        for place, word in words:
+            code.store(after, place, word)
+        count = code.const(0)
+        for condition, message in sent:
+            code.store(sends, count, message)
+            count = count + condition.number()
+        stop = code.call(self.finish, context, row, count, move)
+        code.leave_if(stop.differs(0), stop)
+
+    def _finisher(self) -> Code:
+        """`f(context, row, sent, move)`: count a step, check it, and keep its state if it is new."""
+        code = Code(self.module, "finish", 4, 2)
+        context, row, sent, move = code.args
+        lay, most = self.layout, self.layout.bounds.max_messages
+        before, after = code.address(row, self.row_head), code.address(context, self.at_after)
+        fresh = self._keep_fresh(code, context, row, sent)
+        if most is not None:
+            code.leave_if(fresh.differs(0) & ~(code.load(row, 0) + fresh).at_most(most), 0)
+        code.add_to(context, At.STEPS, 1)
+
+        stays = ~self._differ(code, before, after, range(lay.words))
+        # One step that changes no variables says what any other says of the properties.
+        checked = stays & code.load(context, At.STAYED).differs(0)
+        code.leave_if(checked & fresh.equals(0), 0)
+        with code.when(~checked):
+            if self.step_properties:
+                broken = code.call(self.check_step, before, after)
+                self._leave_if_broken(code, context, broken, len(self.invariants), move)
+            with code.when(stays):
+                code.store(context, At.STAYED, 1)
+        code.leave_if(stays & fresh.equals(0), 0)
+
+        self._add_up(code, context, row, stays, fresh)
+        sums = code.address(context, self.at_sums)
+        code.leave_if(self._insert(code, context, self._fingerprint(code, sums)), 0)
+        self._keep(code, context, row, fresh, move)
+        if self.invariants:
+            with code.when(~stays):
+                broken = code.call(self.check_state, after)
+                self._leave_if_broken(code, context, broken, 0, move)
+        code.leave(0)
+        return code
+
+    def _keep_fresh(self, code: Code, context: Word, row: Word, sent: Word) -> Word:
+        """Move the messages that were never sent before to the front, and count them."""
+        sends, messages = code.address(context, self.at_sends), code.address(row, self.row_fixed)
+        fresh = code.local(0)
+        with code.loop(0, sent) as (k, known):
+            m = code.load(sends, k)
+            with code.loop(0, code.load(row, 0)) as (j, _):
+                code.unless(code.load(messages, j, self.message_type).equals(m), known)
+            with code.loop(0, code.load(fresh, 0)) as (j, _):
+                code.unless(code.load(sends, j).equals(m), known)
+            code.store(sends, code.load(fresh, 0), m)
+            code.add_to(fresh, 0, 1)
+        return code.load(fresh, 0)
+
+    @staticmethod
+    def _differ(code: Code, a: Word, b: Word, places: Iterable[int | Word]) -> Word:
+        """Whether two states have different words at any of these places."""
+        out = code.const(0)
+        for k in places:
+            out = out | (code.load(a, k) ^ code.load(b, k))
+        return out.differs(0)
+
+    @staticmethod
+    def _leave_if_broken(code: Code, context: Word, broken: Word, earlier: int, move: Word) -> None:
+        """Stop at a property that doesn't hold; `earlier` properties are numbered before these."""
+        with code.when(broken.differs(0)):
+            code.store(context, At.MOVE, move)
+            code.store(context, At.PROPERTY, broken + earlier)
+            code.leave(Stop.VIOLATED)
+
+    def _add_up(self, code: Code, context: Word, row: Word, stays: Word, fresh: Word) -> None:
+        """The sums after a step: those before it, changed by what the step changed."""
+        lay, n = self.layout, len(self.layout.servers)
+        before, after = code.address(row, self.row_head), code.address(context, self.at_after)
+        sums = code.address(context, self.at_sums)
+        for r in range(self.sums):
+            code.store(sums, r, code.load(row, 1 + r))
+        with code.when(~stays):
+            with code.loop(0, n) as (i, _):
+                mine = [i * lay.server_words + k for k in range(lay.server_words)]
+                with code.when(self._differ(code, before, after, mine)):
+                    self._take_off(code, context, sums, i)
+                    code.call(self.hash_server, code.address(after, mine[0]), sums, i)
+            past = lay.words - lay.history_words
+            with code.when(self._differ(code, before, after, range(past, lay.words))):
+                self._take_off(code, context, sums, code.const(n))
+                code.call(self.hash_history, code.address(after, past), sums, 0)
+        with code.loop(0, fresh) as (k, _):
+            code.call(self.hash_message, sums, code.load(context, k + self.at_sends))
+
+    def _keep(self, code: Code, context: Word, row: Word, fresh: Word, move: Word) -> None:
+        """Copy a new state to the end of the next level, and write down how it was reached."""
+        n, mt = code.load(row, 0), self.message_type
+        new = code.address(code.pointer(code.load(context, At.NEXT)), code.load(context, At.NEXT_USED))
+        code.store(new, 0, n + fresh)
+        for r in range(self.sums):
+            code.store(new, 1 + r, code.load(context, self.at_sums + r))
+        for w in range(self.layout.words):
+            code.store(new, self.row_head + w, code.load(context, self.at_after + w))
+        old, messages = code.address(row, self.row_fixed), code.address(new, self.row_fixed)
+        with code.loop(0, n) as (k, _):
+            code.store(messages, k, code.load(old, k, mt), mt)
+        with code.loop(0, fresh) as (k, _):
+            code.store(messages, n + k, code.load(context, k + self.at_sends), mt)
+        code.add_to(context, At.NEXT_USED, self.row_words(n + fresh))
+        trail = code.pointer(code.load(context, At.TRAIL))
+        step = move | (code.load(context, At.PARENT) << PARENT_SHIFT)
+        code.store(trail, code.load(context, At.TRAIL_USED), step)
+        code.add_to(context, At.TRAIL_USED, 1)
+
+    def _take_off(self, code: Code, context: Word, sums: Word, group: Word) -> None:
+        """Take a group's part before the step off the sums."""
+        for r in range(self.sums):
+            known = code.load(context, group * self.sums + (self.at_known + r))
+            code.store(sums, r, code.load(sums, r) - known)
+
+    def _fingerprint(self, code: Code, sums: Word) -> Word:
+        """One number for all renamings of a state; never 0."""
+        if self.sums == 1:
+            out = code.load(sums, 0)
+        else:
+            out = code.const(0)
+            for r in range(self.sums):
+                out = out + code.load(sums, r).mixed()
+        return out.equals(0).where(1, out)
+
+    def _first_place(self, code: Code, key: Word, size: Word) -> Word:
+        """Where in a table of any size to look first: keys in order, so that growing moves few far."""
+        wide = ir.IntType(128)
+        product = code.b.mul(code.b.zext(key.v, wide), code.b.zext(size.v, wide))
+        high = code.b.lshr(product, ir.Constant(wide, 64))
+        return Word(code.b, code.b.trunc(high, I64))
+
+    def _insert(self, code: Code, context: Word, key: Word) -> Word:
+        """Put a fingerprint into the table. Whether it was there."""
+        table, size = code.pointer(code.load(context, At.TABLE)), code.load(context, At.TABLE_SIZE)
+        head, occupied, step, free, after = (code.block() for _ in range(5))
+        first, before = self._first_place(code, key, size), code.b.block
+        code.b.branch(head)
+        code.b.position_at_end(head)
+        phi = code.b.phi(I64)
+        phi.add_incoming(first.v, before)
+        place = Word(code.b, phi)
+        found = code.load(table, place)
+        code.b.cbranch(found.equals(0).v, free, occupied)
+        code.b.position_at_end(occupied)
+        code.b.cbranch(found.equals(key).v, after, step)
+        code.b.position_at_end(step)
+        following = (place + 1).equals(size).where(0, place + 1)
+        phi.add_incoming(following.v, step)
+        code.b.branch(head)
+        code.b.position_at_end(free)
+        code.store(table, place, key)
+        code.add_to(context, At.TABLE_USED, 1)
+        code.b.branch(after)
+        code.b.position_at_end(after)
+        seen = code.b.phi(I1)
+        seen.add_incoming(ir.Constant(I1, 1), occupied)
+        seen.add_incoming(ir.Constant(I1, 0), free)
+        return Word(code.b, seen)
+
+    def _expand(self) -> Code:
+        """`expand(context)`: the successors of the level's rows, until something stops it."""
+        code = Code(self.module, "expand", 1, 1, inside=False)
+        (context,) = code.args
+        head, done = code.block(), code.block()
+        code.b.branch(head)
+        code.b.position_at_end(head)
+        at = code.load(context, At.ROWS_AT)
+        code.unless(~at.less(code.load(context, At.ROWS_END)), done)
+        code.leave_if(code.load(context, At.BUDGET).equals(0), Stop.PAUSE)
+        limit = code.load(context, At.STATES_LIMIT)
+        code.leave_if(~code.load(context, At.TABLE_USED).below(limit), Stop.PAUSE)
+        row = code.address(code.pointer(code.load(context, At.ROWS)), at)
+        self._leave_for_room(code, context, row)
+        self._expand_row(code, context, row)
+        code.add_to(context, At.ROWS_AT, self.row_words(code.load(row, 0)))
+        code.add_to(context, At.PARENT, 1)
+        code.add_to(context, At.BUDGET, -1)
+        code.b.branch(head)
+        code.b.position_at_end(done)
+        code.leave(Stop.DONE)
+        return code
+
+    def _leave_for_room(self, code: Code, context: Word, row: Word) -> None:
+        """Stop unless there is place for all successors of a row, were they all new."""
+        n = code.load(row, 0)
+        most = n + sum(map(self.ways, self.transitions))
+        words = most * self.row_words(n + self.most_sends)
+        code.store(context, At.NEED_WORDS, words)
+        code.store(context, At.NEED_STATES, most)
+        enough = words.at_most(code.load(context, At.NEXT_ROOM) - code.load(context, At.NEXT_USED))
+        for room, used in ((At.TRAIL_ROOM, At.TRAIL_USED), (At.TABLE_LIMIT, At.TABLE_USED)):
+            enough = enough & most.at_most(code.load(context, room) - code.load(context, used))
+        code.leave_if(~enough, Stop.ROOM)
+
+    def _expand_row(self, code: Code, context: Word, row: Word) -> None:
+        """Try every action, then every message."""
+        lay, n = self.layout, len(self.layout.servers)
+        before, known = code.address(row, self.row_head), code.address(context, self.at_known)
+        code.store(context, At.STAYED, 0)
+        for place in range((n + 1) * self.sums):
+            code.store(known, place, 0)
+        with code.loop(0, n) as (i, _):
+            mine = code.address(known, i * self.sums)
+            code.call(self.hash_server, code.address(before, i * lay.server_words), mine, i)
+        past = code.address(before, lay.words - lay.history_words)
+        code.call(self.hash_history, past, code.address(known, n * self.sums), 0)
+        steps = list(zip(self.transitions, self.actions, strict=True))
+        for t, f in steps:
+            if not t.action.message:
+                stop = code.call(f, context, row, 0, 0)
+                code.leave_if(stop.differs(0), stop)
+        messages = code.address(row, self.row_fixed)
+        with code.loop(0, code.load(row, 0)) as (k, go_on):
+            m = code.load(messages, k, self.message_type)
+            switch = code.b.switch(m.cut(0, lay.kind_bits).v, go_on)
+            for t, f in steps:
+                if t.action.message:
+                    case = code.block()
+                    switch.add_case(ir.Constant(I64, lay.kinds.index(t.action.message)), case)
+                    code.b.position_at_end(case)
+                    stop = code.call(f, context, row, m, k)
+                    code.leave_if(stop.differs(0), stop)
+                    code.b.branch(go_on)
+            code.b.position_at_end(code.block())  # never reached
+
+    def ways(self, t: Transition) -> int:
+        """How many choices of parameters an action has; a handler's are the messages."""
+        if t.action.message:
+            return 0
+        out = 1
+        for p in t.action.params.values():
+            out *= 1 if p.name == "value" else self.values(p)
+        return out
+
+    def _start(self) -> Code:
+        """`start(context, row)`: compute a row's sums, and put its fingerprint into the table."""
+        code = Code(self.module, "start", 2, 2, inside=False)
+        context, row = code.args
+        lay = self.layout
+        before, sums = code.address(row, self.row_head), code.address(row, 1)
+        for r in range(self.sums):
+            code.store(sums, r, 0)
+        with code.loop(0, len(lay.servers)) as (i, _):
+            code.call(self.hash_server, code.address(before, i * lay.server_words), sums, i)
+        code.call(self.hash_history, code.address(before, lay.words - lay.history_words), sums, 0)
+        with code.loop(0, code.load(row, 0)) as (k, _):
+            messages = code.address(row, self.row_fixed)
+            code.call(self.hash_message, sums, code.load(messages, k, self.message_type))
+        code.leave(self._insert(code, context, self._fingerprint(code, sums)).number())
+        return code
+
+    def _rehash(self) -> Code:
+        """`rehash(context, old, size)`: put all fingerprints of another table into the context's."""
+        code = Code(self.module, "rehash", 3, 2, inside=False)
+        context, old, size = code.args
+        with code.loop(0, size) as (k, go_on):
+            key = code.load(old, k)
+            code.unless(key.equals(0), go_on)
+            self._insert(code, context, key)
+        code.leave(0)
+        return code
+
+    # --- compiling ---
+
+    def _compile(self, level: int) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        target = llvm.Target.from_default_triple().create_target_machine(
+            opt=level, cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten()
+        )
+        compiled = llvm.parse_assembly(str(self.module))
+        compiled.verify()
+        builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=level))
+        builder.getModulePassManager().run(compiled, builder)
+        self._engine = llvm.create_mcjit_compiler(compiled, target)
+        self._engine.finalize_object()
+
+        def function(name: str, *arguments: Any) -> Callable[..., int]:
+            address = self._engine.get_function_address(name)
+            made: Callable[..., int] = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(address)
+            return made
+
+        address = ctypes.c_void_p
+        self.run_expand = function("expand", address)
+        self.run_start = function("start", address, address)
+        self.run_rehash = function("rehash", address, address, ctypes.c_int64)
+
+
+def _salt(place: int, word: int) -> int:
+    """What is added to a word before it is mixed, so that equal words at two places don't count as one."""
+    return mix((place * 64 + word + 1) * GOLDEN)
+
+
+def _names_servers(t: Type) -> bool:
+    """Whether a value of this type changes when servers are renamed."""
+    if t.kind in ("server", "maybe", "set"):
+        return True
+    if t.kind == "record" and t.cls is not None:
+        return any(map(_names_servers, t.cls.types().values()))
+    return any(_names_servers(x) for x in (t.key, t.of) if x is not None)
