@@ -71,6 +71,12 @@ class Log(list[Any]):
             past.keep(where.start)
         super().__delitem__(where)
 
+    def end(self, kept: int, entries: Iterable[Any], cut: list[Any] | None = None) -> None:
+        """Let other entries follow the first `kept`, as if `cut` had last been cut off."""
+        del self[kept:]
+        self.extend(entries)
+        self.cut = cut
+
     def copy(self) -> Log:
         return Log(self)
 

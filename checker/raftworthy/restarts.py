@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET
 
 from raftworthy.generated import World
-from raftworthy.ledger import Ledger, Log, Mismatch, Server, Violation, differences
+from raftworthy.ledger import Ledger, Mismatch, Server, Violation, differences
 from raftworthy.reading import Unusable
 
 
@@ -72,16 +72,15 @@ def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
     """The last step was logged but never reached the disk: undo it, if that explains the disk."""
     if server.before is None:
         return False
-    before, me, log = server.before, server.me, server.me.log
-    trial = type(me)()
-    for name in me.__slots__:
-        setattr(trial, name, getattr(me, name))
+    (term, voted_for, length), me, log = server.before, server.me, server.me.log
     cut = log.cut
-    trial.log = Log(log if cut is None else [*log[: before[2] - len(cut)], *cut])
-    if cut is None:
-        del trial.log[before[2] :]
-    trial.current_term, trial.voted_for = before[0], before[1]
+    kept = length - len(cut or ())
+    added = log[kept:]
+    log.end(kept, cut or ())
+    trial = _shallow(me)
+    trial.current_term, trial.voted_for = term, voted_for
     if not _disk_holds(e, trial):
+        log.end(kept, added, cut)
         return False
     for key, receiver in ledger.sent.take_back(server.news).items():
         what = f"the step before this restart is not on the disk, but {receiver} received a message of it"
@@ -97,17 +96,31 @@ def _hidden_step(ledger: Ledger, e: Any, server: Server) -> bool:
     """One step reached the disk but not the trace: find a step that explains the disk."""
     if not server.seq:
         return False  # before its first start a server took no steps
+    world, log, i = ledger.world, server.me.log, e.server
+    length, cut = len(log), log.cut
     for steps in _candidates(ledger, e):
-        variables = ledger.world.variables
-        trial = World({**variables, e.server: server.me.copy()}, ledger.world.past.copy())
-        made: list[Any] = []
-        taken = not any(ledger.actions[name](trial, *params, made.append) for name, *params in steps)
-        if taken and _disk_holds(e, trial.variables[e.server]):
-            variables[e.server] = trial.variables[e.server]
-            ledger.world.past = trial.past
+        trial = World({**world.variables, i: _shallow(server.me)}, _shallow(world.past))
+        log.cut = None
+        taken = not any(ledger.actions[name](trial, *params, _send_nowhere) for name, *params in steps)
+        if taken and _disk_holds(e, trial.variables[i]):
+            world.variables[i], world.past = trial.variables[i], trial.past
             ledger.hidden_steps += 1
             return True
+        log.end(length - len(log.cut or ()), log.cut or (), cut)
     return False
+
+
+def _shallow(v: Any) -> Any:
+    """A copy to try a step on. Logs are shared, as a copy of a long one takes long: put them right again."""
+    made = type(v)()
+    for name in v.__slots__:
+        value = getattr(v, name)
+        setattr(made, name, dict(value) if isinstance(value, dict) else value)
+    return made
+
+
+def _send_nowhere(m: Any) -> None:
+    """The step was not logged, so none of its messages left."""
 
 
 def _candidates(ledger: Ledger, e: Any) -> Iterator[list[tuple[Any, ...]]]:
