@@ -152,6 +152,7 @@ def explore(
     limit_states: Annotated[int | None, Parameter(help="stop at so many distinct states")] = None,
     begin: Annotated[str, Parameter(help="where to begin: initial, figure_8, …")] = "initial",
     save: Annotated[Path | None, Parameter(help="write the path found as a trace")] = None,
+    engine: Annotated[str, Parameter(help="python, native, or auto: native where it can and pays")] = "auto",
     json: Json = False,
 ) -> int:
     """Explore every behaviour of the specification within bounds, breadth first, and check its properties.
@@ -170,7 +171,7 @@ def explore(
     bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
     return run_explore(
         bounds, without=without or (), mutant=mutant, any_policy=any_policy, properties=property, find=find,
-        symmetry=symmetry, limit_states=limit_states, start=begin, save=save, as_json=json,
+        symmetry=symmetry, limit_states=limit_states, start=begin, save=save, engine=engine, as_json=json,
     )  # fmt: skip
 
 
