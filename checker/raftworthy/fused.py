@@ -236,8 +236,8 @@ def _lines(texts: Iterable[str]) -> list[str]:
 
 def _same(t: Transition, fields: Iterable[str]) -> str:
     """The text of: x is the one message that the transition sends."""
-    names = t.sends[0].message.types()
-    return " and ".join(f"x.{name} == {text}" for name, text in zip(names, fields, strict=True))
+    names = [f"x.{name}" for name in t.sends[0].message.types()]
+    return " and ".join(f"{x} == {text}" for x, text in zip(names, fields, strict=True) if x != text)
 
 
 def _may_send_source(t: Transition) -> str:
@@ -251,7 +251,7 @@ def _may_send_source(t: Transition) -> str:
     }
     for n in postorder(*t.roots()):
         if n.op == "param" and n.attr in given:
-            w.bind(n, given[n.attr])
+            w.names[n] = given[n.attr]
     body = action_body(t, w, watch=True, refuse="return False")
     ((_, _, fields),) = body.sends
     return MAY_SEND.format(lines="\n".join(body.lines), same=_same(t, fields))

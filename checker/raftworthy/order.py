@@ -64,7 +64,9 @@ class Replay(Steps):
                     # Ordinary events change nothing of this, so it isn't asked again.
                     before, fast = at, self.fast
                     try:
-                        while at < len(events) and fast[(e := events[at]).event](e):
+                        for e in events[at:]:
+                            if not fast[e.event](e):
+                                break
                             at += 1
                     finally:
                         self.number += at - before
