@@ -44,7 +44,7 @@ PAUSE_ROWS = 20_000  # between two looks at the clock
 FULL = 0.75  # of the table's places, before it grows
 GROWTH = 1.4  # so that it is never less than half full once it is large
 FIRST_TABLE = 1 << 16
-SMALLEST_PIECE, LARGEST_PIECE = 1 << 14, 1 << 24  # words of a level's memory
+SMALLEST_PIECE, LARGEST_PIECE = 1 << 14, 1 << 22  # words of a level's memory
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class NativeResult(Result):
     """What a native search found, and what it took."""
 
     memory: int = 0  # bytes, at most
+    table_memory: int = 0  # bytes, for the fingerprints in the end
     prepared: float = 0.0  # seconds to compile
 
 
@@ -61,9 +62,14 @@ class _Memory:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = self.peak = 0
+        self._spare: list[Words] = []  # large pieces that were used; new ones would have to be cleared
 
     def allocate(self, words: int, zeros: bool = False) -> Words:
+        if words == LARGEST_PIECE and self._spare and not zeros:
+            return self._spare.pop()
         size = words * 8
+        while self._spare and self.used + size > self.limit:
+            self.used -= self._spare.pop().nbytes
         if self.used + size > self.limit:
             raise MemoryError
         self.used += size
@@ -71,7 +77,10 @@ class _Memory:
         return np.zeros(words, np.uint64) if zeros else np.empty(words, np.uint64)
 
     def free(self, array: Words) -> None:
-        self.used -= array.nbytes
+        if len(array) == LARGEST_PIECE:
+            self._spare.append(array)
+        else:
+            self.used -= array.nbytes
 
 
 def memory_to_use() -> int:
@@ -280,7 +289,8 @@ def explore_native(
         return NativeResult(
             bounds, model.without, mutant.name if mutant else None, symmetry, search.at(At.STEPS), distinct,
             depth, time.perf_counter() - began, stopped, violation,
-            collision=distinct**2 / 2**65, memory=memory.peak, prepared=began - compiling,
+            collision=distinct**2 / 2**65, memory=memory.peak, table_memory=search.table.nbytes,
+            prepared=began - compiling,
         )  # fmt: skip
 
     def broken(name: str, steps: list[tuple[int, int]]) -> NativeResult:

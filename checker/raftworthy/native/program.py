@@ -32,6 +32,8 @@ from raftworthy.native.layout import Layout, Slot
 from raftworthy.native.lowering import Lowering, Value
 from raftworthy.native.words import I1, I64, Code, Word, mix
 
+# How many successors wait for their places in the table to be fetched.
+BATCH = 16
 GOLDEN = 0x9E3779B97F4A7C15
 
 # How a step is written down: the parameters' or the message's number, the action's, the state before.
@@ -68,6 +70,7 @@ class At(IntEnum):
     PARENT = auto()  # the number of the state that is expanded
     STEPS = auto()  # successors made
     STAYED = auto()  # whether a step that changes nothing was checked in this state
+    BATCH = auto()  # how many successors wait to be looked up
     BUDGET = auto()  # how many rows may still be expanded
     STATES_LIMIT = auto()  # stop for a pause when there are this many distinct states
     NEED_WORDS = auto()  # what the next row may need
@@ -75,6 +78,18 @@ class At(IntEnum):
     MOVE = auto()  # the violating or misfit step
     PROPERTY = auto()  # the number of the property that it violates, from 1
     SCRATCH = auto()
+
+
+class In(IntEnum):
+    """Where in a successor what stands, before its sums, its variables' words and the messages it sends."""
+
+    KEY = 0  # its fingerprint; 0: it is the state before, and only to be checked
+    PLACE = auto()  # where in the table to look first
+    MOVE = auto()
+    CHECK = auto()  # whether the step properties are to be checked
+    CHANGED = auto()  # whether variables changed
+    FRESH = auto()  # how many messages are new
+    SUMS = auto()
 
 
 class Program:
@@ -98,13 +113,17 @@ class Program:
         declared = model.spec.properties
         self.invariants = [p for p in names if declared[p].states == 1]
         self.step_properties = [p for p in names if declared[p].states == 2]
+        if max(map(self.ways, self.transitions)) > 1 << ORDINAL_BITS:
+            raise NoPlaceError(f"an action has more than {1 << ORDINAL_BITS} choices within these bounds")
         self.most_sends = max(len(t.sends) for t in self.transitions)
         # The context's places of varying size.
-        self.at_after = int(At.SCRATCH)
-        self.at_sends = self.at_after + self.layout.words
-        self.at_sums = self.at_sends + self.most_sends
-        self.at_known = self.at_sums + self.sums  # each server's part of the sums, in the row expanded
-        self.context_words = self.at_known + (n + 1) * self.sums
+        self.at_known = int(At.SCRATCH)  # each server's part of the sums, in the row expanded
+        self.at_successors = self.at_known + (n + 1) * self.sums
+        self.in_sums = int(In.SUMS)
+        self.in_after = self.in_sums + self.sums
+        self.in_sends = self.in_after + self.layout.words
+        self.successor_words = self.in_sends + self.most_sends
+        self.context_words = self.at_successors + BATCH * self.successor_words
         self.row_head = 1 + self.sums
         self.row_fixed = self.row_head + self.layout.words
         self.module = ir.Module("raftworthy")
@@ -119,6 +138,7 @@ class Program:
         self.hash_message = self._message_hasher()
         self.check_state = self._checker("check_state", self.invariants, 1)
         self.check_step = self._checker("check_step", self.step_properties, 2)
+        self.settle = self._settler()
         self.finish = self._finisher()
         self.actions = [self._expander(k, t) for k, t in enumerate(self.transitions)]
         self.expand = self._expand()
@@ -306,8 +326,8 @@ class Program:
     ) -> None:
         """Write the state after a step to the context, and have it finished."""
         lay = self.layout
-        before, after = code.address(row, self.row_head), code.address(context, self.at_after)
-        sends = code.address(context, self.at_sends)
+        before, successor = code.address(row, self.row_head), self._successor(code, context)
+        after, sends = code.address(successor, self.in_after), code.address(successor, self.in_sends)
         server = w.value(t.server) * lay.server_words
         history = code.const(lay.words - lay.history_words)
         fits = code.truth(True)
@@ -345,43 +365,76 @@ class Program:
         stop = code.call(self.finish, context, row, count, move)
         code.leave_if(stop.differs(0), stop)
 
+    def _successor(self, code: Code, context: Word) -> Word:
+        """Where the next successor is written."""
+        waiting = code.load(context, At.BATCH)
+        return code.address(context, waiting * self.successor_words + self.at_successors)
+
     def _finisher(self) -> Code:
-        """`f(context, row, sent, move)`: count a step, check it, and keep its state if it is new."""
+        """`f(context, row, sent, move)`: count a step, and compute the fingerprint of the state after it.
+
+        The table is too large for a cache, so the place is only asked for here; it is looked at when
+        more such places have been asked for.
+        """
         code = Code(self.module, "finish", 4, 2)
         context, row, sent, move = code.args
-        lay, most = self.layout, self.layout.bounds.max_messages
-        before, after = code.address(row, self.row_head), code.address(context, self.at_after)
-        fresh = self._keep_fresh(code, context, row, sent)
+        most = self.layout.bounds.max_messages
+        before, successor = code.address(row, self.row_head), self._successor(code, context)
+        after = code.address(successor, self.in_after)
+        fresh = self._keep_fresh(code, row, code.address(successor, self.in_sends), sent)
         if most is not None:
             code.leave_if(fresh.differs(0) & ~(code.load(row, 0) + fresh).at_most(most), 0)
         code.add_to(context, At.STEPS, 1)
 
-        stays = ~self._differ(code, before, after, range(lay.words))
+        stays = ~self._differ(code, before, after, range(self.layout.words))
         # One step that changes no variables says what any other says of the properties.
         checked = stays & code.load(context, At.STAYED).differs(0)
         code.leave_if(checked & fresh.equals(0), 0)
-        with code.when(~checked):
-            if self.step_properties:
-                broken = code.call(self.check_step, before, after)
-                self._leave_if_broken(code, context, broken, len(self.invariants), move)
-            with code.when(stays):
-                code.store(context, At.STAYED, 1)
-        code.leave_if(stays & fresh.equals(0), 0)
-
-        self._add_up(code, context, row, stays, fresh)
-        sums = code.address(context, self.at_sums)
-        code.leave_if(self._insert(code, context, self._fingerprint(code, sums)), 0)
-        self._keep(code, context, row, fresh, move)
-        if self.invariants:
-            with code.when(~stays):
-                broken = code.call(self.check_state, after)
-                self._leave_if_broken(code, context, broken, 0, move)
+        with code.when(stays):
+            code.store(context, At.STAYED, 1)
+        for place, x in ((In.MOVE, move), (In.FRESH, fresh), (In.CHANGED, ~stays), (In.CHECK, ~checked)):
+            code.store(successor, place, x.number())
+        code.store(successor, In.KEY, 0)
+        with code.when(~(stays & fresh.equals(0))):
+            self._add_up(code, context, row, successor, stays)
+            key = self._fingerprint(code, code.address(successor, self.in_sums))
+            first = self._first_place(code, key, code.load(context, At.TABLE_SIZE))
+            code.prefetch(code.address(code.pointer(code.load(context, At.TABLE)), first))
+            code.store(successor, In.KEY, key)
+            code.store(successor, In.PLACE, first)
+        code.add_to(context, At.BATCH, 1)
+        with code.when(code.load(context, At.BATCH).equals(BATCH)):
+            code.leave(code.call(self.settle, context, row))
         code.leave(0)
         return code
 
-    def _keep_fresh(self, code: Code, context: Word, row: Word, sent: Word) -> Word:
+    def _settler(self) -> Code:
+        """`f(context, row)`: check the successors that wait, and keep those that are new."""
+        code = Code(self.module, "settle", 2, 2)
+        context, row = code.args
+        before = code.address(row, self.row_head)
+        with code.loop(0, code.load(context, At.BATCH)) as (k, go_on):
+            successor = code.address(context, k * self.successor_words + self.at_successors)
+            after = code.address(successor, self.in_after)
+            if self.step_properties:
+                with code.when(code.load(successor, In.CHECK).differs(0)):
+                    broken = code.call(self.check_step, before, after)
+                    self._leave_if_broken(code, context, broken, len(self.invariants), successor)
+            key = code.load(successor, In.KEY)
+            code.unless(key.equals(0), go_on)
+            code.unless(self._insert(code, context, key, code.load(successor, In.PLACE)), go_on)
+            self._keep(code, context, row, successor)
+            if self.invariants:
+                with code.when(code.load(successor, In.CHANGED).differs(0)):
+                    broken = code.call(self.check_state, after)
+                    self._leave_if_broken(code, context, broken, 0, successor)
+        code.store(context, At.BATCH, 0)
+        code.leave(0)
+        return code
+
+    def _keep_fresh(self, code: Code, row: Word, sends: Word, sent: Word) -> Word:
         """Move the messages that were never sent before to the front, and count them."""
-        sends, messages = code.address(context, self.at_sends), code.address(row, self.row_fixed)
+        messages = code.address(row, self.row_fixed)
         fresh = code.local(0)
         with code.loop(0, sent) as (k, known):
             m = code.load(sends, k)
@@ -402,18 +455,18 @@ class Program:
         return out.differs(0)
 
     @staticmethod
-    def _leave_if_broken(code: Code, context: Word, broken: Word, earlier: int, move: Word) -> None:
+    def _leave_if_broken(code: Code, context: Word, broken: Word, earlier: int, successor: Word) -> None:
         """Stop at a property that doesn't hold; `earlier` properties are numbered before these."""
         with code.when(broken.differs(0)):
-            code.store(context, At.MOVE, move)
+            code.store(context, At.MOVE, code.load(successor, In.MOVE))
             code.store(context, At.PROPERTY, broken + earlier)
             code.leave(Stop.VIOLATED)
 
-    def _add_up(self, code: Code, context: Word, row: Word, stays: Word, fresh: Word) -> None:
+    def _add_up(self, code: Code, context: Word, row: Word, successor: Word, stays: Word) -> None:
         """The sums after a step: those before it, changed by what the step changed."""
         lay, n = self.layout, len(self.layout.servers)
-        before, after = code.address(row, self.row_head), code.address(context, self.at_after)
-        sums = code.address(context, self.at_sums)
+        before, after = code.address(row, self.row_head), code.address(successor, self.in_after)
+        sums = code.address(successor, self.in_sums)
         for r in range(self.sums):
             code.store(sums, r, code.load(row, 1 + r))
         with code.when(~stays):
@@ -426,26 +479,26 @@ class Program:
             with code.when(self._differ(code, before, after, range(past, lay.words))):
                 self._take_off(code, context, sums, code.const(n))
                 code.call(self.hash_history, code.address(after, past), sums, 0)
-        with code.loop(0, fresh) as (k, _):
-            code.call(self.hash_message, sums, code.load(context, k + self.at_sends))
+        with code.loop(0, code.load(successor, In.FRESH)) as (k, _):
+            code.call(self.hash_message, sums, code.load(successor, k + self.in_sends))
 
-    def _keep(self, code: Code, context: Word, row: Word, fresh: Word, move: Word) -> None:
+    def _keep(self, code: Code, context: Word, row: Word, successor: Word) -> None:
         """Copy a new state to the end of the next level, and write down how it was reached."""
-        n, mt = code.load(row, 0), self.message_type
+        n, fresh, mt = code.load(row, 0), code.load(successor, In.FRESH), self.message_type
         new = code.address(code.pointer(code.load(context, At.NEXT)), code.load(context, At.NEXT_USED))
         code.store(new, 0, n + fresh)
         for r in range(self.sums):
-            code.store(new, 1 + r, code.load(context, self.at_sums + r))
+            code.store(new, 1 + r, code.load(successor, self.in_sums + r))
         for w in range(self.layout.words):
-            code.store(new, self.row_head + w, code.load(context, self.at_after + w))
+            code.store(new, self.row_head + w, code.load(successor, self.in_after + w))
         old, messages = code.address(row, self.row_fixed), code.address(new, self.row_fixed)
         with code.loop(0, n) as (k, _):
             code.store(messages, k, code.load(old, k, mt), mt)
         with code.loop(0, fresh) as (k, _):
-            code.store(messages, n + k, code.load(context, k + self.at_sends), mt)
+            code.store(messages, n + k, code.load(successor, k + self.in_sends), mt)
         code.add_to(context, At.NEXT_USED, self.row_words(n + fresh))
         trail = code.pointer(code.load(context, At.TRAIL))
-        step = move | (code.load(context, At.PARENT) << PARENT_SHIFT)
+        step = code.load(successor, In.MOVE) | (code.load(context, At.PARENT) << PARENT_SHIFT)
         code.store(trail, code.load(context, At.TRAIL_USED), step)
         code.add_to(context, At.TRAIL_USED, 1)
 
@@ -472,11 +525,11 @@ class Program:
         high = code.b.lshr(product, ir.Constant(wide, 64))
         return Word(code.b, code.b.trunc(high, I64))
 
-    def _insert(self, code: Code, context: Word, key: Word) -> Word:
-        """Put a fingerprint into the table. Whether it was there."""
+    def _insert(self, code: Code, context: Word, key: Word, first: Word | None = None) -> Word:
+        """Put a fingerprint into the table, looking from place `first` on. Whether it was there."""
         table, size = code.pointer(code.load(context, At.TABLE)), code.load(context, At.TABLE_SIZE)
         head, occupied, step, free, after = (code.block() for _ in range(5))
-        first, before = self._first_place(code, key, size), code.b.block
+        first, before = first or self._first_place(code, key, size), code.b.block
         code.b.branch(head)
         code.b.position_at_end(head)
         phi = code.b.phi(I64)
@@ -565,6 +618,8 @@ class Program:
                     code.leave_if(stop.differs(0), stop)
                     code.b.branch(go_on)
             code.b.position_at_end(code.block())  # never reached
+        stop = code.call(self.settle, context, row)
+        code.leave_if(stop.differs(0), stop)
 
     def ways(self, t: Transition) -> int:
         """How many choices of parameters an action has; a handler's are the messages."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 
-I1, I64, POINTER = ir.IntType(1), ir.IntType(64), ir.PointerType()
+I1, I32, I64, POINTER = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.PointerType()
 MASK = (1 << 64) - 1
 
 
@@ -171,6 +171,13 @@ class Code:
 
     def pointer(self, w: Word) -> Word:
         return Word(self.b, self.b.inttoptr(w.v, POINTER))
+
+    def prefetch(self, place: Word) -> None:
+        """Ask for a place in memory that is looked at soon."""
+        t = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
+        f = self.function.module.declare_intrinsic("llvm.prefetch", [POINTER], t)
+        write, keep, data = (ir.Constant(I32, x) for x in (1, 3, 1))
+        self.b.call(f, [place.v, write, keep, data])
 
     def local(self, start: Word | int) -> Word:
         """Memory for one word, until the function ends."""
