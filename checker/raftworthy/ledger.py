@@ -114,7 +114,7 @@ Persistent = tuple[int, str | None, int]
 class SentMessages:
     """The messages sent so far: exact for the last `WINDOW` at least, forgotten in two halves.
 
-    A message is known by its hash (64 bits). `news` are those of the step that is being replayed.
+    A message is known by its hash (64 bits), and goes with who received it last, "" for nobody.
     """
 
     def __init__(self) -> None:

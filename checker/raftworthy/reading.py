@@ -155,7 +155,7 @@ class TraceFile:
         place = Place(str(path), 1)
         try:
             header = msgspec.json.decode(line, type=Header)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unusable(
                 place,
                 f"the first line is not a trace header ({error}); "

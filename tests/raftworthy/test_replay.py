@@ -223,10 +223,10 @@ def minimal(events: Sequence[Event], servers: Sequence[str] = (N1, N2, N3)) -> l
         state["log_length"] = len(v.log)
         if kind == "become_leader":
             state["role"] = "leader"
-        kept = {k: e[k] for k in ("server", "message", "entries", "after") if k in e}
+        kept: Event = {k: e[k] for k in ("server", "message", "entries", "after") if k in e}
         if kind == "become_leader":
             kept.pop("message", None)
-        made.append({**kept, "event": kind, "state": state})
+        made.append(kept | {"event": kind, "state": state})
     return made
 
 
@@ -362,6 +362,7 @@ def test_messages_that_nobody_sent_violate(traces: Traces) -> None:
         (b"", "the file is empty"),
         (b"{}\n", "not a trace header"),
         (b"\xff\xfe\n", "not a trace header"),
+        (b'{"raftworthy":1,"servers":["\xff"]}\n', "not a trace header"),
         (b'{"raftworthy":2,"servers":["n1"]}\n', "version 2"),
         (b'{"raftworthy":1,"servers":[]}\n', "distinct names"),
         (b'{"raftworthy":1,"servers":["n1","n1"]}\n', "distinct names"),
@@ -504,6 +505,15 @@ def test_fast_path_finds_the_same_violations(tmp_path: Path) -> None:
         assert outcome(path, fast=True) == plain, f"seed {seed}, line {k + 1}: {text!r}"
         found += len(plain) == 6 and isinstance(plain[0], str)
     assert found > 200
+
+
+def test_rules_that_another_trace_exercised_do_not_count(traces: Traces) -> None:
+    full, little = traces.check(simulated(1)).report, traces.check(text_of([timeout(), vote()])).report
+    assert full is not None
+    assert little is not None
+    assert "replicate.ack_success" in full.exercised
+    assert set(little.exercised) < set(full.exercised)
+    assert "replicate.ack_success" in little.not_exercised
 
 
 # --- memory --------------------------------------------------------------------------------------
