@@ -1,8 +1,8 @@
 """The native back end: a specification compiled to machine code, and a breadth-first search over it.
 
-`layout` says how values lie in words, `lowering` how operations become instructions, `program` builds
-the functions that make successors, `engine` searches. llvmlite and numpy are imported only by
-the last three, so that nothing else needs them.
+`layout` says how values lie in words, `lowering` how operations become instructions, `fingerprints` by
+what states are known, `program` builds the functions that make successors, `engine` searches. Whoever
+imports only this module needs neither llvmlite nor numpy.
 """
 
 from __future__ import annotations

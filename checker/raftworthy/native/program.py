@@ -4,18 +4,13 @@
 the parameters that they need are chosen. A step's new variables are written to a place that is
 used again and again; only a state that was never seen is copied, to the end of the next level.
 
-A state is known by its fingerprint, a sum of mixed words, one for each server, history and
-message; so a step changes it by what the step changes. With symmetry there is one such
-sum for each renaming of the servers, and the fingerprint is the sum of these, mixed again.
-
     row  a state: how many messages, its sums, its variables' words, its messages
-    S, T  the variables' words before and after a step     r  a renaming     i  a server
+    S, T  the variables' words before and after a step     r  a renaming of the servers
 """
 
 from __future__ import annotations
 
 import ctypes
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum, auto
 from typing import Any
@@ -28,13 +23,13 @@ from raftspec.tracing import Guard, Transition
 from raftspec.types import Type
 from raftworthy.explore import Model
 from raftworthy.native import NoPlaceError
-from raftworthy.native.layout import Layout, Slot
+from raftworthy.native.fingerprints import Fingerprints, first_place
+from raftworthy.native.layout import Layout
 from raftworthy.native.lowering import Lowering, Value
-from raftworthy.native.words import I1, I64, Code, Word, mix
+from raftworthy.native.words import I1, I64, Code, Word
 
 # How many successors wait for their places in the table to be fetched.
 BATCH = 16
-GOLDEN = 0x9E3779B97F4A7C15
 
 # How a step is written down: the parameters' or the message's number, the action's, the state before.
 ORDINAL_BITS, ACTION_BITS = 16, 8
@@ -102,8 +97,9 @@ class Program:
         self.layout = Layout(model)
         self.symmetry = symmetry
         n = len(model.servers)
-        self.renamings = list(itertools.permutations(range(n))) if symmetry else [tuple(range(n))]
-        self.sums = len(self.renamings)
+        self.module = ir.Module("raftworthy")
+        self.prints = Fingerprints(self.module, self.layout, symmetry)
+        self.sums = self.prints.sums
         self.message_type = ir.IntType(32) if self.layout.message_bits <= 32 else I64
         self.messages_a_word: int = 64 // self.message_type.width
         self.message_view = f"u{8 // self.messages_a_word}"  # as numpy calls it
@@ -126,16 +122,12 @@ class Program:
         self.context_words = self.at_successors + BATCH * self.successor_words
         self.row_head = 1 + self.sums
         self.row_fixed = self.row_head + self.layout.words
-        self.module = ir.Module("raftworthy")
         self._build()
         self._compile(level)
 
     # --- building ---
 
     def _build(self) -> None:
-        self.hash_server = self._hasher("hash_server", self.layout.server, self.layout.server_words, True)
-        self.hash_history = self._hasher("hash_history", self.layout.history, self.layout.history_words)
-        self.hash_message = self._message_hasher()
         self.check_state = self._checker("check_state", self.invariants, 1)
         self.check_step = self._checker("check_step", self.step_properties, 2)
         self.settle = self._settler()
@@ -149,77 +141,6 @@ class Program:
         """How long a row with so many messages is."""
         more = self.messages_a_word - 1
         return ((messages + more) >> more) + self.row_fixed
-
-    def _hasher(self, name: str, slots: Mapping[str, Slot], words: int, indexed: bool = False) -> Code:
-        """`f(words, sums, i)`: add some variables' part of each sum; if `indexed`, those of server i."""
-        code = Code(self.module, name, 3, 2)
-        group, sums, i = code.args
-        n = len(self.layout.servers)
-        for r, p in enumerate(self.renamings):
-            total = code.load(sums, r)
-            for w in range(words):
-                here = [s for s in slots.values() if s.word == w]
-                word = self._renamed(code.load(group, w), here, p)
-                salt = code.const(_salt(p[0] if indexed else n, w))
-                for k in range(1, n if indexed else 0):
-                    salt = i.equals(k).where(_salt(p[k], w), salt)
-                total = total + (word + salt).mixed()
-            code.store(sums, r, total)
-        code.leave(0)
-        return code
-
-    def _message_hasher(self) -> Code:
-        """`f(sums, m)`: add a message's part of each sum."""
-        code = Code(self.module, "hash_message", 2, 1)
-        sums, m = code.args
-        first = self.layout.message[self.layout.kinds[0]]
-        common = [s for name, s in first.items() if name in ("source", "target")]
-        for cls, slots in self.layout.message.items():
-            others = [s.type for name, s in slots.items() if name not in ("source", "target")]
-            if any(map(_names_servers, others)):
-                raise NoPlaceError(f"the native engine can't rename the servers in a {cls.__name__}")
-        for r, p in enumerate(self.renamings):
-            word = self._renamed(m, common, p) + _salt(len(p) + 1, 0)
-            code.store(sums, r, code.load(sums, r) + word.mixed())
-        code.leave(0)
-        return code
-
-    def _renamed(self, word: Word, slots: Iterable[Slot], p: tuple[int, ...]) -> Word:
-        """A word with server i renamed to p[i]."""
-        if p == tuple(range(len(p))):
-            return word
-        kept, moved = (1 << 64) - 1, []
-        for s in slots:
-            if _names_servers(s.type):
-                kept &= ~(((1 << s.width) - 1) << s.shift)
-                moved.append(self._rename(word.cut(s.shift, s.width), s.type, p) << s.shift)
-        out = word & kept
-        for x in moved:
-            out = out | x
-        return out
-
-    def _rename(self, bits: Word, t: Type, p: tuple[int, ...]) -> Word:
-        if not _names_servers(t):
-            return bits
-        match t.kind:
-            case "server" | "maybe":
-                width = self.layout.width(t)
-                table = sum(x << k * width for k, x in enumerate((*p, len(p))))
-                return (Word(bits.b, ir.Constant(I64, table)) >> (bits * width)) & ((1 << width) - 1)
-            case "set":
-                out = bits & 0
-                for k, x in enumerate(p):
-                    out = out | (bits.cut(k, 1) << x)
-                return out
-            case "map":
-                assert t.of is not None
-                assert t.key is not None
-                width, out = self.layout.width(t.of), bits & 0
-                for k in range(self.layout.keys(t)):
-                    to = p[k] if t.key.kind == "server" else k
-                    out = out | (self._rename(bits.cut(k * width, width), t.of, p) << (to * width))
-                return out
-        raise NoPlaceError(f"the native engine can't rename the servers in a {t}")
 
     def _variable(self, states: list[Word]) -> Callable[[Lowering, Node], Value]:
         """How to load a variable of one of these states."""
@@ -397,8 +318,8 @@ class Program:
         code.store(successor, In.KEY, 0)
         with code.when(~(stays & fresh.equals(0))):
             self._add_up(code, context, row, successor, stays)
-            key = self._fingerprint(code, code.address(successor, self.in_sums))
-            first = self._first_place(code, key, code.load(context, At.TABLE_SIZE))
+            key = self.prints.of(code, code.address(successor, self.in_sums))
+            first = first_place(code, key, code.load(context, At.TABLE_SIZE))
             code.prefetch(code.address(code.pointer(code.load(context, At.TABLE)), first))
             code.store(successor, In.KEY, key)
             code.store(successor, In.PLACE, first)
@@ -474,13 +395,13 @@ class Program:
                 mine = [i * lay.server_words + k for k in range(lay.server_words)]
                 with code.when(self._differ(code, before, after, mine)):
                     self._take_off(code, context, sums, i)
-                    code.call(self.hash_server, code.address(after, mine[0]), sums, i)
+                    code.call(self.prints.hash_server, code.address(after, mine[0]), sums, i)
             past = lay.words - lay.history_words
             with code.when(self._differ(code, before, after, range(past, lay.words))):
                 self._take_off(code, context, sums, code.const(n))
-                code.call(self.hash_history, code.address(after, past), sums, 0)
+                code.call(self.prints.hash_history, code.address(after, past), sums, 0)
         with code.loop(0, code.load(successor, In.FRESH)) as (k, _):
-            code.call(self.hash_message, sums, code.load(successor, k + self.in_sends))
+            code.call(self.prints.hash_message, sums, code.load(successor, k + self.in_sends))
 
     def _keep(self, code: Code, context: Word, row: Word, successor: Word) -> None:
         """Copy a new state to the end of the next level, and write down how it was reached."""
@@ -508,28 +429,11 @@ class Program:
             known = code.load(context, group * self.sums + (self.at_known + r))
             code.store(sums, r, code.load(sums, r) - known)
 
-    def _fingerprint(self, code: Code, sums: Word) -> Word:
-        """One number for all renamings of a state; never 0."""
-        if self.sums == 1:
-            out = code.load(sums, 0)
-        else:
-            out = code.const(0)
-            for r in range(self.sums):
-                out = out + code.load(sums, r).mixed()
-        return out.equals(0).where(1, out)
-
-    def _first_place(self, code: Code, key: Word, size: Word) -> Word:
-        """Where in a table of any size to look first: keys in order, so that growing moves few far."""
-        wide = ir.IntType(128)
-        product = code.b.mul(code.b.zext(key.v, wide), code.b.zext(size.v, wide))
-        high = code.b.lshr(product, ir.Constant(wide, 64))
-        return Word(code.b, code.b.trunc(high, I64))
-
     def _insert(self, code: Code, context: Word, key: Word, first: Word | None = None) -> Word:
         """Put a fingerprint into the table, looking from place `first` on. Whether it was there."""
         table, size = code.pointer(code.load(context, At.TABLE)), code.load(context, At.TABLE_SIZE)
         head, occupied, step, free, after = (code.block() for _ in range(5))
-        first, before = first or self._first_place(code, key, size), code.b.block
+        first, before = first or first_place(code, key, size), code.b.block
         code.b.branch(head)
         code.b.position_at_end(head)
         phi = code.b.phi(I64)
@@ -597,9 +501,9 @@ class Program:
             code.store(known, place, 0)
         with code.loop(0, n) as (i, _):
             mine = code.address(known, i * self.sums)
-            code.call(self.hash_server, code.address(before, i * lay.server_words), mine, i)
+            code.call(self.prints.hash_server, code.address(before, i * lay.server_words), mine, i)
         past = code.address(before, lay.words - lay.history_words)
-        code.call(self.hash_history, past, code.address(known, n * self.sums), 0)
+        code.call(self.prints.hash_history, past, code.address(known, n * self.sums), 0)
         steps = list(zip(self.transitions, self.actions, strict=True))
         for t, f in steps:
             if not t.action.message:
@@ -639,12 +543,12 @@ class Program:
         for r in range(self.sums):
             code.store(sums, r, 0)
         with code.loop(0, len(lay.servers)) as (i, _):
-            code.call(self.hash_server, code.address(before, i * lay.server_words), sums, i)
-        code.call(self.hash_history, code.address(before, lay.words - lay.history_words), sums, 0)
+            code.call(self.prints.hash_server, code.address(before, i * lay.server_words), sums, i)
+        code.call(self.prints.hash_history, code.address(before, lay.words - lay.history_words), sums, 0)
         with code.loop(0, code.load(row, 0)) as (k, _):
             messages = code.address(row, self.row_fixed)
-            code.call(self.hash_message, sums, code.load(messages, k, self.message_type))
-        code.leave(self._insert(code, context, self._fingerprint(code, sums)).number())
+            code.call(self.prints.hash_message, sums, code.load(messages, k, self.message_type))
+        code.leave(self._insert(code, context, self.prints.of(code, sums)).number())
         return code
 
     def _rehash(self) -> Code:
@@ -682,17 +586,3 @@ class Program:
         self.run_expand = function("expand", address)
         self.run_start = function("start", address, address)
         self.run_rehash = function("rehash", address, address, ctypes.c_int64)
-
-
-def _salt(place: int, word: int) -> int:
-    """What is added to a word before it is mixed, so that equal words at two places don't count as one."""
-    return mix((place * 64 + word + 1) * GOLDEN)
-
-
-def _names_servers(t: Type) -> bool:
-    """Whether a value of this type changes when servers are renamed."""
-    if t.kind in ("server", "maybe", "set"):
-        return True
-    if t.kind == "record" and t.cls is not None:
-        return any(map(_names_servers, t.cls.types().values()))
-    return any(_names_servers(x) for x in (t.key, t.of) if x is not None)
