@@ -218,6 +218,13 @@ class Ledger:
         if key in self.waiting:
             self.ready.append(self.waiting.pop(key))
 
+    def wake(self, source: str) -> None:
+        """Nobody need wait for one message of a server that turns out not to log what it sends."""
+        for key, i in list(self.waiting.items()):
+            if self.parked[i][0][0].message.source == source:
+                del self.waiting[key]
+                self.ready.append(i)
+
     def remember_leadership(self, server: Server, term: int, cut: list[Any] | None, length: int) -> None:
         """Keep what a leader had when it stopped, for those of its AppendEntries that arrive later.
 

@@ -68,9 +68,11 @@ class Steps(Ledger):
         before = (me.current_term, me.voted_for, length)
         me.log.cut = None
         self._out.clear()
-        if e.sends is UNSET and e.state is not UNSET and not self._catch_up(e, me, last):
-            return False
-        if not (self._act(e, me, last) and self.follow_up(e, me, last)):
+        # An event that doesn't log what it sends may have to wait for others in the middle of its steps.
+        begun = _noted(me) if e.sends is UNSET else None
+        if not (self._catch_up(e, me, last) and self._act(e, me, last) and self.follow_up(e, me, last)):
+            if begun is not None:
+                _take_up(me, begun)
             return False
         self.compare(e, me)
         if role == "leader" and me.role != "leader":
@@ -85,6 +87,8 @@ class Steps(Ledger):
         A leader may have committed before the event in which it steps down; any server may
         have seen a newer term.
         """
+        if e.sends is not UNSET or e.state is UNSET:
+            return True
         term, n = e.state.current_term, e.state.commit_index
         received = 0 if e.message is UNSET else e.message.term
         newer = received > me.current_term or (term is not UNSET and term > me.current_term)
@@ -206,7 +210,9 @@ class Steps(Ledger):
         """The messages of a step are `out`, which the specification sends, and a leader's AppendEntries."""
         sends = e.sends
         if sends is UNSET:
-            server.logs_sends = False
+            if server.logs_sends:
+                server.logs_sends = False
+                self.wake(server.name)
             sends = out
             for m in out:
                 if type(m) is self.append_entries_reply and m.success:
@@ -315,6 +321,21 @@ class Steps(Ledger):
         except Violation as v:
             return v
         return Violation("guard", e, e.event)
+
+
+def _noted(me: Any) -> list[Any]:
+    """What `_take_up` needs. Before an event waits, its steps have changed the log at its end at most."""
+    values = (getattr(me, name) for name in me.__slots__)
+    return [len(me.log), *(dict(v) if isinstance(v, dict) else v for v in values)]
+
+
+def _take_up(me: Any, begun: list[Any]) -> None:
+    """Undo the steps of an event that has to wait; they will be taken later."""
+    length, *values = begun
+    for name, value in zip(me.__slots__, values, strict=True):
+        setattr(me, name, value)
+    del me.log[length:]
+    me.log.cut = None
 
 
 def _params(e: Any) -> tuple[Any, ...]:

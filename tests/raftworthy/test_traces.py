@@ -115,12 +115,6 @@ def test_broken_rule_is_named_from_a_file_for_each_server(rule: str, tmp_path: P
     assert verdict.explanation.rule == rule
 
 
-HALFWAY = pytest.mark.xfail(
-    reason="an event that has to wait for others in the middle of its steps takes the first of them twice"
-)
-
-
-@HALFWAY
 @pytest.mark.parametrize("name", cluster.GOOD)
 def test_least_that_is_useful_conforms(name: str, tmp_path: Path) -> None:
     """docs/traces.md: five kinds of events, no replies, nothing of what is sent."""
@@ -129,7 +123,6 @@ def test_least_that_is_useful_conforms(name: str, tmp_path: Path) -> None:
     assert check([path]).verdict == "conforms"
 
 
-@HALFWAY
 @pytest.mark.parametrize("name", cluster.GOOD)
 def test_least_that_is_useful_conforms_in_any_order(name: str, tmp_path: Path) -> None:
     assert check(split(files.minimal(cluster.GOOD[name]()), tmp_path)).verdict == "conforms"
