@@ -408,6 +408,23 @@ def bench_detection(*, changes: int = 1000, seed: int = 1, file: Path | None = N
     return CONFORMS
 
 
+@bench.command(name="explore")
+def bench_explore(
+    *, max_messages: int = 13, symmetry: bool = False, limit_states: int | None = None, max_term: int = 2
+) -> int:
+    """Measure the native engine: distinct states and successors a second, memory, time to compile.
+
+    Example:
+        raftworthy bench explore --max-messages 13
+    """
+    from raftworthy.explore import Bounds
+    from raftworthy.native.measure import measure_explore
+
+    bounds = Bounds(max_term=max_term, max_messages=max_messages)
+    print(measure_explore(bounds, limit_states=limit_states, symmetry=symmetry))
+    return CONFORMS
+
+
 # --- helpers -------------------------------------------------------------------------
 
 
