@@ -165,10 +165,13 @@ def explore(
         raftworthy explore --mutant R01 --begin figure_8 --max-term 4 --commands 2 --max-messages 20
         raftworthy explore --find "len(leaders()) == 2" --max-term 2
     """
-    from raftworthy.explore import Bounds
+    from raftworthy.explore import Bounds, UnusableError
     from raftworthy.exploring import run_explore
 
-    bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+    try:
+        bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+    except UnusableError as error:
+        return fail(str(error))
     return run_explore(
         bounds, without=without or (), mutant=mutant, any_policy=any_policy, properties=property, find=find,
         symmetry=symmetry, limit_states=limit_states, start=begin, save=save, engine=engine, as_json=json,

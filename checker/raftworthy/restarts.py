@@ -26,7 +26,11 @@ def restart(ledger: Ledger, e: Any, server: Server, last: bool) -> bool:
     """
     if e.start is not UNSET and e.start != server.start + 1 and (server.start or e.start != 1):
         missing = server.start + 1
-        what = f"this is start {e.start} of {server.name}; the trace of its start {missing} is missing"
+        what = f"this is start {e.start} of {server.name}; " + (
+            f"the trace of its start {missing} is missing"
+            if e.start > missing
+            else "that one was there already; is a file given twice?"
+        )
         raise Unusable("", what)
     me = server.me
     if not (_disk_holds(e, me) or _take_back(ledger, e, server) or _hidden_step(ledger, e, server)):
