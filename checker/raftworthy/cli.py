@@ -332,6 +332,10 @@ def simulate(
 
     if broken is not None and broken not in BREAKS:
         return fail(f"no fault {broken}; there are {', '.join(sorted(BREAKS))}")
+    if servers < 1 or steps < 1:
+        return fail(f"{servers} servers and {steps} steps: there must be one of each at least")
+    if out is not None and out.suffix in (".gz", ".zst"):
+        return fail(f"{out} would not be packed; write {out.with_suffix('')}, then pack it")
     try:
         chosen = Faults.parse(faults)
         with (
@@ -376,6 +380,9 @@ def bench_replay(
     """
     from raftworthy.measure import measure_replay
 
+    if file is None and events < 1:
+        return fail("at least one event, or nothing is measured")
+
     with progress_bar("simulating", "steps") as progress:
         print(measure_replay(file, events, servers, seed, progress))
     return CONFORMS
@@ -389,6 +396,9 @@ def bench_conformance(*, seeds: int = 200, steps: int = 1000, servers: int = 3, 
         raftworthy bench conformance --seeds 200
     """
     from raftworthy.measure import measure_conformance
+
+    if seeds < 1 or steps < 1:
+        return fail("at least one seed and one step, or nothing is measured")
 
     with progress_bar("simulating and replaying", "traces") as progress:
         text, code = measure_conformance(range(first, first + seeds), steps, servers, progress)
@@ -405,6 +415,9 @@ def bench_detection(*, changes: int = 1000, seed: int = 1, file: Path | None = N
         raftworthy bench detection --changes 200 --file traces/figure_8.ndjson
     """
     from raftworthy.measure import measure_detection
+
+    if changes < 1:
+        return fail("at least one change, or nothing is measured")
 
     with progress_bar("changing and replaying", "changes") as progress:
         print(measure_detection(changes, seed, file, progress))
@@ -496,8 +509,10 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except Exception:
+    except Exception as error:
         # Python's own exit code is 1, and would say that the servers violate.
+        if isinstance(error, OSError) or type(error).__name__ in ("Unusable", "UnusableError"):
+            sys.exit(fail(str(error)))
         import traceback
 
         traceback.print_exc()

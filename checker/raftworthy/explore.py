@@ -52,8 +52,8 @@ class Bounds:
         for name in ("servers", "max_term"):
             if getattr(self, name) < 1:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 1")
-        for name in ("max_log", "crashes", "entries"):
-            if getattr(self, name) < 0:
+        for name in ("max_log", "crashes", "entries", "max_messages", "commands"):
+            if (getattr(self, name) or 0) < 0:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 0")
 
     @property

@@ -190,7 +190,7 @@ class TraceFile:
             while True:
                 try:
                     data = file.read(CHUNK)
-                except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+                except _unreadable() as error:
                     raise Unusable(
                         Place(str(self.path), line), f"the packed file breaks off: {error}"
                     ) from error
@@ -238,10 +238,19 @@ class TraceFile:
         return next((n for n, text in enumerate(data.split(b"\n"), line) if not text.strip()), line)
 
 
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What reading a file raises that is gone, not packed as its name says, or damaged."""
+    import zlib
+
+    import zstandard
+
+    return OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError
+
+
 def _read_header_line(path: Path, file: IO[bytes]) -> bytes:
     try:
         line = file.readline(1 << 16)
-    except (OSError, EOFError, ValueError) as error:
+    except _unreadable() as error:
         raise Unusable(str(path), f"can't be read: {error}") from error
     if not line:
         raise Unusable(str(path), "the file is empty; a trace begins with a header line")
