@@ -26,11 +26,11 @@ from rich.table import Table
 from raftd.client import Client, RequestError
 from raftd.cluster import Cluster, ClusterError
 from raftspec.properties import raft
-from raftworthy.cases import RULE_CASES
 from raftworthy.diagram import explain
-from raftworthy.explain import render
-from raftworthy.explore import Bounds, Progress, Result, explore
-from raftworthy.verdict import Verdict, check, summary
+from raftworthy.explore.cases import RULE_CASES
+from raftworthy.explore.reference import Bounds, Progress, Result, explore
+from raftworthy.replay.explain import render
+from raftworthy.replay.verdict import Verdict, check, summary
 
 EXPECTED, UNEXPECTED = 0, 1
 
@@ -399,7 +399,7 @@ def _print_json(outcomes: list[Outcome], seconds: float, good: bool) -> None:
 
 
 def _as_data(result: Result) -> dict[str, Any]:
-    from raftworthy.exploring import as_data
+    from raftworthy.explore.running import as_data
 
     return as_data(result)
 

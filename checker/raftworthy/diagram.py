@@ -18,7 +18,7 @@ from rich.text import Text
 from raftspec.properties import raft
 from raftspec.rules import RULES
 from raftspec.spec import Property
-from raftworthy.explore import Move, Path
+from raftworthy.explore.reference import Move, Path
 from raftworthy.generated import Variables
 
 NUMBER_WIDTH = 4

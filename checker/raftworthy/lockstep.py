@@ -35,11 +35,11 @@ from raftspec.raft import CANDIDATE, LEADER, AppendEntries, AppendEntriesReply, 
 from raftspec.rules import POLICY
 from raftspec.spec import State, run
 from raftspec.types import Message, Type
-from raftworthy.explore import Bounds, Path, Progress, UnusableError, describe, explore
-from raftworthy.explore import Result as Explored
+from raftworthy.explore.reference import Bounds, Path, Progress, UnusableError, describe, explore
+from raftworthy.explore.reference import Result as Explored
 from raftworthy.generated import World, to_spec
-from raftworthy.reading import trace_format
-from raftworthy.replay import Log, Replay, Violation, replay_actions
+from raftworthy.replay.reading import trace_format
+from raftworthy.replay.replay import Log, Replay, Violation, replay_actions
 from raftworthy.structs import snake_case
 
 AGREES, DIFFERS, UNUSABLE = 0, 1, 2

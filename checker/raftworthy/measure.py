@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from raftd.simulator import FAULT_NAMES, Faults, server_names, simulate
-from raftworthy.reading import TraceFile
-from raftworthy.verdict import check
+from raftworthy.replay.reading import TraceFile
+from raftworthy.replay.verdict import check
 
 Progress = Callable[[int, int | None], None]
 

@@ -15,8 +15,9 @@ from raftspec.raft import raft
 from raftspec.rules import POLICY, RULES
 from raftspec.spec import State, run
 from raftspec.types import Record
-from raftworthy.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case, Walk
-from raftworthy.explore import (
+from raftworthy.explore.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case, Walk
+from raftworthy.explore.find import predicate
+from raftworthy.explore.reference import (
     EXHAUSTED,
     Bounds,
     Keys,
@@ -28,8 +29,7 @@ from raftworthy.explore import (
     message_classes,
     rename,
 )
-from raftworthy.exploring import run_explore
-from raftworthy.find import predicate
+from raftworthy.explore.running import run_explore
 from raftworthy.generated import World, generate, to_spec
 
 # --- Raft holds --------------------------------------------------------------

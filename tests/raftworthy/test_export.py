@@ -10,11 +10,11 @@ import pytest
 
 from raftspec.raft import raft
 from raftspec.rules import RULES
-from raftworthy.cases import BEGINNINGS, RULE_CASES, Case, Walk
 from raftworthy.diagram import Labels, explain, lay_out
-from raftworthy.explore import Bounds, Model, Path, explore
-from raftworthy.export import TRACE_CASES, deviation, trace_events, write_rule_traces, write_trace
-from raftworthy.replay import Violation, replay_files
+from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
+from raftworthy.explore.export import TRACE_CASES, deviation, trace_events, write_rule_traces, write_trace
+from raftworthy.explore.reference import Bounds, Model, Path, explore
+from raftworthy.replay.replay import Violation, replay_files
 
 
 @cache

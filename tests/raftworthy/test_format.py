@@ -12,8 +12,8 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from raftworthy.reading import open_trace, schema
-from raftworthy.verdict import check
+from raftworthy.replay.reading import open_trace, schema
+from raftworthy.replay.verdict import check
 
 ROOT = Path(__file__).parent.parent.parent
 SCHEMA = ROOT / "traces/schema.json"

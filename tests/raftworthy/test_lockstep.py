@@ -10,7 +10,7 @@ import pytest
 from raftd.core import Batch, Core
 from raftd.faults import BREAKS
 from raftd.messages import AppendEntriesReply
-from raftworthy.explore import Bounds, UnusableError
+from raftworthy.explore.reference import Bounds, UnusableError
 from raftworthy.lockstep import AGREES, DIFFERS, UNUSABLE, lockstep, render, run_lockstep
 
 SMALL = Bounds(servers=3, max_term=2, max_log=1, commands=2, crashes=1, max_messages=6)

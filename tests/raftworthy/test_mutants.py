@@ -7,9 +7,9 @@ import pytest
 from raftspec.mutants import MUTANTS
 from raftspec.raft import raft
 from raftspec.rules import RULES
-from raftworthy.cases import MUTANT_CASES, Case
-from raftworthy.explore import Bounds
-from raftworthy.find import predicate
+from raftworthy.explore.cases import MUTANT_CASES, Case
+from raftworthy.explore.find import predicate
+from raftworthy.explore.reference import Bounds
 
 # The length of the shortest path to what a mutant breaks, beginning included.
 EXPECTED = {

@@ -23,9 +23,9 @@ from raftspec.rules import POLICY
 from raftspec.spec import Spec
 from raftspec.types import BOOL, INDEX, MAYBE_SERVER, SERVER, SERVER_SET, TERM, VALUE, Type, zero
 from raftspec.values import Map, Seq, ServerSet, count, exists, forall, ite, no
-from raftworthy.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case, Walk
-from raftworthy.explore import Bounds, Model, Result, UnusableError, explore_model
-from raftworthy.exploring import run_explore
+from raftworthy.explore.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case, Walk
+from raftworthy.explore.reference import Bounds, Model, Result, UnusableError, explore_model
+from raftworthy.explore.running import run_explore
 from raftworthy.generated import World
 from raftworthy.native import NoPlaceError, lowering
 from raftworthy.native.engine import explore_native, successors

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raftd.simulator import Faults, server_names, simulate
-from raftworthy import order
-from raftworthy.ledger import Violation
 from raftworthy.measure import change_line, fault_mixes
-from raftworthy.order import Replay
-from raftworthy.reading import TraceFile, Unusable, trace_format
-from raftworthy.replay import replay_files
-from raftworthy.verdict import Verdict, check
+from raftworthy.replay import order
+from raftworthy.replay.ledger import Violation
+from raftworthy.replay.order import Replay
+from raftworthy.replay.reading import TraceFile, Unusable, trace_format
+from raftworthy.replay.replay import replay_files
+from raftworthy.replay.verdict import Verdict, check
 
 Event = dict[str, Any]
 N1, N2, N3 = server_names(3)

@@ -18,8 +18,8 @@ import pytest
 from tests.recording import cluster, files
 
 from raftspec.rules import RULES
-from raftworthy.explain import render
-from raftworthy.verdict import check
+from raftworthy.replay.explain import render
+from raftworthy.replay.verdict import check
 
 ROOT = Path(__file__).parents[2]
 TRACES = Path("traces")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from raftworthy.explore import UnusableError
+from raftworthy.explore.reference import UnusableError
 
 
 class NoPlaceError(UnusableError):

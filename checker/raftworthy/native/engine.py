@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from raftspec.properties import BY_POLICY
 from raftspec.rules import POLICY
-from raftworthy.explore import (
+from raftworthy.explore.reference import (
     EXHAUSTED,
     PROGRESS_EVERY,
     VIOLATED,

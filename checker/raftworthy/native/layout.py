@@ -15,7 +15,7 @@ from typing import Any
 
 from raftspec.types import Message, Record, Type, zero
 from raftspec.values import Map
-from raftworthy.explore import Bounds, Model
+from raftworthy.explore.reference import Bounds, Model
 from raftworthy.generated import World
 from raftworthy.native import NoPlaceError
 

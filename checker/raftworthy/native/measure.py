@@ -6,7 +6,7 @@ import resource
 import time
 
 from raftspec.properties import raft
-from raftworthy.explore import Bounds, Model
+from raftworthy.explore.reference import Bounds, Model
 from raftworthy.native.engine import explore_native
 
 

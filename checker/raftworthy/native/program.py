@@ -21,7 +21,7 @@ from llvmlite import ir
 from raftspec.graph import Node, postorder
 from raftspec.tracing import Guard, Transition
 from raftspec.types import Type
-from raftworthy.explore import Model
+from raftworthy.explore.reference import Model
 from raftworthy.native import NoPlaceError
 from raftworthy.native.fingerprints import Fingerprints, first_place
 from raftworthy.native.layout import Layout

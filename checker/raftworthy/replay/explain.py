@@ -25,9 +25,9 @@ from raftspec.raft import AppendEntries
 from raftspec.spec import State, run
 from raftspec.types import Type
 from raftworthy.generated import World, to_spec
-from raftworthy.provenance import Cause, Known, Provenance
-from raftworthy.reading import Place, TraceFile, Unusable
-from raftworthy.replay import NOT_ASKED, Mismatch, Replay, Violation, differences, replay_files
+from raftworthy.replay.provenance import Cause, Known, Provenance
+from raftworthy.replay.reading import Place, TraceFile, Unusable
+from raftworthy.replay.replay import NOT_ASKED, Mismatch, Replay, Violation, differences, replay_files
 from raftworthy.structs import snake_case
 from raftworthy.wording import Reader, a_message, show
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raftworthy.explain import Explanation, explain, render
-from raftworthy.reading import Unusable
-from raftworthy.replay import Report, Violation, replay_files
+from raftworthy.replay.explain import Explanation, explain, render
+from raftworthy.replay.reading import Unusable
+from raftworthy.replay.replay import Report, Violation, replay_files
 
 EXIT_CODES = {"conforms": 0, "violates": 1, "unusable": 2}
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftworthy.ledger import NOT_ASKED, Log, Mismatch, Report, Violation, differences, replay_actions
-from raftworthy.order import Observer, Replay, Stopped
-from raftworthy.reading import Place, TraceFile, Unusable
+from raftworthy.replay.ledger import NOT_ASKED, Log, Mismatch, Report, Violation, differences, replay_actions
+from raftworthy.replay.order import Observer, Replay, Stopped
+from raftworthy.replay.reading import Place, TraceFile, Unusable
 
 
 class Stream:

@@ -13,11 +13,11 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftworthy.fused import fused
 from raftworthy.generated import World
-from raftworthy.ledger import WINDOW, Violation
-from raftworthy.reading import Place, Unusable
-from raftworthy.steps import ANYTHING, OLDER, OTHERS_END, Steps
+from raftworthy.replay.fused import fused
+from raftworthy.replay.ledger import WINDOW, Violation
+from raftworthy.replay.reading import Place, Unusable
+from raftworthy.replay.steps import ANYTHING, OLDER, OTHERS_END, Steps
 
 Observer = Callable[[Any, Place, World], None]
 

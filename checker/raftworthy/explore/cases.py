@@ -14,7 +14,7 @@ from typing import Any
 
 from raftspec.mutants import Mutant
 from raftspec.spec import Spec
-from raftworthy.explore import Bounds, Model, Path, Progress, Result, UnusableError, explore_model
+from raftworthy.explore.reference import Bounds, Model, Path, Progress, Result, UnusableError, explore_model
 
 
 class Walk:

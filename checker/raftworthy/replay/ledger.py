@@ -15,7 +15,7 @@ from raftspec.properties import raft
 from raftspec.raft import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
 from raftspec.rules import POLICY
 from raftworthy.generated import Generated, generate
-from raftworthy.reading import Place, trace_format
+from raftworthy.replay.reading import Place, trace_format
 
 # Figure 2's policy is not asked of a server, but its refusals are part of the conversation.
 NOT_ASKED = POLICY - {"vote.refuse", "append.refuse"}

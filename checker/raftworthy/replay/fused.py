@@ -24,8 +24,8 @@ from raftspec.raft import Role
 from raftspec.tracing import Transition
 from raftspec.types import BOOL
 from raftworthy.generated import Generated, Writer, action_body, scope_of, watched_rules
-from raftworthy.ledger import replay_actions
-from raftworthy.steps import HANDLERS, Steps
+from raftworthy.replay.ledger import replay_actions
+from raftworthy.replay.steps import HANDLERS, Steps
 
 # What the templates keep in a name of their own.
 FUSED = ("append_entries", "client_request", *HANDLERS)  # the rest is rare

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from raftworthy.generated import World
-from raftworthy.reading import Place
+from raftworthy.replay.reading import Place
 from raftworthy.wording import describe_event, show
 
 REMEMBERED = 200_000  # messages whose sending is remembered while looking for causes

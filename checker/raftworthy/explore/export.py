@@ -15,8 +15,8 @@ import msgspec
 from raftspec.properties import raft
 from raftspec.rules import POLICY, RULES
 from raftspec.spec import Spec
-from raftworthy.cases import BEGINNINGS, RULE_CASES, Case, Walk
-from raftworthy.explore import Bounds, Keys, Model, Move, Path
+from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
+from raftworthy.explore.reference import Bounds, Keys, Model, Move, Path
 from raftworthy.generated import Variables, World
 
 VERSION = 1

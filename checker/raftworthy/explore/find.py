@@ -9,7 +9,7 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from raftworthy.explore import UnusableError
+from raftworthy.explore.reference import UnusableError
 from raftworthy.generated import World
 
 ALLOWED = (

@@ -14,9 +14,9 @@ from msgspec import UNSET
 
 from raftspec.properties import raft
 from raftworthy.generated import World
-from raftworthy.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences
-from raftworthy.reading import Unusable
-from raftworthy.restarts import other_disk, restart
+from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences
+from raftworthy.replay.reading import Unusable
+from raftworthy.replay.restarts import other_disk, restart
 from raftworthy.structs import snake_case
 
 # What a server can wait for, other than for a message (its hash).

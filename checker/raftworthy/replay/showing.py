@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from raftworthy.diagram import lay_out
-from raftworthy.explain import explain, render
-from raftworthy.explore import Move, Path
+from raftworthy.explore.reference import Move, Path
 from raftworthy.generated import World
-from raftworthy.reading import Place, TraceFile, Unusable
-from raftworthy.replay import Violation, replay_actions, replay_files
+from raftworthy.replay.explain import explain, render
+from raftworthy.replay.reading import Place, TraceFile, Unusable
+from raftworthy.replay.replay import Violation, replay_actions, replay_files
 
 
 class _Before:

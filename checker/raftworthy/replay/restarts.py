@@ -14,8 +14,8 @@ from typing import Any
 from msgspec import UNSET
 
 from raftworthy.generated import World
-from raftworthy.ledger import Ledger, Mismatch, Server, Violation, differences
-from raftworthy.reading import Unusable
+from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, differences
+from raftworthy.replay.reading import Unusable
 
 
 def restart(ledger: Ledger, e: Any, server: Server, last: bool) -> bool:

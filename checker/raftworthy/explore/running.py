@@ -18,11 +18,11 @@ from rich.progress import SpinnerColumn, TextColumn
 
 from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
-from raftworthy.cases import BEGINNINGS, Case
 from raftworthy.diagram import explain
-from raftworthy.explore import Bounds, Path, Progress, Result, UnusableError
-from raftworthy.export import trace_events, write_trace
-from raftworthy.find import predicate
+from raftworthy.explore.cases import BEGINNINGS, Case
+from raftworthy.explore.export import trace_events, write_trace
+from raftworthy.explore.find import predicate
+from raftworthy.explore.reference import Bounds, Path, Progress, Result, UnusableError
 from raftworthy.native import NoPlaceError, available
 
 HOLDS, VIOLATED, UNUSABLE = 0, 1, 2
@@ -55,10 +55,10 @@ def run_explore(
         mutant: a known bug to explore instead, from `raftspec.mutants`.
         any_policy: let servers do what is safe, not only what Figure 2 chooses.
         properties: what to check; all, if it is None.
-        find: an expression over a state to look for; see `raftworthy.find`.
+        find: an expression over a state to look for; see `raftworthy.explore.find`.
         symmetry: take states that differ in servers' names only for one.
         limit_states: stop at this number of distinct states.
-        start: where to begin; see `raftworthy.cases.BEGINNINGS`.
+        start: where to begin; see `raftworthy.explore.cases.BEGINNINGS`.
         engine: `python`, `native`, or `auto`: native, if it can answer the question and that takes long.
         save: a file to write the path to, as a trace.
         as_json: print data.

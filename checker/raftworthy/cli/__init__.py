@@ -1,0 +1,48 @@
+"""The command line. Each command imports what it needs, so that `raftworthy --help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cyclopts import App
+
+from raftworthy.cli import checking, exploring, measuring, serving  # noqa: F401  (each adds its commands)
+from raftworthy.cli.common import UNUSABLE, app, fail
+
+__all__ = ["app", "main", "show_examples"]
+
+
+def show_examples(commands: App) -> None:
+    """Put each command's examples into its help: cyclopts takes them for notes and leaves them out."""
+    import inspect
+
+    for name in commands:
+        if name.startswith("-"):
+            continue
+        command = commands[name]
+        _, mark, examples = (inspect.getdoc(command.default_command) or "").partition("\nExample")
+        if mark:
+            command.help_epilogue = "Example" + examples
+        show_examples(command)
+
+
+def main() -> None:
+    """The command `raftworthy`."""
+    show_examples(app)
+    try:
+        sys.exit(app())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        # Python's own exit code is 1, and would say that the servers violate.
+        if isinstance(error, OSError) or type(error).__name__ in ("Unusable", "UnusableError"):
+            sys.exit(fail(str(error)))
+        import traceback
+
+        traceback.print_exc()
+        print("error: a bug in raftworthy; nothing is said about the servers", file=sys.stderr)
+        sys.exit(UNUSABLE)

@@ -1,0 +1,84 @@
+"""Commands for whoever has a Raft server: its traces are checked, and shown."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from raftworthy.cli.common import CONFORMS, Files, Json, app, print_json, progress_bar
+
+
+@app.command
+def replay(files: Files, /, *, json: Json = False) -> int:
+    """Check traces of a Raft cluster against the specification.
+
+    Give one file for all servers, one per server, or one per server and start.
+    The format is in docs/traces.md.
+    Exit code: 0 conforms, 1 violates, 2 undecided or unusable.
+
+    Examples:
+        raftworthy replay traces/figure_8.ndjson
+        raftworthy replay n1.ndjson n2.ndjson n3.ndjson.zst --json
+    """
+    from raftworthy.replay.verdict import check, print_verdict
+
+    with progress_bar("replaying", "events") as progress:
+        verdict = check(files, lambda n: progress(n, None))
+    print_verdict(verdict, json)
+    return verdict.exit_code
+
+
+@app.command
+def show(
+    files: Files,
+    /,
+    *,
+    until: Annotated[
+        str | None, Parameter(help="the last event to show: FILE:LINE, or LINE of the only file")
+    ] = None,
+    last: Annotated[int, Parameter(help="how many events to show")] = 12,
+) -> int:
+    """Draw the end of a trace in the terminal: a column for each server, messages matched by labels.
+
+    Without --until, up to the first wrong event, or the end. Exit code: 0 shown, 1 violates, 2 unusable.
+
+    Example:
+        raftworthy show traces/figure_8.ndjson --until 30
+    """
+    from raftworthy.replay.showing import run_show
+
+    return run_show(files, until, last)
+
+
+@app.command
+def rules(*, json: Json = False) -> int:
+    """List the rules of Raft by name: their section in the paper and why they exist.
+
+    Example:
+        raftworthy rules
+    """
+    from dataclasses import asdict
+
+    from raftspec.properties import raft
+
+    if json:
+        print_json({name: asdict(rule) for name, rule in raft.rules.items()})
+        return CONFORMS
+    width = max(map(len, raft.rules))
+    for name, rule in raft.rules.items():
+        print(f"{name:{width}}  {rule.kind:8}  {rule.section:8}  {rule.why}")
+    return CONFORMS
+
+
+@app.command
+def schema() -> int:
+    """Print the JSON Schema of the trace format, which is traces/schema.json.
+
+    Example:
+        raftworthy schema > schema.json
+    """
+    from raftworthy.replay.reading import schema
+
+    print_json(schema())
+    return CONFORMS

@@ -1,0 +1,85 @@
+"""Commands for whoever changes the protocol: the specification is explored, and raftd held to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from raftworthy.cli.common import Json, app, fail
+
+
+@app.command
+def explore(
+    *,
+    servers: int = 3,
+    max_term: int = 2,
+    max_log: int = 1,
+    max_messages: Annotated[int | None, Parameter(help="different messages ever sent")] = 8,
+    crashes: int = 0,
+    commands: int | None = None,
+    entries: int = 1,
+    applies: bool = False,
+    without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
+    mutant: Annotated[str | None, Parameter(help="explore a known bug, by its id")] = None,
+    any_policy: Annotated[bool, Parameter(help="let servers do what is safe, not only Figure 2")] = False,
+    property: Annotated[list[str] | None, Parameter(help="check these only", negative="")] = None,
+    find: Annotated[str | None, Parameter(help="look for a state, by an expression")] = None,
+    symmetry: Annotated[bool, Parameter(help="states that differ in names only are one")] = True,
+    limit_states: Annotated[int | None, Parameter(help="stop at so many distinct states")] = None,
+    begin: Annotated[str, Parameter(help="where to begin: initial, figure_8, …")] = "initial",
+    save: Annotated[Path | None, Parameter(help="write the path found as a trace")] = None,
+    engine: Annotated[str, Parameter(help="python, native, or auto: native where it can and pays")] = "auto",
+    json: Json = False,
+) -> int:
+    """Explore every behaviour of the specification within bounds, breadth first, and check its properties.
+
+    Exit code: 0 nothing violated within the bounds, or found; 1 violated; 2 undecided or unusable.
+
+    Examples:
+        raftworthy explore --max-term 2 --max-log 1 --max-messages 7
+        raftworthy explore --without restart.keep_vote --crashes 1 --save vote.ndjson
+        raftworthy explore --mutant R01 --begin figure_8 --max-term 4 --commands 2 --max-messages 20
+        raftworthy explore --find "len(leaders()) == 2" --max-term 2
+    """
+    from raftworthy.explore.reference import Bounds, UnusableError
+    from raftworthy.explore.running import run_explore
+
+    try:
+        bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+    except UnusableError as error:
+        return fail(str(error))
+    return run_explore(
+        bounds, without=without or (), mutant=mutant, any_policy=any_policy, properties=property, find=find,
+        symmetry=symmetry, limit_states=limit_states, start=begin, save=save, engine=engine, as_json=json,
+    )  # fmt: skip
+
+
+@app.command
+def lockstep(
+    *,
+    servers: int = 3,
+    terms: int = 2,
+    log: int = 1,
+    commands: int = 2,
+    crashes: int = 1,
+    entries: int = 1,
+    messages: Annotated[int | None, Parameter(help="different messages ever sent")] = 8,
+    broken: Annotated[str | None, Parameter(name="--break", help="leave out this rule in the server")] = None,
+    json: Json = False,
+) -> int:
+    """Put the core of raftd into every state that the specification reaches, and compare each step.
+
+    Exit code: 0 they agree, 1 they differ, 2 unusable.
+
+    Examples:
+        raftworthy lockstep
+        raftworthy lockstep --break vote.up_to_date
+    """
+    from raftworthy.lockstep import run_lockstep
+
+    return run_lockstep(
+        servers=servers, terms=terms, log=log, commands=commands, crashes=crashes, entries=entries,
+        messages=messages, broken=broken, json=json,
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""Commands that measure, and the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raftworthy.cli.common import CONFORMS, Json, app, bench, fail, progress_bar
+
+
+@app.command
+def demo(*, json: Json = False, keep: Path | None = None) -> int:
+    """See the main job done: real servers killed and cut off, and what their traces say. Takes 20 s.
+
+    Then servers of which one breaks a rule, and the specification explored, whole and without a rule.
+    Exit code: 0 if all came out as expected, otherwise 1.
+
+    Args:
+        keep: a new folder for the servers' data and traces, which are removed otherwise
+
+    Examples:
+        raftworthy demo
+        raftworthy demo --keep demo && raftworthy replay demo/1/traces/*.ndjson
+    """
+    from raftworthy.demo import run_demo
+
+    try:
+        return run_demo(as_json=json, keep=keep)
+    except OSError as error:
+        return fail(str(error))
+
+
+@bench.command(name="replay")
+def bench_replay(
+    file: Path | None = None, /, *, events: int = 1_000_000, servers: int = 5, seed: int = 1
+) -> int:
+    """Measure replay: events a second, beside what reading the JSON alone takes.
+
+    Without a file, a simulation of so many servers and events is recorded first.
+
+    Example:
+        raftworthy bench replay --events 1000000 --servers 5
+    """
+    from raftworthy.measure import measure_replay
+
+    if file is None and events < 1:
+        return fail("at least one event, or nothing is measured")
+
+    with progress_bar("simulating", "steps") as progress:
+        print(measure_replay(file, events, servers, seed, progress))
+    return CONFORMS
+
+
+@bench.command(name="conformance")
+def bench_conformance(*, seeds: int = 200, steps: int = 1000, servers: int = 3, first: int = 1) -> int:
+    """Replay simulations under every fault mix, and count those that conform. All of them should.
+
+    Example:
+        raftworthy bench conformance --seeds 200
+    """
+    from raftworthy.measure import measure_conformance
+
+    if seeds < 1 or steps < 1:
+        return fail("at least one seed and one step, or nothing is measured")
+
+    with progress_bar("simulating and replaying", "traces") as progress:
+        text, code = measure_conformance(range(first, first + seeds), steps, servers, progress)
+    print(text)
+    return code
+
+
+@bench.command(name="detection")
+def bench_detection(*, changes: int = 1000, seed: int = 1, file: Path | None = None) -> int:
+    """Change one value of a conforming trace at a time, and count how often replay names the changed line.
+
+    Examples:
+        raftworthy bench detection --changes 1000
+        raftworthy bench detection --changes 200 --file traces/figure_8.ndjson
+    """
+    from raftworthy.measure import measure_detection
+
+    if changes < 1:
+        return fail("at least one change, or nothing is measured")
+
+    with progress_bar("changing and replaying", "changes") as progress:
+        print(measure_detection(changes, seed, file, progress))
+    return CONFORMS
+
+
+@bench.command(name="explore")
+def bench_explore(
+    *, max_messages: int = 13, symmetry: bool = False, limit_states: int | None = None, max_term: int = 2
+) -> int:
+    """Measure the native engine: distinct states and successors a second, memory, time to compile.
+
+    Example:
+        raftworthy bench explore --max-messages 13
+    """
+    from raftworthy.explore.reference import Bounds
+    from raftworthy.native.measure import measure_explore
+
+    bounds = Bounds(max_term=max_term, max_messages=max_messages)
+    print(measure_explore(bounds, limit_states=limit_states, symmetry=symmetry))
+    return CONFORMS

@@ -1,0 +1,1 @@
+"""Replay: is what the servers did a behaviour of the specification?"""
