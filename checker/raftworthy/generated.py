@@ -447,6 +447,7 @@ class Generated:
     transitions: Mapping[str, Transition]
     actions: Mapping[str, Callable[..., Any]]
     properties: Mapping[str, Callable[..., bool]]
+    claims: Mapping[str, Node]  # the properties' expressions
     structs: Mapping[type[Record], type[msgspec.Struct]]
     source: str
     seen: Mapping[str, set[tuple[bool, ...]]]
@@ -506,7 +507,7 @@ def generate(
     return Generated(
         spec, servers, tracer, transitions,
         {name: scope[name] for name in transitions}, {name: scope[name] for name in claims},
-        structs, source, seen, types,
+        {name: n for name, (n, _) in claims.items()}, structs, source, seen, types,
     )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """The native back end: a specification compiled to machine code, and a breadth-first search over it.
 
 `layout` says how values lie in words, `lowering` how operations become instructions, `fingerprints` by
-what states are known, `program` builds the functions that make successors, `engine` searches. Whoever
-imports only this module needs neither llvmlite nor numpy.
+what states are known, `program` builds the functions that make successors, `compiling` compiles them, or
+finds them on disk by what `identity` writes down, `engine` searches. Whoever imports only this module needs
+neither llvmlite nor numpy.
 """
 
 from __future__ import annotations

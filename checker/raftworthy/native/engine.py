@@ -53,7 +53,8 @@ class NativeResult(Result):
 
     memory: int = 0  # bytes, at most
     table_memory: int = 0  # bytes, for the fingerprints in the end
-    prepared: float = 0.0  # seconds to compile
+    prepared: float = 0.0  # seconds until the functions were there
+    cached: bool = False  # whether they were found on disk
 
 
 class _Memory:
@@ -290,7 +291,7 @@ def explore_native(
             bounds, model.without, mutant.name if mutant else None, symmetry, search.at(At.STEPS), distinct,
             depth, time.perf_counter() - began, stopped, violation,
             collision=distinct**2 / 2**65, memory=memory.peak, table_memory=search.table.nbytes,
-            prepared=began - compiling,
+            prepared=began - compiling, cached=program.cached,
         )  # fmt: skip
 
     def broken(name: str, steps: list[tuple[int, int]]) -> NativeResult:

@@ -25,11 +25,14 @@ GOLDEN = 0x9E3779B97F4A7C15
 class Fingerprints:
     """The functions that add a part of a state to its sums."""
 
-    def __init__(self, module: ir.Module, layout: Layout, symmetry: bool) -> None:
-        self.module = module
+    def __init__(self, layout: Layout, symmetry: bool) -> None:
         self.layout = layout
         servers = range(len(layout.servers))
         self.renamings = list(itertools.permutations(servers)) if symmetry else [tuple(servers)]
+
+    def build(self, module: ir.Module) -> None:
+        """Build the functions in a module."""
+        self.module, layout = module, self.layout
         self.hash_server = self._hasher("hash_server", layout.server, layout.server_words, True)
         self.hash_history = self._hasher("hash_history", layout.history, layout.history_words)
         self.hash_message = self._message_hasher()

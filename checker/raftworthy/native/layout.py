@@ -9,7 +9,7 @@ specification makes beyond that is noticed when it is stored, never cut off.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from raftspec.values import Map
 from raftworthy.explore.reference import Bounds, Model
 from raftworthy.generated import World
 from raftworthy.native import NoPlaceError
+from raftworthy.native.identity import text_of_type
 
 WORD = 64
 # The top bit of a word is free: a map that something doesn't fit into is marked there.
@@ -61,6 +62,13 @@ class Layout:
                 raise NoPlaceError(f"a {cls.__name__} within these bounds is more than a word")
             self.message[cls] = slots
             self.message_bits = max(self.message_bits, *(s.shift + s.width for s in slots.values()))
+
+    def parts(self) -> Iterator[str]:
+        """All that a layout is made from, as text."""
+        yield f"{self.bounds!r} {self.servers}"
+        kinds = ((cls.__name__, slots) for cls, slots in self.message.items())
+        for group, slots in (("server", self.server), ("history", self.history), *kinds):
+            yield from (f"{group}.{name} {text_of_type(s.type)} {s.room}" for name, s in slots.items())
 
     # --- widths ---
 

@@ -11,11 +11,10 @@ used again and again; only a state that was never seen is copied, to the end of 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum, auto
 from typing import Any
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 
 from raftspec.graph import Node, postorder
@@ -23,7 +22,9 @@ from raftspec.tracing import Guard, Transition
 from raftspec.types import Type
 from raftworthy.explore.reference import Model
 from raftworthy.native import NoPlaceError
+from raftworthy.native.compiling import machine_code
 from raftworthy.native.fingerprints import Fingerprints, first_place
+from raftworthy.native.identity import text_of, text_of_type
 from raftworthy.native.layout import Layout
 from raftworthy.native.lowering import Lowering, Value
 from raftworthy.native.words import I1, I64, Code, Word
@@ -97,8 +98,7 @@ class Program:
         self.layout = Layout(model)
         self.symmetry = symmetry
         n = len(model.servers)
-        self.module = ir.Module("raftworthy")
-        self.prints = Fingerprints(self.module, self.layout, symmetry)
+        self.prints = Fingerprints(self.layout, symmetry)
         self.sums = self.prints.sums
         self.message_type = ir.IntType(32) if self.layout.message_bits <= 32 else I64
         self.messages_a_word: int = 64 // self.message_type.width
@@ -122,12 +122,36 @@ class Program:
         self.context_words = self.at_successors + BATCH * self.successor_words
         self.row_head = 1 + self.sums
         self.row_fixed = self.row_head + self.layout.words
-        self._build()
-        self._compile(level)
+        code = machine_code(self._parts(), self._build, level)
+        self.cached = code.cached
+        self.code = code  # what is called below lives in it
+        address = ctypes.c_void_p
+        self.run_expand = code.function("expand", address)
+        self.run_start = code.function("start", address, address)
+        self.run_rehash = code.function("rehash", address, address, ctypes.c_int64)
 
     # --- building ---
 
-    def _build(self) -> None:
+    def _parts(self) -> Iterator[str]:
+        """Everything that the functions are made from, other than the modules of this package."""
+        yield str(self.symmetry)
+        yield from self.layout.parts()
+        for t in self.transitions:
+            yield f"{t.name} {list(t.updates)} {list(t.history)} {[s.message.__name__ for s in t.sends]}"
+            yield from (f"{name}: {text_of_type(p)}" for name, p in t.action.params.items())
+            yield from text_of(t.roots())
+        for names in (self.invariants, self.step_properties):
+            yield from names
+            yield from text_of(map(self._claim, names))
+
+    def _claim(self, name: str) -> Node:
+        """A property's expression."""
+        generated = self.model.generated
+        return generated.tracer.graph.without_rules(generated.claims[name])
+
+    def _build(self) -> ir.Module:
+        self.module = ir.Module("raftworthy")
+        self.prints.build(self.module)
         self.check_state = self._checker("check_state", self.invariants, 1)
         self.check_step = self._checker("check_step", self.step_properties, 2)
         self.settle = self._settler()
@@ -136,6 +160,7 @@ class Program:
         self.expand = self._expand()
         self.start = self._start()
         self.rehash = self._rehash()
+        return self.module
 
     def row_words(self, messages: Word) -> Word:
         """How long a row with so many messages is."""
@@ -163,10 +188,8 @@ class Program:
         """`f(S)` or `f(S, T)`: the number of the first property that doesn't hold, from 1; 0 if all do."""
         code = Code(self.module, name, states, states)
         w = Lowering(code, self.layout, self._variable(code.args))
-        tracer, declared = self.model.generated.tracer, self.model.spec.properties
         for k, p in enumerate(properties, 1):
-            claim = tracer.graph.without_rules(tracer.property(declared[p].claim, states))
-            code.leave_if(~w.value(claim), k)
+            code.leave_if(~w.value(self._claim(p)), k)
         code.leave(0)
         return code
 
@@ -561,28 +584,3 @@ class Program:
             self._insert(code, context, key)
         code.leave(0)
         return code
-
-    # --- compiling ---
-
-    def _compile(self, level: int) -> None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        target = llvm.Target.from_default_triple().create_target_machine(
-            opt=level, cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten()
-        )
-        compiled = llvm.parse_assembly(str(self.module))
-        compiled.verify()
-        builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=level))
-        builder.getModulePassManager().run(compiled, builder)
-        self._engine = llvm.create_mcjit_compiler(compiled, target)
-        self._engine.finalize_object()
-
-        def function(name: str, *arguments: Any) -> Callable[..., int]:
-            address = self._engine.get_function_address(name)
-            made: Callable[..., int] = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(address)
-            return made
-
-        address = ctypes.c_void_p
-        self.run_expand = function("expand", address)
-        self.run_start = function("start", address, address)
-        self.run_rehash = function("rehash", address, address, ctypes.c_int64)
