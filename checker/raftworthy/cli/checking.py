@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from raftworthy.cli.common import CONFORMS, Files, Json, app, print_json, progress_bar
+from raftworthy.cli.common import CONFORMS, VIOLATES, Files, Json, app, fail, print_json, progress_bar
 
 
 @app.command
@@ -38,17 +38,36 @@ def show(
         str | None, Parameter(help="the last event to show: FILE:LINE, or LINE of the only file")
     ] = None,
     last: Annotated[int, Parameter(help="how many events to show")] = 12,
+    json: Json = False,
 ) -> int:
-    """Draw the end of a trace in the terminal: a column for each server, messages matched by labels.
+    """Draw the end of a trace in the terminal: a line down for each server, messages matched by labels.
 
-    Without --until, up to the first wrong event, or the end. Exit code: 0 shown, 1 violates, 2 unusable.
+    Without --until, up to the first wrong event, which is marked, or the end.
+    Exit code: 0 shown, 1 the last event is wrong, 2 unusable.
 
-    Example:
+    Examples:
         raftworthy show traces/figure_8.ndjson --until 30
+        raftworthy show traces/rules/vote.up_to_date.ndjson --last 5
     """
-    from raftworthy.replay.showing import run_show
+    from rich.console import Console
 
-    return run_show(files, until, last)
+    from raftworthy.replay.explain import render
+    from raftworthy.replay.reading import Unusable
+    from raftworthy.replay.showing import Window
+
+    try:
+        with progress_bar("replaying", "events") as progress:
+            window = Window.open(files, until, last, lambda n: progress(n, None))
+    except Unusable as error:
+        return fail(str(error), json)
+    if json:
+        print_json(window.as_data())
+    else:
+        console = Console()
+        console.print(window.text(console.width), soft_wrap=True)
+        if window.explanation is not None:
+            print(render(window.explanation))
+    return CONFORMS if window.explanation is None else VIOLATES
 
 
 @app.command

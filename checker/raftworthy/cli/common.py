@@ -60,7 +60,10 @@ def print_json(data: Any) -> None:
     print(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
 
 
-def fail(message: str) -> int:
-    """Say why the input can't be used."""
-    print(f"error: {message}", file=sys.stderr)
+def fail(message: str, json: bool = False) -> int:
+    """Say why the input can't be used, for machines too if they are to read the answer."""
+    if json:
+        print_json({"verdict": "unusable", "error": message})
+    else:
+        print(f"error: {message}", file=sys.stderr)
     return UNUSABLE
