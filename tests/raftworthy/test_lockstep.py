@@ -10,8 +10,9 @@ import pytest
 from raftd.core import Batch, Core
 from raftd.faults import BREAKS
 from raftd.messages import AppendEntriesReply
+from raftworthy.cli import app
 from raftworthy.explore.reference import Bounds, UnusableError
-from raftworthy.lockstep import AGREES, DIFFERS, UNUSABLE, lockstep, render, run_lockstep
+from raftworthy.lockstep import AGREES, DIFFERS, UNUSABLE, lockstep, render
 
 SMALL = Bounds(servers=3, max_term=2, max_log=1, commands=2, crashes=1, max_messages=6)
 CONFLICTS = Bounds(servers=3, max_term=2, max_log=1, commands=2, crashes=0, max_messages=7)
@@ -165,8 +166,15 @@ def test_core_that_does_or_says_less_differs(
 # --- the command -----------------------------------------------------------------------------
 
 
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        app(["lockstep", *arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
 def test_difference_is_told_with_its_rule_and_the_way_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_lockstep(messages=4, broken="vote.once_per_term") == DIFFERS
+    assert run("--messages", "4", "--break", "vote.once_per_term") == DIFFERS
 
     assert capsys.readouterr().out.splitlines()[:9] == [
         "error: raftd's core, with vote.once_per_term broken, takes a step otherwise than the specification",
@@ -184,13 +192,13 @@ def test_difference_is_told_with_its_rule_and_the_way_there(capsys: pytest.Captu
 
 
 def test_agreement_is_told_with_its_bounds(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_lockstep(messages=4, json=True) == AGREES
+    assert run("--messages", "4", "--json") == AGREES
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"] == "agrees"
     assert told["disagreement"] is None
     assert told["inputs"] == sum(told["agreed"].values()) > 80
 
-    assert run_lockstep(messages=4) == AGREES
+    assert run("--messages", "4") == AGREES
     text = capsys.readouterr().out
     assert text.startswith("agrees: raftd's core and the specification, on ")
     assert "bounded by 3 servers, terms up to 2, logs up to 1" in text
@@ -199,6 +207,6 @@ def test_agreement_is_told_with_its_bounds(capsys: pytest.CaptureFixture[str]) -
 def test_unknown_fault_or_bound_is_unusable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnusableError, match="no fault"):
         lockstep(SMALL, broken="vote.twice")
-    assert run_lockstep(broken="vote.twice") == UNUSABLE
-    assert run_lockstep(servers=0) == UNUSABLE
+    assert run("--break", "vote.twice") == UNUSABLE
+    assert run("--servers", "0") == UNUSABLE
     assert "no fault is called 'vote.twice'" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from raftworthy.cli.common import Json, app, fail
+from raftworthy.cli.common import Json, app, fail, print_json, progress_bar
 
 
 @app.command
@@ -56,8 +56,8 @@ def explore(
     )  # fmt: skip
 
 
-@app.command
-def lockstep(
+@app.command(name="lockstep")
+def lockstep_command(
     *,
     servers: int = 3,
     terms: int = 2,
@@ -77,9 +77,17 @@ def lockstep(
         raftworthy lockstep
         raftworthy lockstep --break vote.up_to_date
     """
-    from raftworthy.lockstep import run_lockstep
+    from raftworthy.explore.reference import Bounds, UnusableError
+    from raftworthy.lockstep import lockstep, render
 
-    return run_lockstep(
-        servers=servers, terms=terms, log=log, commands=commands, crashes=crashes, entries=entries,
-        messages=messages, broken=broken, json=json,
-    )  # fmt: skip
+    try:
+        bounds = Bounds(servers, terms, log, messages, crashes, commands, entries)
+        with progress_bar("lockstep", "states") as progress:
+            result = lockstep(bounds, broken=broken, progress=lambda p: progress(p.distinct, None))
+    except UnusableError as error:
+        return fail(str(error), json)
+    if json:
+        print_json(result.as_data())
+    else:
+        print(render(result))
+    return result.exit_code

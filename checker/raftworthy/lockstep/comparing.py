@@ -1,0 +1,178 @@
+"""One step of both, compared: variables, disk, messages, and the event that the trace gets.
+
+i  the server     s, t  the specification's state before and after     me  i's variables in s
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from raftd.core import Batch, Core, NotLeader
+from raftd.trace import digest, traced_message
+from raftspec.properties import raft
+from raftspec.raft import AppendEntries, Entry
+from raftspec.spec import State, run
+from raftworthy.lockstep.core import core_entry, core_step, core_variables, spec_message
+from raftworthy.lockstep.inputs import Input, S
+from raftworthy.lockstep.specification import spec_step, variables_of
+from raftworthy.lockstep.wording import describe_message, show
+from raftworthy.replay.reading import trace_format
+from raftworthy.replay.replay import Log, Replay, Violation, replay_actions
+
+# What a leader may send is wider still: not only what `next_index` says, not only the latest commit index.
+MAY_SEND = {"replicate.next_index": True, "replicate.latest_commit": True}
+
+
+class Difference(NamedTuple):
+    """Something in which the core and the specification differ."""
+
+    name: str
+    expected: str
+    got: str
+
+
+def compare(
+    s: S, t: S | None, i: str, given: Input, broken: str | None, traced: bool = True
+) -> tuple[Difference, ...]:
+    """Where the core's step differs from the specification's, which leads to t, or is not allowed.
+
+    The event of a step that doesn't differ is looked at, too, if it is `traced`.
+    """
+    try:
+        core, batch = core_step(s, i, given, broken)
+    except NotLeader as refusal:
+        return () if t is None else (Difference("answer", "the step is taken", str(refusal)),)
+    except Exception as error:  # the core stopped itself: that is what it does, and differs
+        return (Difference("assertion", "the step is taken", f"{type(error).__name__}: {error}"),)
+    if t is None:
+        return (Difference("answer", "the step is refused", "the step is taken"),)
+    expected, got = variables_of(t[i]), core_variables(core)
+    differences = [
+        Difference(name, show(expected.get(name)), show(got.get(name)))
+        for name in dict.fromkeys([*expected, *got])
+        if expected.get(name) != got.get(name)
+    ]
+    if given.event != "restart":
+        differences += _disk_differences(s, i, core, batch)
+    differences += _message_differences(t, i, batch)
+    if traced and not differences:
+        differences += _trace_differences(s, i, core, batch)
+    return tuple(differences)
+
+
+def _disk_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Difference]:
+    """Before anything is sent, the disk holds what is persistent. Figure 2, State."""
+    me = s[i]
+    log = [core_entry(e) for e in me.log]
+    disk = (me.current_term, me.voted_for, log)
+    if batch.persist is not None:
+        p = batch.persist
+        disk = (p.current_term, p.voted_for, [*log[: p.keep], *p.entries])
+    for name, stored in zip(("current_term", "voted_for", "log"), disk, strict=True):
+        value = getattr(core, name)
+        if stored != value:
+            yield Difference(f"{name} on disk", show(value), show(stored))
+
+
+def _message_differences(t: S, i: str, batch: Batch) -> Iterator[Difference]:
+    """Replies and requests for votes are the specification's; AppendEntries are such as it allows."""
+    sent = [spec_message(m) for m in batch.send]
+    expected = Counter(t.messages)
+    got = Counter(m for m in sent if not isinstance(m, AppendEntries))
+    for m in sorted(expected - got, key=describe_message):
+        yield Difference("sends", describe_message(m), "nothing")
+    for m in sorted(got - expected, key=describe_message):
+        yield Difference("sends", "nothing", describe_message(m))
+    allowing = State(t.variables, t.past, rules=MAY_SEND)
+    for m in sent:
+        if not isinstance(m, AppendEntries):
+            continue
+        if m.source != i:
+            yield Difference("sends", f"a message of {i}", describe_message(m))
+            continue
+        params = (i, m.target, m.prev_log_index, m.entries.length, m.leader_commit)
+        failed, after = run(raft.actions["append_entries"], allowing, *params)
+        if failed:
+            yield Difference("sends", f"nothing, unless {failed}", describe_message(m))
+        elif after.messages != {m}:
+            yield Difference("sends", *(describe_message(x) for x in (*after.messages, m)))
+
+
+def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Difference]:
+    """The step's event says all that changed and was sent, and is one that replay accepts."""
+    before, after = _traced(variables_of(s[i])), _traced(core_variables(core))
+    state = _with(after, batch.event["state"])  # what the event says itself stands
+    told = _with(before, batch.event["state"])
+    for name in after:
+        if told.get(name) != after[name]:
+            yield Difference(f"trace: {name}", show(after[name]), show(told.get(name)))
+    if batch.event["sends"] != [traced_message(m) for m in batch.send]:
+        yield Difference("trace: sends", f"{len(batch.send)} messages", f"{len(batch.event['sends'])} others")
+    event: Any = msgspec.convert({**batch.event, "state": state}, trace_format().event)
+    replay = replay_from(s, i)
+    if event.message is not msgspec.UNSET:
+        replay.sent.recent[hash(event.message)] = ""
+    try:
+        replay.feed([event], "lockstep", 1)
+        if replay.parked:
+            replay.finish()
+    except Violation as v:
+        if not v.mismatches:
+            yield Difference("trace", "an event that replay accepts", str(v))
+        for m in v.mismatches:
+            yield Difference(f"trace: {m.name}", show(m.expected), show(m.seen))
+
+
+def _traced(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables as a trace has them: a log is told by its length and its last entry's term."""
+    log = values["log"]
+    whole = {name: value for name, value in values.items() if name != "log"}
+    return whole | {"log_length": len(log), "last_log_term": log[-1][0] if log else 0}
+
+
+def _with(values: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables, changed by what an event says; of `match_index` it says only what changed."""
+    matches = values.get("match_index", {}) | said.get("match_index", {})
+    return {**values, **said, "match_index": {j: n for j, n in matches.items() if n}}
+
+
+def rule_broken(s: S, i: str, given: Input, broken: str | None, differences: int) -> str | None:
+    """The rule that explains best what the core did, if it had answered otherwise; None if none does.
+
+    Of those that explain it equally well, one is preferred that would answer so if it were taken away, then
+    one of the step's own: any message can bring a newer term, and much follows from any step.
+    """
+    s = State(s.variables, s.past)
+    asked: set[tuple[str, bool]] = set()
+    spec_step(s, i, given, asked)
+    own = {a.rule for a in s.asked}
+    without, order = replay_actions(s.servers).tracer.rules, list(raft.rules)
+
+    def preference(rule: str, holds: bool) -> tuple[Any, ...]:
+        return (holds == without.get(rule), rule.startswith("term."), rule not in own, order.index(rule))
+
+    best: str | None = None
+    for rule, holds in sorted(asked, key=lambda a: preference(*a)):
+        t = spec_step(State(s.variables, s.past, rules={rule: not holds}), i, given)
+        left = differences if t is None else len(compare(s, t, i, given, broken, traced=False))
+        if left < differences:
+            best, differences = rule, left
+    return best
+
+
+def replay_from(s: S, i: str) -> Replay:
+    """A replay in which server i has come to this state; its log holds digests, as in a trace."""
+    replay = Replay(s.servers)
+    me, v = s[i], replay.world.variables[i]
+    entry = trace_format().structs[Entry]
+    v.role = str(me.role)
+    v.log = Log(entry(e.term, digest(e.value.encode())) for e in me.log)
+    v.votes = frozenset(me.votes)
+    v.match_index = dict(me.match_index.items)
+    for name in ("current_term", "voted_for", "commit_index", "last_applied"):
+        setattr(v, name, getattr(me, name))
+    return replay

@@ -1,0 +1,99 @@
+"""The core's side: a core put into a server's place, given an input, and what it has come to.
+
+s  the specification's state     i  the server     me  i's variables in s
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import raftd.messages
+from raftd.core import Batch, Config, Core, Persistent
+from raftd.core import Role as CoreRole
+from raftd.faults import make_core
+from raftspec.properties import raft
+from raftspec.raft import AppendEntries, AppendEntriesReply, Entry
+from raftspec.types import Message
+from raftworthy.generated import to_spec
+from raftworthy.lockstep.inputs import Input, S
+
+MESSAGES = {m.__name__: m for m in raft.messages}
+CONFIG = Config()
+
+
+def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Batch]:
+    """Put a core into server i's place and give it the input."""
+    me = s[i]
+    log = [core_entry(e) for e in me.log]
+    if given.event == "restart":
+        disk = Persistent(me.current_term, me.voted_for, log)
+        core = make_core(i, s.servers, random.Random(0), CONFIG, disk, broken)
+        return core, core.start(0.0)
+    core = make_core(i, s.servers, random.Random(0), CONFIG, broken=broken)
+    match_index = {j: me.match_index[j] for j in core.peers}
+    core.restore(
+        0.0,
+        role=CoreRole(me.role),
+        current_term=me.current_term,
+        voted_for=me.voted_for,
+        log=log,
+        commit_index=me.commit_index,
+        last_applied=me.last_applied,
+        votes=me.votes,
+        match_index=match_index,
+        next_index={j: n + 1 for j, n in match_index.items()} if given.behind else None,
+    )
+    if given.message is not None:
+        return core, core.receive(0.0, core_message(given.message, given.hint))
+    if given.commands:
+        return core, core.propose(0.0, [c.encode() for c in given.commands])
+    if given.event == "timeout":
+        return core, core.start_election(0.0)
+    return core, core.send_heartbeats(CONFIG.heartbeat_interval if given.silent else 0.0)
+
+
+def core_variables(core: Core) -> dict[str, Any]:
+    """A core's variables, as they are compared. What nobody acknowledged is no match."""
+    values: dict[str, Any] = {
+        "role": core.role.value,
+        "current_term": core.current_term,
+        "voted_for": core.voted_for,
+        "log": [(e.term, e.command.decode()) for e in core.log],
+        "commit_index": core.commit_index,
+        "last_applied": core.last_applied,
+    }
+    if core.role is CoreRole.CANDIDATE:
+        values["votes"] = sorted(core.votes)
+    if core.role is CoreRole.LEADER:
+        values["match_index"] = {j: n for j, n in core.match_index.items() if n}
+    return values
+
+
+# --- one's values as the other's ----------------------------------------------------
+
+
+def core_entry(entry: Any) -> raftd.messages.Entry:
+    """A command is a short text in the specification, and its bytes in the core."""
+    return raftd.messages.Entry(entry.term, entry.value.encode())
+
+
+def core_message(m: Message, hint: int = 0) -> raftd.messages.Message:
+    """The specification's message as raftd's, which has one field more."""
+    fields = {name: getattr(m, name) for name in type(m).types()}
+    if isinstance(m, AppendEntries):
+        fields["entries"] = tuple(map(core_entry, m.entries))
+    if isinstance(m, AppendEntriesReply):
+        fields["hint"] = hint
+    made: raftd.messages.Message = getattr(raftd.messages, type(m).__name__)(**fields)
+    return made
+
+
+def spec_message(m: raftd.messages.Message) -> Message:
+    """raftd's message as the specification's; a hint is advice, of which the specification says nothing."""
+    cls = MESSAGES[type(m).__name__]
+    fields = {name: getattr(m, name) for name in cls.types()}
+    if "entries" in fields:
+        entries = tuple(Entry(e.term, e.command.decode()) for e in fields["entries"])
+        fields["entries"] = to_spec(entries, cls.types()["entries"])
+    return cls(**fields)

@@ -1,0 +1,68 @@
+"""What can happen to a server next, as an explored state has it.
+
+s  the specification's state     i  the server     me  i's variables in s
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from raftspec.properties import raft
+from raftspec.raft import LEADER, AppendEntriesReply
+from raftspec.spec import State
+from raftspec.types import Message
+from raftworthy.lockstep.wording import describe_message
+
+S = State[Any, Any]
+
+HANDLERS = {a.message: a.name for a in raft.actions.values() if a.message}
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a server is given, and what the specification leaves open about the core that takes it."""
+
+    event: str
+    message: Message | None = None
+    commands: tuple[str, ...] = ()
+    behind: bool = False  # leader: next_index follows match_index, instead of the log's end
+    silent: bool = False  # leader: nobody has answered for a heartbeat's time
+    hint: int = 0  # in a refusal: where to try next
+
+    def __str__(self) -> str:
+        told = describe_message(self.message) if self.message else ", ".join(self.commands)
+        chosen = [
+            f"hint={self.hint}" if self.hint else "",
+            "next_index = match_index + 1" if self.behind else "",
+            "followers silent" if self.silent else "",
+        ]
+        return f"{self.event}({told})" + "".join(f", {c}" for c in chosen if c)
+
+
+def inputs(s: S, i: str, messages: Iterable[Message], alone: bool = True) -> Iterator[Input]:
+    """What can happen to server i next: these messages and, unless not `alone`, what needs none."""
+    me = s[i]
+    leads = me.role == LEADER
+    # Where `next_index` is makes a difference only if the log goes on after `match_index`.
+    places = (
+        (False, True) if leads and any(me.match_index[j] < me.log.length for j in s.servers) else (False,)
+    )
+    for behind in places:
+        for m in messages:
+            # A hint is the follower's advice; whatever it says, the step must be right.
+            refused = isinstance(m, AppendEntriesReply) and not m.success
+            for hint in range(me.log.length + 1 if refused else 1):
+                yield Input(HANDLERS[type(m)], m, behind=behind, hint=hint)
+        if not alone:
+            continue
+        yield Input("client_request", commands=("x",), behind=behind)
+        yield Input("client_request", commands=("x", "y"), behind=behind)
+        if leads:
+            yield Input("append_entries", behind=behind)
+            yield Input("append_entries", behind=behind, silent=True)
+    if alone:
+        if not leads:
+            yield Input("timeout")
+        yield Input("restart")

@@ -1,0 +1,102 @@
+"""The specification's side: its state in an explored world, and its step by an input.
+
+What Figure 2 lets a server do by itself, the core does in the step that makes it possible; so the
+specification is made to do it at once, too.
+
+    s, t  the state before and after     i  the server     me  i's variables in s
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from raftd.core import NO_OP
+from raftspec.properties import raft
+from raftspec.raft import CANDIDATE, LEADER
+from raftspec.spec import State, run
+from raftspec.types import Type
+from raftworthy.generated import World, to_spec
+from raftworthy.lockstep.inputs import Input, S
+
+
+def spec_state(world: World) -> S:
+    """An explored state as the specification's own functions read it, with everything committed applied.
+
+    Its messages are left out, so that those after a step are those that it sent.
+    """
+    record = Type("record", cls=raft.server)
+    variables = {i: to_spec(v, record) for i, v in world.variables.items()}
+    applied = {i: me.but(last_applied=me.commit_index) for i, me in variables.items()}
+    return State(applied, to_spec(world.past, Type("record", cls=raft.history)))
+
+
+def spec_step(s: S, i: str, given: Input, asked: set[tuple[str, bool]] | None = None) -> S | None:
+    """Where the specification gets to by an input and by what follows from it; None if it is refused.
+
+    `asked` notes the rules that it came by, and what they said.
+    """
+    heard: list[S] = [s]
+    failed: str | None = None
+    t = s
+    for action, *params in _actions(i, given):
+        failed, t = run(raft.actions[action], t, *params)
+        heard.append(t)
+        if failed:
+            break
+    else:
+        t = settle(t, i, heard)
+    if asked is not None:
+        asked |= {(a.rule, a.holds) for x in heard for a in x.asked}
+    return None if failed else t
+
+
+def _actions(i: str, given: Input) -> Iterator[tuple[Any, ...]]:
+    """The actions that an input stands for."""
+    if given.message is not None:
+        yield given.event, given.message
+    elif given.commands:
+        for command in given.commands:
+            yield "client_request", i, command
+    elif given.event != "append_entries":  # which changes nothing; what it may send, is asked later
+        yield given.event, i
+
+
+def settle(s: S, i: str, heard: list[S] | None = None) -> S:
+    """Server i does at once what Figure 2 lets it do by itself: lead, with a no-op; commit; apply."""
+    passed: list[S] = []
+
+    def take(action: str, *params: Any) -> bool:
+        failed, t = run(raft.actions[action], passed[-1], *params)
+        if not failed:
+            passed.append(t)
+        return not failed
+
+    passed.append(s)
+    if take("become_leader", i):
+        take("client_request", i, NO_OP.decode())
+    me = passed[-1][i]
+    for n in range(me.log.length, me.commit_index, -1):
+        if take("advance_commit_index", i, n):
+            break
+    take("apply_entries", i, passed[-1][i].commit_index)
+    if heard is not None:
+        heard += passed
+    return passed[-1]
+
+
+def variables_of(me: Any) -> dict[str, Any]:
+    """A server's variables, as they are compared: votes of candidates, matches of leaders."""
+    values = {
+        "role": str(me.role),
+        "current_term": me.current_term,
+        "voted_for": me.voted_for,
+        "log": [(e.term, e.value) for e in me.log],
+        "commit_index": me.commit_index,
+        "last_applied": me.last_applied,
+    }
+    if me.role == CANDIDATE:
+        values["votes"] = sorted(me.votes)
+    if me.role == LEADER:
+        values["match_index"] = dict(me.match_index.items)
+    return values
