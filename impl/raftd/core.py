@@ -169,6 +169,7 @@ class Core:
         self._begin(now)
         if m.term > self.current_term:
             self._adopt_term(m.term)
+        self._check_message(m)
         event, handle = self._HANDLERS[type(m)]
         handle(self, m)
         return self._finish(event, m)
@@ -277,7 +278,6 @@ class Core:
         """A voter answers a candidate. Figure 2, RequestVote RPC, receiver steps 1 and 2."""
         granted = self._is_current_candidate(m) and self._may_vote(m) and self._is_up_to_date(m)
         if granted:
-            assert self.role is Role.FOLLOWER or self._is_broken, f"{self.server} votes for itself only"
             self.voted_for = m.source
             self._restart_election_timer()
         self._send(RequestVoteReply(self.server, m.source, self.current_term, granted))
@@ -339,9 +339,7 @@ class Core:
         AppendEntriesReply: ("handle_append_entries_reply", _on_append_entries_reply),
     }
 
-    # Rules: what a server may do. A fault replaces one of these.
-
-    _is_broken: ClassVar[bool] = False
+    # Rules: what a server may do, each in a method of its own.
 
     def _recover(self) -> None:
         """A restarted server has what it persisted, all of it. Section 5.1."""
@@ -392,9 +390,6 @@ class Core:
 
     def _follow(self, m: AppendEntries) -> None:
         """Anyone follows the leader of its term, and waits with its own election. Section 5.2."""
-        assert self.role is not Role.LEADER or self._is_broken, (
-            f"{self.server} and {m.source} both lead term {m.term}"
-        )
         self._step_down()
         self.leader = m.source
         self._restart_election_timer()
@@ -442,9 +437,6 @@ class Core:
 
     def _note_match(self, m: AppendEntriesReply) -> None:
         """What a follower stored once, it keeps: a late reply takes nothing back. Figure 2, Leaders."""
-        assert m.match_index <= len(self.log) or self._is_broken, (
-            f"{m.source} acknowledges entry {m.match_index}, {self.server} has {len(self.log)}"
-        )
         self.match_index[m.source] = max(self.match_index[m.source], m.match_index)
         self.next_index[m.source] = max(self.next_index[m.source], self.match_index[m.source] + 1)
 
@@ -579,8 +571,7 @@ class Core:
         applied = self.last_applied
         self.last_applied = max(applied, self.commit_index)
         after = self._variables()
-        if not self._is_broken:
-            self._check_step(self._before, after)
+        self._check_step(self._before, after)
         return Batch(
             self._event(name, message, self._before, after),
             self._persist(self._before, after) if name != "restart" else None,
@@ -642,6 +633,20 @@ class Core:
             changes["last_log_term"] = after.last_log_term
         return changes
 
+    # Checks: a server that finds itself or a peer to be wrong stops.
+
+    def _check_message(self, m: Message) -> None:
+        """What nobody sends to a server of its own term."""
+        if m.term < self.current_term or self.role is not Role.LEADER:
+            return
+        match m:
+            case AppendEntries():
+                raise AssertionError(f"{self.server} and {m.source} both lead term {m.term}")
+            case AppendEntriesReply():
+                assert m.match_index <= len(self.log), (
+                    f"{m.source} acknowledges entry {m.match_index}, {self.server} has {len(self.log)}"
+                )
+
     def _check_step(self, before: Variables, after: Variables) -> None:
         """What no step may do, whatever its input."""
         assert after.current_term >= before.current_term, "a term never goes back (section 5.1)"
@@ -650,8 +655,8 @@ class Core:
             if before.role == Role.LEADER:
                 assert after.role == Role.LEADER, "a leader leads until a newer term (section 5.1)"
                 assert self._kept == before.log_length, "a leader only appends (section 5.3)"
-        if after.role == Role.LEADER:
-            assert after.voted_for == self.server, "a leader has voted for itself (section 5.2)"
+        if after.role != Role.FOLLOWER:
+            assert after.voted_for == self.server, "a candidate votes for itself (section 5.2)"
         assert self._kept >= before.commit_index, "a committed entry is never removed (section 5.4)"
         assert after.commit_index >= before.commit_index, "the commit index never goes back (Figure 2)"
         assert after.commit_index <= after.log_length, "only stored entries are committed (section 5.3)"

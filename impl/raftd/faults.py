@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import ClassVar
 
 from raftd.core import Config, Core, Persist, Persistent, Role, Variables
-from raftd.messages import AppendEntries, AppendEntriesReply, Entry, RequestVote, RequestVoteReply
+from raftd.messages import AppendEntries, AppendEntriesReply, Entry, Message, RequestVote, RequestVoteReply
 
 BREAKS: dict[str, type[Core]] = {}
 
@@ -46,7 +45,11 @@ def breaks(rule: str) -> Callable[[type[Core]], type[Core]]:
 class Broken(Core):
     """A server that breaks a rule, and checks none."""
 
-    _is_broken: ClassVar[bool] = True
+    def _check_message(self, m: Message) -> None:
+        """Nothing is found."""
+
+    def _check_step(self, before: Variables, after: Variables) -> None:
+        """Nothing is found."""
 
 
 # Votes. Sections 5.1, 5.2, 5.4.1.

@@ -276,6 +276,14 @@ def test_second_leader_of_a_term_is_a_bug_that_stops_the_server() -> None:
         core.receive(0.0, entries_from("n2", "n1", 5, (0, 0)))
 
 
+def test_acknowledgement_of_what_was_never_sent_stops_the_leader() -> None:
+    """Section 5.3: a follower of this term has its entries from this leader."""
+    core = make_leader(current_term=5, log_terms=[1, 5])
+    with pytest.raises(AssertionError, match="n2 acknowledges entry 3, n1 has 2"):
+        core.receive(0.0, stored("n2", 3, term=5))
+    core.receive(0.0, stored("n2", 3, term=4))
+
+
 # Replication. Section 5.3.
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import raftd.core
 import raftd.simulator
 from raftd.core import Batch, Config, Core, Persistent
 from raftd.faults import BREAKS, make_core
@@ -86,7 +88,13 @@ def test_unbroken_core_is_the_core_itself() -> None:
     """A fault can't slip into a server that wasn't asked for one."""
     core = make_core("n1", ("n1",), random.Random(1), Config(), Persistent())
     assert type(core) is Core
-    assert not core._is_broken
+
+
+def test_core_knows_nothing_of_faults() -> None:
+    """What is right must not depend on what can be made wrong: `faults` subclasses, the core never asks."""
+    text = Path(raftd.core.__file__).read_text().lower()
+    assert "broken" not in text
+    assert "fault" not in text.replace("default", "")
 
 
 def test_fault_replaces_one_small_method() -> None:
