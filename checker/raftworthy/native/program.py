@@ -11,22 +11,18 @@ used again and again; only a state that was never seen is copied, to the end of 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from enum import IntEnum, auto
-from typing import Any
 
 from llvmlite import ir
 
-from raftspec.graph import Node, postorder
-from raftspec.tracing import Guard, Transition
-from raftspec.types import Type
+from raftspec.tracing import Transition
 from raftworthy.explore.reference import Model
 from raftworthy.native import NoPlaceError
 from raftworthy.native.compiling import machine_code
 from raftworthy.native.fingerprints import Fingerprints, first_place
-from raftworthy.native.identity import text_of, text_of_type
-from raftworthy.native.layout import Layout
-from raftworthy.native.lowering import Lowering, Value
+from raftworthy.native.lowering import Lowering
+from raftworthy.native.steps import Steps
 from raftworthy.native.words import I1, I64, Code, Word
 
 # How many successors wait for their places in the table to be fetched.
@@ -88,14 +84,13 @@ class In(IntEnum):
     SUMS = auto()
 
 
-class Program:
-    """A model's compiled functions. `properties` are checked in their order."""
+class Program(Steps):
+    """A model's compiled search. `properties` are checked in their order."""
 
     def __init__(
         self, model: Model, properties: Iterable[str], symmetry: bool = True, level: int = 2
     ) -> None:
-        self.model = model
-        self.layout = Layout(model)
+        super().__init__(model, properties)
         self.symmetry = symmetry
         n = len(model.servers)
         self.prints = Fingerprints(self.layout, symmetry)
@@ -103,15 +98,8 @@ class Program:
         self.message_type = ir.IntType(32) if self.layout.message_bits <= 32 else I64
         self.messages_a_word: int = 64 // self.message_type.width
         self.message_view = f"u{8 // self.messages_a_word}"  # as numpy calls it
-        graph = model.generated.tracer.graph
-        self.transitions = [t.but(graph.without_rules) for t in model.generated.transitions.values()]
-        names = list(properties)
-        declared = model.spec.properties
-        self.invariants = [p for p in names if declared[p].states == 1]
-        self.step_properties = [p for p in names if declared[p].states == 2]
         if max(map(self.ways, self.transitions)) > 1 << ORDINAL_BITS:
             raise NoPlaceError(f"an action has more than {1 << ORDINAL_BITS} choices within these bounds")
-        self.most_sends = max(len(t.sends) for t in self.transitions)
         # The context's places of varying size.
         self.at_known = int(At.SCRATCH)  # each server's part of the sums, in the row expanded
         self.at_successors = self.at_known + (n + 1) * self.sums
@@ -122,7 +110,7 @@ class Program:
         self.context_words = self.at_successors + BATCH * self.successor_words
         self.row_head = 1 + self.sums
         self.row_fixed = self.row_head + self.layout.words
-        code = machine_code(self._parts(), self._build, level)
+        code = machine_code(self.parts(), self._build, level)
         self.cached = code.cached
         self.code = code  # what is called below lives in it
         address = ctypes.c_void_p
@@ -132,28 +120,15 @@ class Program:
 
     # --- building ---
 
-    def _parts(self) -> Iterator[str]:
-        """Everything that the functions are made from, other than the modules of this package."""
+    def parts(self) -> Iterator[str]:
         yield str(self.symmetry)
-        yield from self.layout.parts()
-        for t in self.transitions:
-            yield f"{t.name} {list(t.updates)} {list(t.history)} {[s.message.__name__ for s in t.sends]}"
-            yield from (f"{name}: {text_of_type(p)}" for name, p in t.action.params.items())
-            yield from text_of(t.roots())
-        for names in (self.invariants, self.step_properties):
-            yield from names
-            yield from text_of(map(self._claim, names))
-
-    def _claim(self, name: str) -> Node:
-        """A property's expression."""
-        generated = self.model.generated
-        return generated.tracer.graph.without_rules(generated.claims[name])
+        yield from super().parts()
 
     def _build(self) -> ir.Module:
         self.module = ir.Module("raftworthy")
         self.prints.build(self.module)
-        self.check_state = self._checker("check_state", self.invariants, 1)
-        self.check_step = self._checker("check_step", self.step_properties, 2)
+        self.check_state = self.checker("check_state", self.invariants, 1)
+        self.check_step = self.checker("check_step", self.step_properties, 2)
         self.settle = self._settler()
         self.finish = self._finisher()
         self.actions = [self._expander(k, t) for k, t in enumerate(self.transitions)]
@@ -167,138 +142,27 @@ class Program:
         more = self.messages_a_word - 1
         return ((messages + more) >> more) + self.row_fixed
 
-    def _variable(self, states: list[Word]) -> Callable[[Lowering, Node], Value]:
-        """How to load a variable of one of these states."""
-
-        def leaf(w: Lowering, n: Node) -> Value:
-            name, prime = n.attr
-            lay, code = self.layout, w.code
-            if n.op == "get":
-                slot = lay.server[name]
-                place = w.value(n.args[0]) * lay.server_words + slot.word
-            else:
-                assert n.op == "past", n
-                slot = lay.history[name]
-                place = code.const(lay.words - lay.history_words + slot.word)
-            return w.unpacked(slot, code.load(states[prime], place))
-
-        return leaf
-
-    def _checker(self, name: str, properties: list[str], states: int) -> Code:
-        """`f(S)` or `f(S, T)`: the number of the first property that doesn't hold, from 1; 0 if all do."""
-        code = Code(self.module, name, states, states)
-        w = Lowering(code, self.layout, self._variable(code.args))
-        for k, p in enumerate(properties, 1):
-            code.leave_if(~w.value(self._claim(p)), k)
-        code.leave(0)
-        return code
-
     def _expander(self, number: int, t: Transition) -> Code:
         """`f(context, row, m, k)`: every step of an action; a handler's, with message m, the row's kth."""
-        code = Code(self.module, f"expand_{t.name}", 4, 2)
-        context, row, m, ordinal = code.args
-        before = code.address(row, self.row_head)
-        variable = self._variable([before])
-        chosen: dict[str, Word] = {}
 
-        def leaf(w: Lowering, n: Node) -> Value:
-            if n.op == "message":
-                cls, name = n.attr
-                return w.unpacked(self.layout.message[cls][name], m)
-            return chosen[n.attr] if n.op == "param" else variable(w, n)
+        def before(code: Code) -> Word:
+            return code.address(code.args[1], self.row_head)
 
-        w = Lowering(code, self.layout, leaf)
-        params = {} if t.action.message else dict(t.action.params)
-        nowhere = code.block()
+        def taken(code: Code, w: Lowering, ordinal: Word) -> None:
+            self._step(code, w, t, ordinal | (number << ORDINAL_BITS))
 
-        def choose(names: list[str], ordinal: Word, otherwise: Any) -> None:
-            for g in t.guards:
-                if self._ready(g, params, chosen):
-                    code.unless(~w.value(g.condition), otherwise)
-            if not names:
-                self._step(code, w, number, t, context, row, ordinal)
-                return
-            name, *rest = names
-            if params[name].name == "value":
-                commands = self.layout.history["commands"]
-                place = self.layout.words - self.layout.history_words + commands.word
-                chosen[name] = w.unpacked(commands, code.load(before, place)) + 1
-                choose(rest, ordinal, otherwise)
-                return
-            size = self.values(params[name])
-            with code.loop(0, size) as (k, go_on):
-                chosen[name] = k
-                choose(rest, ordinal * size + k, go_on)
+        return self.expander(f"expand_{t.name}", t, before, taken)
 
-        choose(list(params), ordinal, nowhere)
-        code.b.branch(nowhere)
-        code.b.position_at_end(nowhere)
-        code.leave(0)
-        return code
-
-    def values(self, t: Type) -> int:
-        """How many values a parameter has, commands not among them."""
-        match t.kind, t.name:
-            case "server", _:
-                return len(self.layout.servers)
-            case "num", "term":
-                return self.layout.bounds.max_term + 1
-            case "num", _:
-                return self.layout.bounds.max_log + 1
-        raise NoPlaceError(f"a parameter that is a {t} can't be enumerated")
-
-    def params(self, t: Transition, ordinal: int, command: str) -> tuple[Any, ...]:
-        """The parameters of an action that is no handler, by their number."""
-        out: list[Any] = []
-        for p in reversed(list(t.action.params.values())):
-            if p.name == "value":
-                out.append(command)
-                continue
-            ordinal, k = divmod(ordinal, self.values(p))
-            out.append(self.layout.servers[k] if p.kind == "server" else k)
-        return tuple(reversed(out))
-
-    @staticmethod
-    def _ready(g: Guard, params: Mapping[str, Type], chosen: Mapping[str, Word]) -> bool:
-        """Whether all parameters that a guard mentions are chosen, and one of them only now."""
-        needed = {n.attr for n in postorder(g.condition) if n.op == "param"}
-        last = list(chosen)[-1] if chosen else None
-        return needed <= chosen.keys() and (last in needed if needed else not chosen)
-
-    def _step(
-        self, code: Code, w: Lowering, number: int, t: Transition, context: Word, row: Word, ordinal: Word
-    ) -> None:
+    def _step(self, code: Code, w: Lowering, t: Transition, move: Word) -> None:
         """Write the state after a step to the context, and have it finished."""
-        lay = self.layout
+        context, row = code.args[:2]
         before, successor = code.address(row, self.row_head), self._successor(code, context)
         after, sends = code.address(successor, self.in_after), code.address(successor, self.in_sends)
-        server = w.value(t.server) * lay.server_words
-        history = code.const(lay.words - lay.history_words)
-        fits = code.truth(True)
-        words: list[tuple[Word, Word]] = []
-        for slots, updates, start in ((lay.server, t.updates, server), (lay.history, t.history, history)):
-            for k in sorted({slots[name].word for name in updates}):
-                word = code.load(before, start + k)
-                for name, n in updates.items():
-                    slot = slots[name]
-                    if slot.word == k:
-                        bits, fit = w.packed(slot, w.value(n))
-                        word = (word & ~(((1 << slot.width) - 1) << slot.shift)) | bits
-                        fits = fits & fit
-                words.append((start + k, word))
-        sent: list[tuple[Word, Word]] = []
-        for send in t.sends:
-            condition = w.value(send.condition)
-            message = code.const(lay.kinds.index(send.message))
-            for slot, n in zip(lay.message[send.message].values(), send.fields, strict=True):
-                bits, fit = w.packed(slot, w.value(n))
-                message, fits = message | bits, fits & (fit | ~condition)
-            sent.append((condition, message))
-        move = ordinal | (number << ORDINAL_BITS)
+        words, sent, fits = self.outcome(code, w, t, before)
         with code.when(~fits):
             code.store(context, At.MOVE, move)
             code.leave(Stop.MISFIT)
-        for k in range(lay.words):
+        for k in range(self.layout.words):
             code.store(after, k, code.load(before, k))
         for place, word in words:
             code.store(after, place, word)
@@ -527,35 +391,21 @@ class Program:
             code.call(self.prints.hash_server, code.address(before, i * lay.server_words), mine, i)
         past = code.address(before, lay.words - lay.history_words)
         code.call(self.prints.hash_history, past, code.address(known, n * self.sums), 0)
-        steps = list(zip(self.transitions, self.actions, strict=True))
-        for t, f in steps:
+        for t, f in zip(self.transitions, self.actions, strict=True):
             if not t.action.message:
                 stop = code.call(f, context, row, 0, 0)
                 code.leave_if(stop.differs(0), stop)
         messages = code.address(row, self.row_fixed)
         with code.loop(0, code.load(row, 0)) as (k, go_on):
             m = code.load(messages, k, self.message_type)
-            switch = code.b.switch(m.cut(0, lay.kind_bits).v, go_on)
-            for t, f in steps:
-                if t.action.message:
-                    case = code.block()
-                    switch.add_case(ir.Constant(I64, lay.kinds.index(t.action.message)), case)
-                    code.b.position_at_end(case)
-                    stop = code.call(f, context, row, m, k)
-                    code.leave_if(stop.differs(0), stop)
-                    code.b.branch(go_on)
-            code.b.position_at_end(code.block())  # never reached
+
+            def handle(number: int, m: Word = m, k: Word = k) -> None:
+                stop = code.call(self.actions[number], context, row, m, k)
+                code.leave_if(stop.differs(0), stop)
+
+            self.dispatch(code, m, handle, go_on)
         stop = code.call(self.settle, context, row)
         code.leave_if(stop.differs(0), stop)
-
-    def ways(self, t: Transition) -> int:
-        """How many choices of parameters an action has; a handler's are the messages."""
-        if t.action.message:
-            return 0
-        out = 1
-        for p in t.action.params.values():
-            out *= 1 if p.name == "value" else self.values(p)
-        return out
 
     def _start(self) -> Code:
         """`start(context, row)`: compute a row's sums, and put its fingerprint into the table."""
