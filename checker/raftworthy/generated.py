@@ -12,7 +12,7 @@ from __future__ import annotations
 import builtins
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import msgspec
@@ -467,6 +467,14 @@ class Generated:
     def rules_of(self, action: str) -> list[str]:
         """The rules with a condition that an action comes by, in the order of `seen`."""
         return [n.attr for n in watched_rules(self.transitions[action])]
+
+    def guards_of(self, action: str) -> Callable[..., int]:
+        """An action's guards alone: a function that returns what the action's does, and changes nothing."""
+        guards = replace(self.transitions[action], updates={}, history={}, sends=())
+        scope = scope_of(self.structs)
+        exec(action_source(guards, pure=False, watch=False), scope)
+        made: Callable[..., int] = scope[action]
+        return made
 
 
 def scope_of(structs: Mapping[type[Record], type[msgspec.Struct]]) -> dict[str, Any]:

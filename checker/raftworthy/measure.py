@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from raftd.simulator import FAULT_NAMES, Faults, server_names, simulate
-from raftworthy.replay.reading import TraceFile
+from raftworthy.replay.explain import Explanation
+from raftworthy.replay.reading import TraceFile, open_trace
 from raftworthy.replay.verdict import check
 
 Progress = Callable[[int, int | None], None]
@@ -135,7 +136,7 @@ def changed(name: Any, value: Any, servers: Sequence[str], rng: random.Random) -
     return value + rng.choice([-1, 1]) if value else 1
 
 
-def change_line(lines: list[bytes], rng: random.Random) -> tuple[int, tuple[Any, ...], bytes]:
+def change_line(lines: Sequence[bytes], rng: random.Random) -> tuple[int, tuple[Any, ...], bytes]:
     """One value of one event changed: the line's number, where in it, and the new line."""
     servers = json.loads(lines[0])["servers"]
     while True:
@@ -152,35 +153,91 @@ def change_line(lines: list[bytes], rng: random.Random) -> tuple[int, tuple[Any,
         return number, path, json.dumps(event, separators=(",", ":")).encode()
 
 
-def measure_detection(changes: int, seed: int, file: Path | None, progress: Progress) -> str:
-    """Change one value of a conforming trace, replay, and see whether the message names the changed line."""
+# The least that is useful, as docs/traces.md has it.
+LEAST_EVENTS = (
+    "restart", "timeout", "handle_request_vote", "become_leader", "client_request", "handle_append_entries",
+)  # fmt: skip
+LEAST_VARIABLES = ("current_term", "voted_for", "commit_index", "log_length")
+
+
+def minimal(lines: Sequence[bytes]) -> list[bytes]:
+    """A trace that logs everything, as a server writes it that logs the least that is useful."""
+    known: dict[str, dict[str, Any]] = {server: {} for server in json.loads(lines[0])["servers"]}
+    kept = [lines[0]]
+    for event in map(json.loads, lines[1:]):
+        state = event.get("state", {})
+        variables = known[event["server"]]
+        variables |= state
+        name = event["event"]
+        if name == "handle_request_vote_reply" and state.get("role") == "leader":
+            name = "become_leader"
+        if name in LEAST_EVENTS:
+            told = {"server": event["server"], "event": name}
+            told |= {field: event[field] for field in ("start", "entries", "after") if field in event}
+            if name.startswith("handle_"):
+                told["message"] = event["message"]
+            told["state"] = {variable: variables[variable] for variable in LEAST_VARIABLES}
+            kept.append(json.dumps(told, separators=(",", ":")).encode())
+    return kept
+
+
+FORMS: dict[str, Callable[[Sequence[bytes]], Sequence[bytes]]] = {"full": list, "minimal": minimal}
+
+
+def measure_detection(
+    changes: int, seed: int, form: str, file: Path | None, progress: Progress
+) -> tuple[str, Counter[str]]:
+    """Change one value of a conforming trace, replay, and see whether the message names the changed line.
+
+    Returns what to print, and how many changes were named by the message's first line ("first"), only under
+    "because", found but not named ("elsewhere"), and overlooked.
+
+    Raises:
+        ValueError: a trace that is to be changed doesn't conform, so what is found says nothing.
+    """
     rng = random.Random(seed)
-    found, named, overlooked = 0, 0, Counter[str]()
+    outcomes, where_not = Counter[str](), Counter[tuple[str, str]]()
     with tempfile.TemporaryDirectory() as folder:
         source, path = Path(folder) / "source.ndjson", Path(folder) / "changed.ndjson"
+        lines: Sequence[bytes] = ()
         for number in range(changes):
-            if file is not None:
-                lines = file.read_bytes().splitlines()
-            elif number % 20 == 0:
-                with source.open("wb") as out:
-                    simulate(seed + number, server_names(3 + number // 20 % 2 * 2), 1000, out=out)
-                lines = source.read_bytes().splitlines()
+            if not lines or (file is None and number % 20 == 0):
+                if file is None:
+                    with source.open("wb") as out:
+                        simulate(seed + number, server_names(3 + number // 20 % 2 * 2), 1000, out=out)
+                with open_trace(file or source) as whole:
+                    lines = FORMS[form](whole.read().splitlines())
+                source.write_bytes(b"\n".join([*lines, b""]))
+                if check([source]).verdict != "conforms":
+                    raise ValueError(
+                        f"{file or f'seed {seed + number}'}: the trace to be changed doesn't conform itself; "
+                        "see what raftworthy replay says"
+                    )
             line, where, text = change_line(lines, rng)
             path.write_bytes(b"\n".join([*lines[:line], text, *lines[line + 1 :], b""]))
-            verdict = check([path])
-            if verdict.explanation is not None:
-                found += 1
-                places = [
-                    f"{path}:{verdict.explanation.line}",
-                    *(c.place for c in verdict.explanation.causes),
-                ]
-                named += f"{path}:{line + 1}" in places
-            else:
-                overlooked[".".join(str(s) for s in where if not isinstance(s, int))] += 1
+            outcome = _named(check([path]).explanation, line + 1)
+            outcomes[outcome] += 1
+            if outcome in ("elsewhere", "overlooked"):
+                where_not[outcome, ".".join(str(s) for s in where if not isinstance(s, int))] += 1
             progress(number + 1, changes)
-    lines_out = [
-        f"{changes} changes of one value: {found} found ({found / changes:.1%}), "
-        f"{named} with a message that names the changed line ({named / changes:.1%})"
+    found, named = changes - outcomes["overlooked"], outcomes["first"] + outcomes["because"]
+    said = [
+        f"{changes:,} changes of one value, in traces of the {form} form: {found:,} found "
+        f"({found / changes:.1%}),",
+        f"{named:,} with a message that names the changed line ({named / changes:.1%}):",
+        f'  {outcomes["first"]:,} as the wrong one, {outcomes["because"]:,} only under "because"',
     ]
-    lines_out += [f"  overlooked: {where} ({n})" for where, n in overlooked.most_common()]
-    return "\n".join(lines_out)
+    said += [
+        f"  {'overlooked' if how == 'overlooked' else 'named elsewhere'}: {what} ({n})"
+        for (how, what), n in where_not.most_common()
+    ]
+    return "\n".join(said), outcomes
+
+
+def _named(x: Explanation | None, line: int) -> str:
+    """Where an explanation names a line of its file."""
+    if x is None:
+        return "overlooked"
+    if x.line == line:
+        return "first"
+    return "because" if f"{x.file}:{line}" in [c.place for c in x.causes] else "elsewhere"

@@ -10,43 +10,18 @@ from __future__ import annotations
 import gzip
 import sys
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import zstandard
 from tests.recording.cluster import BAD, GOOD, RULES, Cluster
 from tests.recording.conforming import deposed_leader_returns, kills
 from tests.recording.refused import unusable
 
-MINIMAL = {
-    "restart": ("current_term", "voted_for", "log_length"),
-    "timeout": ("current_term", "voted_for"),
-    "handle_request_vote": ("current_term", "voted_for"),
-    "become_leader": ("current_term", "voted_for", "commit_index", "log_length"),
-    "client_request": ("current_term", "voted_for", "commit_index", "log_length"),
-    "handle_append_entries": ("current_term", "voted_for", "commit_index", "log_length"),
-}
+from raftworthy import measure
 
 
 def minimal(c: Cluster) -> bytes:
     """The same run as a server tells it that logs the least that is useful."""
-    first, *lines = c.trace().splitlines(keepends=True)
-    known: dict[str, dict[str, Any]] = {server: {} for server in c.servers}
-    kept = [first]
-    for event in map(msgspec.json.decode, lines):
-        variables = known[event["server"]]
-        variables |= event["state"]
-        name = event["event"]
-        if name == "handle_request_vote_reply" and event["state"].get("role") == "leader":
-            name = "become_leader"
-        if name in MINIMAL:
-            told = {"server": event["server"], "event": name}
-            told |= {field: event[field] for field in ("start", "entries", "after") if field in event}
-            if name.startswith("handle_"):
-                told["message"] = event["message"]
-            told["state"] = {variable: variables[variable] for variable in MINIMAL[name]}
-            kept.append(msgspec.json.encode(told) + b"\n")
-    return b"".join(kept)
+    return b"\n".join([*measure.minimal(c.trace().splitlines()), b""])
 
 
 # --- files ---------------------------------------------------------------------------

@@ -53,6 +53,10 @@ class Violation(Exception):  # noqa: N818  (a verdict, not a failure)
         self.servers: tuple[str, ...] = ()
 
 
+class Stopped(Exception):  # noqa: N818  (asked for)
+    """The replay came to the event that it was to stop before."""
+
+
 class Log(list[Any]):
     """A log that remembers what was last cut off it, so that one step can be taken back."""
 

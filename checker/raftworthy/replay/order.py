@@ -11,19 +11,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from msgspec import UNSET
-
 from raftworthy.generated import World
+from raftworthy.replay.blame import to_blame
 from raftworthy.replay.fused import fused
-from raftworthy.replay.ledger import WINDOW, Violation
+from raftworthy.replay.ledger import WINDOW, Stopped, Violation
 from raftworthy.replay.reading import Place, Unusable
 from raftworthy.replay.steps import ANYTHING, OLDER, OTHERS_END, Steps
 
 Observer = Callable[[Any, Place, World], None]
-
-
-class Stopped(Exception):  # noqa: N818  (asked for)
-    """The replay came to the event that it was to stop before."""
 
 
 class Replay(Steps):
@@ -122,10 +117,10 @@ class Replay(Steps):
             ready = [*self.ready, *sorted(self.hungry)]
             self.ready.clear()
             for i in ready:
-                self._go_on(i)
+                self.go_on(i)
             moved = self.number > before
 
-    def _go_on(self, i: str) -> None:
+    def go_on(self, i: str) -> None:
         """Replay what a parked server has waiting, as far as it goes."""
         self.hungry.discard(i)
         queue = self.parked.pop(i, None)
@@ -142,7 +137,7 @@ class Replay(Steps):
         before = self.number
         for i in sorted(self.parked):
             if i in self.parked and self.parked[i][0][0].event == "restart":
-                self._go_on(i)
+                self.go_on(i)
         return self.number > before
 
     def finish(self) -> None:
@@ -156,19 +151,12 @@ class Replay(Steps):
             pass
         if self.parked:
             self._check_parked_sequences()
-            # Of the waits, one that no other waiting server could end.
-            i = min(self.parked, key=lambda i: (self._waits_for(i) in self.parked, self.parked[i][0][1]))
-            e, place = self.parked[i][0]
+            e, place = self.parked[to_blame(self)][0]
             v = self.never(e)
             v.place, v.number = place, self.number
             raise v
         for v in self.owed.values():
             raise v
-
-    def _waits_for(self, i: str) -> str:
-        """The server from which a parked server needs a message, if it needs one."""
-        m = self.parked[i][0][0].message
-        return "" if m is UNSET else str(m.source)
 
     def _assume_forgotten(self) -> bool:
         """A receive may wait for a message that was sent before the window; whether one does."""
@@ -178,7 +166,7 @@ class Replay(Steps):
         self.unchecked[OLDER] += 1
         del self.waiting[key]
         self.sent.recent[key] = ""
-        self._go_on(i)
+        self.go_on(i)
         return True
 
     def _check_parked_sequences(self) -> None:

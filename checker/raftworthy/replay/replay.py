@@ -17,8 +17,17 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftworthy.replay.ledger import NOT_ASKED, Log, Mismatch, Report, Violation, differences, replay_actions
-from raftworthy.replay.order import Observer, Replay, Stopped
+from raftworthy.replay.ledger import (
+    NOT_ASKED,
+    Log,
+    Mismatch,
+    Report,
+    Stopped,
+    Violation,
+    differences,
+    replay_actions,
+)
+from raftworthy.replay.order import Observer, Replay
 from raftworthy.replay.reading import Place, TraceFile, Unusable
 
 

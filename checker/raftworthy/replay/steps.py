@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -34,6 +34,7 @@ class Steps(Ledger):
     def __init__(self, servers: tuple[str, ...]) -> None:
         super().__init__(servers)
         self._out: list[Any] = []  # what the specification sends in the step
+        self.may_commit = self.generated.guards_of("advance_commit_index")
         self._handlers: dict[str, Any] = {name: self.generated.structs[m] for name, m in HANDLERS.items()}
 
     def take(self, e: Any, last: bool = False) -> int | None:
@@ -294,21 +295,27 @@ class Steps(Ledger):
 
     def _could_have_sent(self, source: Server, m: Any) -> bool:
         """Whether a leader that doesn't log what it sends is, or was, in a state to send this."""
-        params = (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
+        return any(made == m for made in self.could_have_sent(source, m, m.term))
+
+    def could_have_sent(self, source: Server, m: Any, term: int) -> Iterator[Any]:
+        """The AppendEntries that a leader of a term may have sent in place of m, for its place in the log.
+
+        They differ from m where it can't be that leader's.
+        """
+        params = (source.name, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
         made: list[Any] = []
-        for v in self.leaders_of(source.name, m.term):
+        for v in self.leaders_of(source.name, term):
             if m.leader_commit > v.commit_index and self._could_have_committed(source, v, m.leader_commit):
-                v = as_leader(v, m.term, v.log, m.leader_commit)
+                v = as_leader(v, term, v.log, m.leader_commit)
             world = World({**self.world.variables, source.name: v}, self.world.past)
             if not self.actions["append_entries"](world, *params, made.append):
-                return bool(made.pop() == m)
-        return False
+                yield made.pop()
 
     def _could_have_committed(self, source: Server, v: Any, n: int) -> bool:
         """Whether the acknowledgements that were sent let a leader commit entry n, though none is logged."""
-        acknowledged = (source.acknowledged.get((j, v.current_term), 0) for j in self.servers)
-        quorum = 2 * (1 + sum(match >= n for match in acknowledged)) > len(self.servers)
-        return quorum and n <= len(v.log) and v.log[n - 1].term == v.current_term
+        told = as_leader(v, v.current_term, v.log, v.commit_index)
+        told.match_index = {j: source.acknowledged.get((j, v.current_term), 0) for j in self.servers}
+        return not self.may_commit(World({source.name: told}, self.world.past), source.name, n, None)
 
     def never(self, e: Any) -> Violation:
         """Why an event that waited to the end can't have happened."""

@@ -1,0 +1,32 @@
+"""What replay overlooks is measured in both forms of a trace, and what it finds, it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raftworthy.measure import FORMS, measure_detection
+
+
+def quietly(done: int, of: int | None) -> None:
+    """No progress is shown."""
+
+
+# Where less is logged, more changes leave a trace that is right, too: a heartbeat may tell another index.
+NAMED = {"full": 0.9, "minimal": 0.8}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_line_that_was_changed_by_hand_is_named(form: str) -> None:
+    """A term, a vote, an index or a commit changed, in traces that conform before."""
+    text, outcomes = measure_detection(120, 1, form, None, quietly)
+    assert outcomes["first"] + outcomes["because"] >= NAMED[form] * 120, text
+    assert outcomes["elsewhere"] <= 1, text
+
+
+def test_trace_that_is_wrong_already_is_not_measured() -> None:
+    """Whatever is then changed, replay stops at what was wrong before."""
+    wrong = Path(__file__).parents[2] / "traces/rules/commit.current_term.ndjson"
+    with pytest.raises(ValueError, match="doesn't conform"):
+        measure_detection(1, 1, "full", wrong, quietly)
