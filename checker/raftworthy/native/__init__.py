@@ -1,6 +1,6 @@
 """The native back end: a specification compiled to machine code, and a breadth-first search over it.
 
-`layout` says how values lie in words, `lowering` how operations become instructions, `steps` builds what
+`layout` says how values lie in words, `lowering` how operations become instructions, `actions` builds what
 takes steps, `fingerprints` by what states are known, `program` what searches among them; `compiling`
 compiles it, or finds it on disk by what `identity` writes down, and `engine` searches. Whoever imports only
 this module needs neither llvmlite nor numpy.

@@ -19,10 +19,10 @@ from llvmlite import ir
 from raftspec.tracing import Transition
 from raftworthy.explore.reference import Model
 from raftworthy.native import NoPlaceError
+from raftworthy.native.actions import Actions
 from raftworthy.native.compiling import machine_code
 from raftworthy.native.fingerprints import Fingerprints, first_place
 from raftworthy.native.lowering import Lowering
-from raftworthy.native.steps import Steps
 from raftworthy.native.words import I1, I64, Code, Word
 
 # How many successors wait for their places in the table to be fetched.
@@ -84,7 +84,7 @@ class In(IntEnum):
     SUMS = auto()
 
 
-class Program(Steps):
+class Program(Actions):
     """A model's compiled search. `properties` are checked in their order."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Program(Steps):
         self.check_step = self.checker("check_step", self.step_properties, 2)
         self.settle = self._settler()
         self.finish = self._finisher()
-        self.actions = [self._expander(k, t) for k, t in enumerate(self.transitions)]
+        self.expanders = [self._expander(k, t) for k, t in enumerate(self.transitions)]
         self.expand = self._expand()
         self.start = self._start()
         self.rehash = self._rehash()
@@ -391,7 +391,7 @@ class Program(Steps):
             code.call(self.prints.hash_server, code.address(before, i * lay.server_words), mine, i)
         past = code.address(before, lay.words - lay.history_words)
         code.call(self.prints.hash_history, past, code.address(known, n * self.sums), 0)
-        for t, f in zip(self.transitions, self.actions, strict=True):
+        for t, f in zip(self.transitions, self.expanders, strict=True):
             if not t.action.message:
                 stop = code.call(f, context, row, 0, 0)
                 code.leave_if(stop.differs(0), stop)
@@ -400,7 +400,7 @@ class Program(Steps):
             m = code.load(messages, k, self.message_type)
 
             def handle(number: int, m: Word = m, k: Word = k) -> None:
-                stop = code.call(self.actions[number], context, row, m, k)
+                stop = code.call(self.expanders[number], context, row, m, k)
                 code.leave_if(stop.differs(0), stop)
 
             self.dispatch(code, m, handle, go_on)

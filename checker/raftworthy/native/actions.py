@@ -27,11 +27,11 @@ from raftworthy.native.words import I64, Code, Word
 Taken: TypeAlias = Callable[[Code, Lowering, Word], None]
 
 
-class Steps:
+class Actions:
     """A model's steps. `properties` are checked in their order."""
 
     module: ir.Module
-    actions: list[Code]  # one for each transition
+    expanders: list[Code]  # one for each transition
 
     def __init__(self, model: Model, properties: Iterable[str]) -> None:
         self.model = model
