@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raftspec.mutants import Mutant
+from raftspec.mutants import MUTANTS, Mutant
 from raftspec.spec import Spec
 from raftworthy.explore.reference import Bounds, Model, Path, Progress, Result, UnusableError, explore_model
 
@@ -147,15 +147,42 @@ class Case:
         **more: Any,
     ) -> Result:
         """Explore a specification here, by the reference explorer or by another one."""
+        model, begun = self.begun(spec, without, mutant)
+        return explorer(
+            model,
+            properties=self.properties,
+            start=begun,
+            progress=progress,
+            limit_states=limit_states,
+            **more,
+        )
+
+    def begun(
+        self, spec: Spec, without: Iterable[str] = (), mutant: Mutant | None = None
+    ) -> tuple[Model, Path]:
+        """The specification within these bounds, and the beginning, walked in it.
+
+        Raises:
+            UnusableError: there is no such beginning, or it doesn't fit the bounds.
+        """
         without = frozenset(without)
         if self.start not in BEGINNINGS:
             raise UnusableError(f"no beginning is called {self.start}; there are {', '.join(BEGINNINGS)}")
         figure_2 = Model(spec, self.bounds, without, mutant)
         model = Model(spec, self.bounds, without, mutant, self.any_policy) if self.any_policy else figure_2
-        return explorer(
-            model, properties=self.properties, start=BEGINNINGS[self.start](Walk(figure_2)).path,
-            progress=progress, limit_states=limit_states, **more,
-        )  # fmt: skip
+        try:
+            return model, BEGINNINGS[self.start](Walk(figure_2)).path
+        except ValueError as error:
+            raise UnusableError(
+                f"the beginning {self.start} doesn't fit the bounds ({self.bounds}): {error}"
+            ) from error
+
+
+def mutant_called(name: str | None) -> Mutant | None:
+    """A known bug by its id. Raises UnusableError if there is none."""
+    if name is not None and name not in MUTANTS:
+        raise UnusableError(f"no mutant is called {name}; there are {', '.join(MUTANTS)}")
+    return MUTANTS[name] if name is not None else None
 
 
 TWO = Bounds(servers=2)

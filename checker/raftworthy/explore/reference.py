@@ -267,6 +267,23 @@ class Model:
                 return range(self.bounds.max_log + 1)
         raise UnusableError(f"a parameter that is a {t} can't be enumerated")
 
+    def properties(self, names: Iterable[str] | None = None) -> list[str]:
+        """What to check: these properties, or all that the rules followed can make true.
+
+        Raises:
+            UnusableError: a property is not known.
+        """
+        declared = self.spec.properties
+        if names is None:
+            return [p for p in declared if not (self.without >= POLICY and p in BY_POLICY)]
+        wanted = list(names)
+        unknown = [name for name in wanted if name not in declared]
+        if unknown:
+            raise UnusableError(
+                f"no property is called {', '.join(unknown)}; there are {', '.join(declared)}"
+            )
+        return wanted
+
     def take(self, s: World, action: str, params: tuple[Any, ...]) -> Move | None:
         """The move that an action with these parameters makes; None if a guard or a bound forbids it."""
         result = self.generated.actions[action](s, *params)
@@ -495,8 +512,6 @@ def explore_model(
 ) -> Result:
     """As `explore`, of a specification that is already compiled."""
     bounds, mutant, spec = model.bounds, model.mutant, model.spec
-    if properties is None:
-        properties = [p for p in spec.properties if not (model.without >= POLICY and p in BY_POLICY)]
     watch = _watch(model, properties, find)
     prefix = start if isinstance(start, Path) else Path(start or model.generated.initial())
     keys = Keys(model.spec, model.servers, symmetry)
@@ -570,12 +585,9 @@ def explore_model(
     return result(EXHAUSTED)
 
 
-def _watch(model: Model, names: Iterable[str], find: Callable[[World], bool] | None) -> Watch:
+def _watch(model: Model, names: Iterable[str] | None, find: Callable[[World], bool] | None) -> Watch:
     declared = model.spec.properties
-    wanted = list(names)
-    unknown = [name for name in wanted if name not in declared]
-    if unknown:
-        raise UnusableError(f"no property is called {', '.join(unknown)}; there are {', '.join(declared)}")
+    wanted = model.properties(names)
     claims = model.generated.properties
     return Watch(
         {name: claims[name] for name in wanted if declared[name].states == 1},

@@ -19,7 +19,7 @@ from rich.progress import SpinnerColumn, TextColumn
 from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
 from raftworthy.diagram import explain
-from raftworthy.explore.cases import BEGINNINGS, Case
+from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.find import predicate
 from raftworthy.explore.reference import Bounds, Path, Progress, Result, UnusableError
@@ -67,27 +67,16 @@ def run_explore(
     console = console or Console()
     without = frozenset(without)
     try:
-        if mutant is not None and mutant not in MUTANTS:
-            raise UnusableError(f"no mutant is called {mutant}; there are {', '.join(MUTANTS)}")
-        if start not in BEGINNINGS:
-            raise UnusableError(f"no beginning is called {start}; there are {', '.join(BEGINNINGS)}")
         wanted, symmetric = None, symmetry
         if find is not None:
             wanted, names_servers = predicate(find, bounds.names)
             symmetric = symmetry and not names_servers
         case = Case(bounds, start, any_policy, None if properties is None else tuple(properties))
         with _Progress(console, silent=as_json) as progress:
-            try:
-                result, used = _explore(
-                    case, engine, without=without, mutant=MUTANTS[mutant] if mutant else None, find=wanted,
-                    symmetry=symmetric, progress=progress, limit_states=limit_states,
-                )  # fmt: skip
-            except UnusableError:
-                raise
-            except ValueError as error:
-                raise UnusableError(
-                    f"the beginning {start} doesn't fit the bounds ({bounds}): {error}"
-                ) from error
+            result, used = _explore(
+                case, engine, without=without, mutant=mutant_called(mutant), find=wanted,
+                symmetry=symmetric, progress=progress, limit_states=limit_states,
+            )  # fmt: skip
     except UnusableError as error:
         if as_json:
             console.print_json(json.dumps({"verdict": "unusable", "error": str(error)}))

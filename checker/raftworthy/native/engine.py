@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raftspec.properties import BY_POLICY
-from raftspec.rules import POLICY
 from raftworthy.explore.reference import (
     EXHAUSTED,
     PROGRESS_EVERY,
@@ -31,7 +29,6 @@ from raftworthy.explore.reference import (
     Path,
     Progress,
     Result,
-    UnusableError,
     Violation,
 )
 from raftworthy.generated import World
@@ -269,14 +266,7 @@ def explore_native(
         UnusableError: a property is not known.
     """
     spec, bounds, mutant = model.spec, model.bounds, model.mutant
-    if properties is None:
-        properties = [p for p in spec.properties if not (model.without >= POLICY and p in BY_POLICY)]
-    wanted = list(properties)
-    unknown = [name for name in wanted if name not in spec.properties]
-    if unknown:
-        raise UnusableError(
-            f"no property is called {', '.join(unknown)}; there are {', '.join(spec.properties)}"
-        )
+    wanted = model.properties(properties)
     prefix = start if isinstance(start, Path) else Path(start or model.generated.initial())
     compiling = time.perf_counter()
     program = Program(model, wanted, symmetry)
