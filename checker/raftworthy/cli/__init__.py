@@ -7,7 +7,13 @@ import sys
 
 from cyclopts import App
 
-from raftworthy.cli import checking, exploring, measuring, serving  # noqa: F401  (each adds its commands)
+from raftworthy.cli import (  # noqa: F401  (each adds its commands)
+    checking,
+    exploring,
+    exporting,
+    measuring,
+    serving,
+)
 from raftworthy.cli.common import UNUSABLE, app, fail
 
 __all__ = ["app", "main", "show_examples"]

@@ -108,15 +108,40 @@ def bench_detection(
 
 @bench.command(name="explore")
 def bench_explore(
-    *, max_messages: int = 13, symmetry: bool = False, limit_states: int | None = None, max_term: int = 2
+    *,
+    max_messages: int = 13,
+    symmetry: bool = False,
+    limit_states: int | None = None,
+    max_term: int = 2,
+    tlc: Annotated[Path | None, Parameter(help="a tla2tools.jar, to compare with")] = None,
+    times: Annotated[int, Parameter(help="with --tlc: measure each so often, and take the least")] = 2,
 ) -> int:
     """Measure the native engine: distinct states and successors a second, memory, time to compile.
 
-    Example:
+    With --tlc, measure it and TLC on the same models, with as many messages, two fewer and four fewer:
+    CPU seconds of the whole process, of all its threads, start included. TLC takes minutes.
+
+    Examples:
         raftworthy bench explore --max-messages 13
+        raftworthy bench explore --max-messages 10 --tlc tla2tools.jar
     """
     from raftworthy.explore.reference import Bounds
     from raftworthy.native.measure import measure_explore
+
+    if tlc is not None:
+        from raftworthy.measure import machine
+        from raftworthy.tla.comparing import compare, table
+
+        if symmetry or limit_states is not None or times < 1:
+            return fail(
+                "--tlc counts all states: no --symmetry, no --limit-states, and --times is at least 1"
+            )
+        sizes = sorted({max(max_messages - k, 0) for k in (0, 2, 4)})
+        models = [Bounds(max_term=max_term, max_messages=k) for k in sizes]
+        with progress_bar("exploring with both", "runs") as progress:
+            rows = compare(tlc, models, times, progress)
+        print(f"{Bounds(max_term=max_term)}, so many messages; {machine()}\n\n{table(rows)}")
+        return CONFORMS
 
     bounds = Bounds(max_term=max_term, max_messages=max_messages)
     print(measure_explore(bounds, limit_states=limit_states, symmetry=symmetry))
