@@ -233,6 +233,74 @@ def test_a_term_that_no_reply_can_have_told_violates(traces: Traces) -> None:
     assert not traces.conforms(text_of([*start, without_sends(timeout(N1, 6))]))
 
 
+# --- less than Figure 2 says -----------------------------------------------------------------
+
+
+def refusal(i: str = N2, candidate: str = N1, term: int = 1, adopted: bool = True) -> Event:
+    """A vote that could be given is refused; the newer term is adopted, or not even that."""
+    e = vote(i, candidate, term)
+    e["state"] = {"current_term": term if adopted else 0, "voted_for": None}
+    e["sends"][0] |= {"granted": False, "term": term if adopted else 0}
+    return e
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+@pytest.mark.parametrize("form", ["full", "no sends", "silent", "sends only"])
+def test_a_vote_may_be_refused_that_could_be_given(form: str, adopted: bool, traces: Traces) -> None:
+    """Section 6: servers that still hear from a leader disregard candidates. That is safe, so it conforms."""
+    e = refusal(adopted=adopted)
+    if form == "no sends":
+        e = without_sends(e)
+    elif form == "silent":
+        e["sends"] = []
+    elif form == "sends only":
+        del e["state"]
+    report = traces.check(text_of([timeout(), e, vote(N3)])).report
+    assert report is not None
+    assert report.leeway == ["1 votes were refused that could have been given"]
+    plain = traces.check(text_of([timeout(), vote(), vote(N3)])).report
+    assert plain is not None
+    assert not plain.leeway
+
+
+def test_a_refused_vote_does_not_count(traces: Traces) -> None:
+    wins = {"server": N1, "event": "become_leader", "state": {"current_term": 1, "role": "leader"}}
+    assert traces.conforms(text_of([without_sends(e) for e in (timeout(), vote(), wins)]))
+    assert not traces.conforms(text_of([without_sends(e) for e in (timeout(), refusal(), wins)]))
+
+
+def test_a_vote_both_given_and_refused_violates(traces: Traces) -> None:
+    for said in ({"state": {"voted_for": N1}}, {"sends": vote()["sends"]}):
+        assert not traces.conforms(text_of([timeout(), refusal() | said]))
+    assert not traces.conforms(text_of([timeout(), vote(), timeout(N3), vote(N2, N3)]))
+
+
+def heard(n: int, leader_commit: int, commit_index: int) -> Event:
+    """Follower n2 stores n entries of term 1 and says what it takes for committed."""
+    entries = [[1, str(k)] for k in range(n)]
+    message = {"kind": "append_entries", "source": N1, "target": N2, "term": 1}
+    message |= {"prev_log_index": 0, "prev_log_term": 0, "entries": entries, "leader_commit": leader_commit}
+    state = {"commit_index": commit_index, "log_length": 2}
+    return {"server": N2, "event": "handle_append_entries", "message": message, "state": state}
+
+
+def test_a_follower_may_commit_later(traces: Traces) -> None:
+    """It is as if the leader had told less; but no more than it told, and nothing back."""
+    entries = [[1, "0"], [1, "1"]]
+    led = [without_sends(e) for e in (timeout(), vote())]
+    led += [
+        {"server": N1, "event": "become_leader"},
+        {"server": N1, "event": "client_request", "entries": entries},
+    ]
+    led.append(heard(2, 0, 0))
+    told = traces.check(text_of([*led, heard(2, 2, 1)])).report
+    assert told is not None
+    assert told.leeway == ["1 times a follower committed less than it could"]
+    assert traces.conforms(text_of([*led, heard(2, 2, 0), heard(2, 2, 2)]))
+    assert not traces.conforms(text_of([*led, heard(2, 1, 2)]))
+    assert not traces.conforms(text_of([*led, heard(2, 2, 2), heard(2, 2, 1)]))
+
+
 # --- the crash window --------------------------------------------------------------------
 
 
@@ -460,6 +528,14 @@ def test_fast_path_ends_as_the_plain_one_does(seed: int, tmp_path: Path) -> None
         plain = outcome(path, fast=False)
         assert plain[2] == len(simulated(seed, faults, steps=1500, servers=5).splitlines()) - 1
         assert outcome(path, fast=True) == plain
+
+
+def test_fast_path_leaves_what_is_less_than_figure_2_to_the_plain_one(tmp_path: Path) -> None:
+    path = tmp_path / "refused.ndjson"
+    for e in (refusal(), refusal(adopted=False), vote()):
+        path.write_bytes(text_of([timeout(), e, vote(N3)]))
+        assert outcome(path, fast=True) == outcome(path, fast=False)
+        assert len(outcome(path, fast=True)) > 3, "a violation"
 
 
 def test_fast_path_finds_the_same_violations(tmp_path: Path) -> None:

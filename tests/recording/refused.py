@@ -168,6 +168,101 @@ def wrong_entries_sent() -> Cluster:
     return c
 
 
+@recorded(BAD)
+def commits_more_than_told() -> Cluster:
+    """A follower takes one entry more for committed than the leader said."""
+    c = elected()
+    c.propose("n1", "x")
+    m = c.in_flight[0]
+    reply = traced_message(AppendEntriesReply("n2", "n1", 1, success=True, match_index=2))
+    state = {"log_length": 2, "commit_index": 2}
+    c.claim("n2", "handle_append_entries", **reports(m), state=state, sends=[reply])
+    return c
+
+
+@recorded(BAD)
+def acknowledges_what_it_does_not_store() -> Cluster:
+    """A follower's reply says that it stores an entry, and its log is as long as before."""
+    c = elected()
+    c.propose("n1", "x")
+    m = c.in_flight[0]
+    reply = traced_message(AppendEntriesReply("n2", "n1", 1, success=True, match_index=2))
+    c.claim("n2", "handle_append_entries", **reports(m), state={"log_length": 1}, sends=[reply])
+    return c
+
+
+@recorded(BAD)
+def first_entry_of_another_term() -> Cluster:
+    """A candidate wins, and marks its first entry with a term that it isn't in."""
+    c = Cluster(*THREE)
+    c.timeout("n1")
+    c.deliver("n1", "n2")
+    state = {"role": "leader", "log_length": 1, "last_log_term": 2}
+    c.claim(
+        "n1", "handle_request_vote_reply", **reports(c.in_flight[-1]), state=state,
+        entries=[[2, digest(b"")]], sends=[],
+    )  # fmt: skip
+    return c
+
+
+@recorded(BAD)
+def sends_from_beyond_its_log() -> Cluster:
+    """A leader sends a heartbeat for an index that its log doesn't have."""
+    c = elected()
+    m = AppendEntries("n1", "n2", 1, 2, 1, (), 1)
+    c.claim("n1", "append_entries", state={}, sends=[traced_message(m)])
+    return c
+
+
+@recorded(BAD)
+def commits_nothing() -> Cluster:
+    """A leader's commit index moves to where it is."""
+    c = Cluster(*THREE)
+    c.elect("n1", "n2")
+    c.claim("n1", "advance_commit_index", state={"commit_index": 0})
+    return c
+
+
+@recorded(BAD)
+def leads_unheard() -> Cluster:
+    """A candidate leads, and nobody can have voted for it: one server refused, the other wasn't asked."""
+    c = Cluster(*THREE)
+    c.claim("n1", "timeout", state={"current_term": 1, "voted_for": "n1"})
+    m = RequestVote("n1", "n2", 1, 0, 0)
+    c.claim("n2", "handle_request_vote", **reports(m), state={"current_term": 1, "voted_for": None})
+    c.claim("n1", "become_leader", state={"current_term": 1, "voted_for": "n1"})
+    return c
+
+
+@recorded(BAD)
+def commits_unstored() -> Cluster:
+    """No sends are logged, and a leader commits what no other server can have stored by then."""
+    c = Cluster(*THREE)
+    c.claim("n1", "timeout", state={"current_term": 1, "voted_for": "n1"})
+    m = RequestVote("n1", "n2", 1, 0, 0)
+    c.claim("n2", "handle_request_vote", **reports(m), state={"current_term": 1, "voted_for": "n1"})
+    c.claim("n1", "become_leader", state={"current_term": 1, "voted_for": "n1"})
+    c.claim("n1", "client_request", entries=[[1, digest(b"x")]], state={"commit_index": 1, "log_length": 1})
+    m2 = AppendEntries("n1", "n2", 1, 0, 0, (Entry(1, b"x"),), 1)
+    c.claim("n2", "handle_append_entries", **reports(m2), state={"commit_index": 1, "log_length": 1})
+    return c
+
+
+@recorded(BAD)
+def heard_more_than_could_be_told() -> Cluster:
+    """No sends are logged, and a follower heard of a commit that its leader can't know of."""
+    c = Cluster(*THREE)
+    c.claim("n1", "timeout", state={"current_term": 1, "voted_for": "n1"})
+    m = RequestVote("n1", "n2", 1, 0, 0)
+    c.claim("n2", "handle_request_vote", **reports(m), state={"current_term": 1, "voted_for": "n1"})
+    c.claim("n1", "become_leader", state={"current_term": 1, "voted_for": "n1"})
+    c.claim("n1", "client_request", entries=[[1, digest(b"x")]], state={"commit_index": 0, "log_length": 1})
+    m2 = AppendEntries("n1", "n2", 1, 0, 0, (Entry(1, b"x"),), 1)
+    c.claim("n2", "handle_append_entries", **reports(m2), state={"commit_index": 1, "log_length": 1})
+    c.claim("n1", "client_request", entries=[[1, digest(b"y")]], state={"commit_index": 1, "log_length": 2})
+    return c
+
+
 # --- what isn't a trace, or only half of one -------------------------------------------
 
 

@@ -29,11 +29,13 @@ def reports(message: Message) -> dict[str, Any]:
 
 @recorded(RULES, "term.adopt_newer")
 def stays_in_its_term() -> Cluster:
-    """A server doesn't take on a newer term."""
+    """A server stores a newer term's entries and doesn't take on the term."""
     c = Cluster(*THREE)
-    c.timeout("n1")
-    m = c.in_flight[0]
-    c.claim("n2", "handle_request_vote", **reports(m), state={"current_term": 0}, sends=[])
+    c.elect("n1", "n2")
+    m = next(m for m in c.in_flight if m.target == "n3" and isinstance(m, AppendEntries))
+    reply = traced_message(AppendEntriesReply("n3", "n1", 1, success=True, match_index=1))
+    state = {"current_term": 0, "log_length": 1}
+    c.claim("n3", "handle_append_entries", **reports(m), state=state, sends=[reply])
     return c
 
 

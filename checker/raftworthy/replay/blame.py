@@ -31,14 +31,14 @@ ON_TRIAL = 2_000  # how many events are replayed, at most, to see who is set fre
 def to_blame(replay: Replay) -> str:
     """The waiting server whose line is the wrong one."""
     parked = replay.parked
+    waiting = sorted(parked, key=lambda i: parked[i][0][1])  # the earlier line first
 
-    def in_order(i: str) -> tuple[bool, Place]:
-        """Of lines that are as good, one that no other waiting server's could end."""
-        e, place = parked[i][0]
-        return e.message is not UNSET and e.message.source in parked, place
+    def for_another(i: str) -> bool:
+        """Whether it is another waiting server's message that could end the wait."""
+        m = parked[i][0][0].message
+        return m is not UNSET and m.source in parked
 
-    waiting = sorted(parked, key=in_order)
-    best, most = waiting[0], 1
+    best, most = min(waiting, key=for_another), 1
     for corrected in (_with_a_value_put_right, _as_it_is):
         for i in waiting if len(waiting) > 1 else ():
             for e in corrected(replay, parked[i][0][0]):
@@ -106,7 +106,7 @@ def _believe(trial: Replay, e: Any) -> None:
         if j != e.server and me.role == "candidate":
             trial.sent.recent[hash(trial.request_vote_reply(j, e.server, me.current_term, True))] = ""
         if j != e.server and me.role == "leader":
-            trial.state[e.server].acknowledged[j, me.current_term] = len(me.log)
+            trial.state[e.server].acknowledged[j, me.current_term] = len(me.log) + len(e.entries or ())
 
 
 # --- what a server sent, or could have sent -----------------------------------------------
@@ -131,10 +131,11 @@ def messages_like(steps: Steps, m: Any) -> Iterator[Any]:
             yield other
     if type(m) is steps.append_entries and not source.logs_sends:
         terms = {past.term for past in source.ended} | {source.me.current_term}
-        for other in (m, *_one_off(m), but(m, leader_commit=source.me.commit_index)):
-            if other.entries == m.entries:
-                for term in sorted(terms):
-                    yield from steps.could_have_sent(source, other, term)
+        end = max(0, len(source.me.log) - len(m.entries))
+        known = but(m, leader_commit=source.me.commit_index)
+        for other in (m, *_one_off(m), known, but(m, prev_log_index=end), but(known, prev_log_index=end)):
+            for term in sorted(terms):
+                yield from steps.could_have_sent(source, other, term)
 
 
 def _one_off(m: Any) -> Iterator[Any]:

@@ -181,6 +181,7 @@ class Report:
     exercised: tuple[str, ...] = ()
     not_exercised: tuple[str, ...] = ()
     unchecked: list[str] = field(default_factory=list)
+    leeway: list[str] = field(default_factory=list)
 
 
 @cache
@@ -212,6 +213,7 @@ class Ledger:
         self.lost_steps = 0
         self.hidden_steps = 0
         self.unchecked: Counter[str] = Counter()
+        self.leeway: Counter[str] = Counter()  # where servers did less than Figure 2 says, safely
         structs: dict[Any, Any] = dict(self.generated.structs)
         self.request_vote, self.request_vote_reply = structs[RequestVote], structs[RequestVoteReply]
         self.append_entries, self.append_entries_reply = structs[AppendEntries], structs[AppendEntriesReply]
@@ -265,7 +267,7 @@ class Ledger:
             max((v.current_term for v in self.world.variables.values()), default=0), len(past.committed),
             past.restarts, self.lost_steps, self.hidden_steps,
             tuple(n for n in asked if n in exercised), tuple(n for n in asked if n not in exercised),
-            unchecked,
+            unchecked, [f"{n} {what}" for what, n in self.leeway.items()],
         )  # fmt: skip
 
 
@@ -273,6 +275,15 @@ def as_leader(v: Any, term: int, log: list[Any], commit_index: int) -> Any:
     """The variables of a server that leads, as far as its AppendEntries show them."""
     made = type(v)()
     made.role, made.current_term, made.log, made.commit_index = "leader", term, log, commit_index
+    return made
+
+
+def shallow(v: Any) -> Any:
+    """A copy to try a step on. Logs are shared, as a copy of a long one takes long: put them right again."""
+    made = type(v)()
+    for name in v.__slots__:
+        value = getattr(v, name)
+        setattr(made, name, dict(value) if isinstance(value, dict) else value)
     return made
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from raftworthy.generated import World
 from raftworthy.replay.reading import Place
@@ -44,6 +44,8 @@ class Provenance:
         self.servers: dict[str, Known] = {}
         self.sent: dict[int, Cause] = {}
         self.order: deque[int] = deque()
+        self.last: dict[str, Cause] = {}  # each server's last event
+        self.answered: dict[tuple[str, str], Cause] = {}  # and the last that answers another's request
         self.messages: dict[tuple[str, str, str], deque[tuple[Any, Cause]]] = {}
 
     def __call__(self, e: Any, place: Place, world: World) -> None:
@@ -51,6 +53,9 @@ class Provenance:
         me = world.variables[i]
         known = self.servers.setdefault(i, Known())
         where, event = str(place), describe_event(e)
+        self.last[i] = Cause(where, event)
+        if e.message is not UNSET and not e.event.endswith("_reply"):
+            self.answered[i, e.message.source] = self.last[i]
         for name in ("role", "current_term", "voted_for", "commit_index", "last_applied"):
             known.note(name, getattr(me, name), where, event)
         for j, n in me.match_index.items():

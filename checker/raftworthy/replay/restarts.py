@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET
 
 from raftworthy.generated import World
-from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, differences
+from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, differences, shallow
 from raftworthy.replay.reading import Unusable
 
 
@@ -81,7 +81,7 @@ def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
     kept = length - len(cut or ())
     added = log[kept:]
     log.end(kept, cut or ())
-    trial = _shallow(me)
+    trial = shallow(me)
     trial.current_term, trial.voted_for = term, voted_for
     if not _disk_holds(e, trial):
         log.end(kept, added, cut)
@@ -103,7 +103,7 @@ def _hidden_step(ledger: Ledger, e: Any, server: Server) -> bool:
     world, log, i = ledger.world, server.me.log, e.server
     length, cut = len(log), log.cut
     for steps in _candidates(ledger, e):
-        trial = World({**world.variables, i: _shallow(server.me)}, _shallow(world.past))
+        trial = World({**world.variables, i: shallow(server.me)}, shallow(world.past))
         log.cut = None
         taken = not any(ledger.actions[name](trial, *params, _send_nowhere) for name, *params in steps)
         if taken and _disk_holds(e, trial.variables[i]):
@@ -112,15 +112,6 @@ def _hidden_step(ledger: Ledger, e: Any, server: Server) -> bool:
             return True
         log.end(length - len(log.cut or ()), log.cut or (), cut)
     return False
-
-
-def _shallow(v: Any) -> Any:
-    """A copy to try a step on. Logs are shared, as a copy of a long one takes long: put them right again."""
-    made = type(v)()
-    for name in v.__slots__:
-        value = getattr(v, name)
-        setattr(made, name, dict(value) if isinstance(value, dict) else value)
-    return made
 
 
 def _send_nowhere(m: Any) -> None:

@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from raftspec.properties import raft
 from raftworthy.generated import World
+from raftworthy.replay import leeway
 from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences
 from raftworthy.replay.reading import Unusable
 from raftworthy.replay.restarts import other_disk, restart
@@ -23,6 +24,7 @@ from raftworthy.structs import snake_case
 ANYTHING, OTHERS_END = 0, -1
 
 HANDLERS = {a.name: a.message for a in raft.actions.values() if a.message}
+LEEWAY = {f.__name__: f for f in (leeway.handle_request_vote, leeway.handle_append_entries)}
 # Actions with a parameter that the event tells by a variable.
 TOLD_BY = {"advance_commit_index": "commit_index", "apply_entries": "last_applied"}
 OLDER = "receives of messages older than the window"
@@ -109,6 +111,9 @@ class Steps(Ledger):
 
     def _act(self, e: Any, me: Any, last: bool) -> bool:
         """The step that the event names. False if it must wait."""
+        if e.event in LEEWAY:
+            LEEWAY[e.event](self, e, me, self._out)
+            return True
         if e.event in self._handlers:
             self.actions[e.event](self.world, e.message, self._out.append)
             return True
