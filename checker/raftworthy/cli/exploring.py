@@ -16,7 +16,9 @@ def explore(
     servers: int = 3,
     max_term: int = 2,
     max_log: int = 1,
-    max_messages: Annotated[int | None, Parameter(help="different messages ever sent")] = 8,
+    max_messages: Annotated[
+        int | None, Parameter(help="different messages ever sent; else 8, any number with --random")
+    ] = None,
     crashes: int = 0,
     commands: int | None = None,
     entries: int = 1,
@@ -31,10 +33,16 @@ def explore(
     begin: Annotated[str, Parameter(help="where to begin: initial, figure_8, …")] = "initial",
     save: Annotated[Path | None, Parameter(help="write the path found as a trace")] = None,
     engine: Annotated[str, Parameter(help="python, native, or auto: native where it can and pays")] = "auto",
+    random: Annotated[bool, Parameter(help="walk at random instead", negative="")] = False,
+    seed: Annotated[int, Parameter(help="with --random: the same seed, the same walks")] = 1,
+    depth: Annotated[int, Parameter(help="with --random: steps of a walk")] = 100,
+    walks: Annotated[int | None, Parameter(help="with --random: stop after so many")] = None,
+    seconds: Annotated[float | None, Parameter(help="with --random: stop then; else after 10")] = None,
     json: Json = False,
 ) -> int:
     """Explore every behaviour of the specification within bounds, breadth first, and check its properties.
 
+    With --random, walk through what is too large for that; each walk prefers other actions.
     Exit code: 0 nothing violated within the bounds, or found; 1 violated; 2 undecided or unusable.
 
     Examples:
@@ -42,12 +50,30 @@ def explore(
         raftworthy explore --without restart.keep_vote --crashes 1 --save vote.ndjson
         raftworthy explore --mutant R01 --begin figure_8 --max-term 4 --commands 2 --max-messages 20
         raftworthy explore --find "len(leaders()) == 2" --max-term 2
+        raftworthy explore --random --max-term 4 --commands 2 --without commit.current_term
     """
     from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.explore.running import run_explore
 
+    if not random:
+        max_messages = 8 if max_messages is None else max_messages
+        given = {"--walks": walks, "--seconds": seconds}
+        if unfit := [name for name, value in given.items() if value is not None]:
+            return fail(f"{unfit[0]} is for random walks; add --random")
+    elif find is not None or limit_states is not None:
+        return fail("random walks look for violations only; leave --find and --limit-states out, or --random")
     try:
         bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+        if random:
+            from raftworthy.explore.running_walks import Question, run_walks
+
+            rules, checked = frozenset(without or ()), None if property is None else tuple(property)
+            question = Question(
+                bounds, rules, mutant, any_policy, checked, begin, seed, depth, walks, seconds, engine
+            )
+            return run_walks(
+                question, save=save, as_json=json, progress=lambda: progress_bar("walking", "steps")
+            )
     except UnusableError as error:
         return fail(str(error))
     return run_explore(

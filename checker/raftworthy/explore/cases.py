@@ -172,7 +172,7 @@ class Case:
         model = Model(spec, self.bounds, without, mutant, self.any_policy) if self.any_policy else figure_2
         try:
             return model, BEGINNINGS[self.start](Walk(figure_2)).path
-        except ValueError as error:
+        except (KeyError, ValueError) as error:  # a server that isn't there, or a step that isn't possible
             raise UnusableError(
                 f"the beginning {self.start} doesn't fit the bounds ({self.bounds}): {error}"
             ) from error

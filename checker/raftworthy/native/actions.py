@@ -16,7 +16,8 @@ from llvmlite import ir
 from raftspec.graph import Node, postorder
 from raftspec.tracing import Guard, Transition
 from raftspec.types import Type
-from raftworthy.explore.reference import Model
+from raftworthy.explore.reference import Model, Path
+from raftworthy.generated import World
 from raftworthy.native import NoPlaceError
 from raftworthy.native.identity import text_of, text_of_type
 from raftworthy.native.layout import Layout
@@ -153,6 +154,22 @@ class Actions:
             ordinal, k = divmod(ordinal, self.values(p))
             out.append(self.layout.servers[k] if p.kind == "server" else k)
         return tuple(reversed(out))
+
+    def retrace(self, start: World, messages: list[Any], steps: Iterable[tuple[int, int]]) -> Path:
+        """The path that these actions and choices make, taken by the Python back end."""
+        path, sent = Path(start), list(messages)
+        for number, ordinal in steps:
+            t = self.transitions[number]
+            if t.action.message:
+                params = (sent[ordinal],)
+            else:
+                params = self.params(t, ordinal, f"c{path.world.past.commands + 1}")
+            move = self.model.take(path.world, t.name, params)
+            if move is None:
+                raise AssertionError(f"the two back ends disagree: {t.name}{params} is not possible")
+            path = path.then(move)
+            sent += [m for m in dict.fromkeys(move.sent) if m not in sent]
+        return path
 
     @staticmethod
     def _ready(g: Guard, params: Mapping[str, Type], chosen: Mapping[str, Word]) -> bool:
