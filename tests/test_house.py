@@ -242,6 +242,12 @@ def test_documents_name_only_rules_that_exist(path: Path) -> None:
             assert name in rules, f"{path.name} names {name}"
 
 
+def test_kinds_of_rules_are_explained_where_they_are_listed() -> None:
+    said = options("raftworthy rules")
+    for kind in {rule.kind for rule in raft.rules.values()}:
+        assert f"{kind}:" in said, f"raftworthy rules --help doesn't say what {kind} means"
+
+
 def test_the_trace_format_is_described_in_full() -> None:
     text = (ROOT / "docs/traces.md").read_text()
     types = schema()["$defs"]

@@ -37,7 +37,7 @@ replicate.next_index         | policy   | 5.3      | The next entry that a follo
 replicate.commit_index       | safety   | 5.3      | Followers take the leader's word for what is committed.
 replicate.latest_commit      | policy   | 5.3      | Telling the whole commit index lets followers apply sooner.
 append.current_term          | safety   | 5.1      | A deposed leader must not change logs any more.
-append.candidate_steps_down  | liveness | 5.2      | A candidate that hears from the term's leader has lost.
+append.candidate_steps_down  | liveness | 5.2      | A candidate that hears from the term's leader has lost; a leader that hears from another of its term is none.
 append.previous_entry        | safety   | 5.3      | Entries join only where the logs are equal before; so equal entries mean equal logs up to them.
 append.no_gap                | implied  | 5.3      | A log has no holes.
 append.refuse                | policy   | 5.3      | A refusal makes the leader go back in its log.
@@ -58,7 +58,7 @@ commit.current_term          | safety   | 5.4.2    | An older term's entry on a 
 apply.committed_only         | safety   | 5.3      | What isn't committed may vanish; a state machine can't take it back.
 restart.keep_term            | safety   | 5.1      | Forgetting the term, a server would take part in an old one again.
 restart.keep_vote            | safety   | 5.2      | Forgetting the vote, a server would vote again in the same term.
-restart.keep_log             | safety   | 5.3      | What was acknowledged must survive, or a majority stores less than the leader counted.
+restart.keep_log             | safety   | 5.3      | What was acknowledged must survive, or a majority stores less than the leader counted; taken away, a restart loses the last entry.
 """
 
 

@@ -136,7 +136,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of the protocol. `kind` is safety, liveness or policy; `section` is in the paper."""
+    """A rule of the protocol. `kind` is safety, implied, liveness or policy; `section` is in the paper."""
 
     name: str
     kind: str

@@ -374,6 +374,28 @@ def test_numbers_without_gaps_and_repeats_are_asked_for(traces: Traces) -> None:
     assert traces.conforms(text_of([first, timeout() | {"seq": 2}, restart(N1, 1, N1) | {"seq": 1}]))
 
 
+def test_files_with_events_of_one_server_need_numbers(traces: Traces) -> None:
+    """Otherwise nothing says which come first, and any order would accuse a server of something."""
+    events = unnumbered(events_of(simulated(1, "none", steps=120)))
+    whole, half = text_of(events), text_of(events[:60])
+    for parts in ((whole, half), (text_of(events[:60]), text_of(events[60:])), (text_of(events[60:]), half)):
+        verdict = traces.check(*parts)
+        assert verdict.verdict == "unusable", verdict.explanation
+        assert "nothing says which come first" in str(verdict.error)
+    numbered = events_of(simulated(1, "none", steps=120))
+    assert "given twice" in str(traces.check(text_of(numbered), text_of(numbered[:60])).error)
+
+
+@pytest.mark.parametrize("name", ["match_index", "next_index"])
+@pytest.mark.parametrize("n", [0, 1])
+def test_servers_that_the_header_does_not_list_are_refused_as_keys(name: str, n: int, traces: Traces) -> None:
+    said = traces.refusal(timeout() | {"state": {name: {N1: 0, "n9": n}}})
+    assert f"state.{name} has n9" in said
+    e = vote()
+    e["state"] |= {name: {"n9": n}}
+    assert f"state.{name} has n9" in traces.refusal(timeout(), e)
+
+
 def test_missing_start_is_noticed(traces: Traces) -> None:
     assert "start 2" in traces.refusal(restart() | {"start": 1}, restart() | {"start": 3})
 
@@ -398,7 +420,9 @@ def test_messages_that_nobody_sent_violate(traces: Traces) -> None:
     [
         (b"", "the file is empty"),
         (b"{}\n", "not a trace header"),
-        (b"\xff\xfe\n", "not a trace header"),
+        (b"\xff\xfe\n", "byte order mark"),
+        (b'\xef\xbb\xbf{"raftworthy":1,"servers":["n1"]}\n', "byte order mark"),
+        (b"\xff\n", "not a trace header"),
         (b'{"raftworthy":1,"servers":["\xff"]}\n', "not a trace header"),
         (b'{"raftworthy":2,"servers":["n1"]}\n', "version 2"),
         (b'{"raftworthy":1,"servers":[]}\n', "distinct names"),

@@ -72,7 +72,12 @@ def show(
 
 @app.command
 def rules(*, json: Json = False) -> int:
-    """List the rules of Raft by name: their section in the paper and why they exist.
+    """List the rules of Raft by name: their kind, their section in the paper and why they exist.
+
+    safety: without it, something wrong can be agreed on.
+    implied: follows from the other rules as they stand here; the paper states it.
+    liveness: without it, nothing wrong is agreed on, but perhaps nothing at all.
+    policy: Figure 2's choice among what is safe. A server may choose otherwise, so a trace is not held to it.
 
     Example:
         raftworthy rules

@@ -154,7 +154,10 @@ def _differs(new: Mapping[str, str]) -> str:
     values |= {name: new.get(name, name if name in KNOWN else f"me.{name}") for name in scalars}
     texts = [f"(state.{name} is not UNSET and state.{name} != {value})" for name, value in values.items()]
     unlike = "not state.match_index.items() <= me.match_index.items()"
-    return " or ".join([*texts, "state.votes is not UNSET", f"(state.match_index is not UNSET and {unlike})"])
+    texts += ["state.votes is not UNSET", f"(state.match_index is not UNSET and {unlike})"]
+    return " or ".join(
+        [*texts, "(state.next_index is not UNSET and not state.next_index.keys() <= servers.keys())"]
+    )
 
 
 def _usually(t: Transition, graph: Graph, role: str) -> tuple[Transition, list[Node]]:

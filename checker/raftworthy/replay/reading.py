@@ -5,6 +5,7 @@ The format is docs/traces.md. The types here are its schema: `traces/schema.json
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from raftworthy.structs import Natural, annotation_of, structs_of
 
 VERSION = 1
 CHUNK = 1 << 14  # bytes; the events of a chunk stay in the processor's cache
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Place(NamedTuple):
@@ -254,6 +256,8 @@ def _read_header_line(path: Path, file: IO[bytes]) -> bytes:
         raise Unusable(str(path), f"can't be read: {error}") from error
     if not line:
         raise Unusable(str(path), "the file is empty; a trace begins with a header line")
+    if line.startswith(BYTE_ORDER_MARKS):
+        raise Unusable(Place(str(path), 1), "begins with a byte order mark; write plain UTF-8 without one")
     return line
 
 

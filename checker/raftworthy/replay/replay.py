@@ -38,6 +38,8 @@ class Stream:
         self.files = files
         self.ended = False
         self._server = files[0].first.server if files[0].first is not None else None  # if it is the only one
+        self.servers: set[str] = set()  # whose events it has had so far
+        self.unnumbered: set[str] = set()  # and of whom some without seq
         self._chunks = self._read()
         self._file, self._line, self._events, self._next = "", 0, [], 0  # type: tuple[str, int, list[Any], int]
 
@@ -57,6 +59,8 @@ class Stream:
             self._file, self._line, self._events = next(self._chunks, ("", 0, []))
             self._next = 0
             self.ended = not self._events
+            self.servers.update(e.server for e in self._events)
+            self.unnumbered.update(e.server for e in self._events if e.seq is UNSET)
             if self._server is not None and any(e.server != self._server for e in self._events):
                 self._server = None
 
@@ -114,16 +118,34 @@ def replay_files(
 
 def _merge(replay: Replay, streams: list[Stream], progress: Callable[[int], None] | None) -> None:
     """Read the streams in turn, each as far as causality lets it go."""
+    several = streams if len(streams) > 1 else []
     while streams:
         before = replay.number
         for stream in streams:
             stream.feed(replay, patient=False)
+            _refuse_overlaps(stream, several)
             if progress is not None:
                 progress(replay.number)
         if replay.number == before and not replay.retry():
             for stream in streams:
                 stream.feed(replay, patient=True)
         streams = [s for s in streams if not s.ended]
+
+
+def _refuse_overlaps(stream: Stream, others: list[Stream]) -> None:
+    """Events of one server in two files need numbers that say which come first.
+
+    Raises:
+        Unusable
+    """
+    for other in others:
+        both = stream.servers & other.servers if other is not stream else set()
+        for i in sorted(both & (stream.unnumbered | other.unnumbered)):
+            raise Unusable(
+                str(stream.files[0].path),
+                f"it has events of {i}, and so has {other.files[0].path}, and nothing says which come first; "
+                "number them (seq), or begin a file at each start of a server (restart, with start)",
+            )
 
 
 def _chains(files: list[TraceFile]) -> list[list[TraceFile]]:

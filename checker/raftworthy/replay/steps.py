@@ -196,7 +196,19 @@ class Steps(Ledger):
         raise Violation("state", e, "client_request", (e.server, entry.value), mismatches=[mismatch])
 
     def compare(self, e: Any, me: Any) -> None:
-        """What the event says of the variables after the step is what the specification gives."""
+        """What the event says of the variables after the step is what the specification gives.
+
+        Raises:
+            Violation: something else.
+            Unusable: it speaks of a server that isn't one of the cluster.
+        """
+        for name in ("next_index", "match_index") if e.state is not UNSET else ():
+            given = getattr(e.state, name)
+            strangers = [] if given is UNSET else sorted(given.keys() - self.state.keys())
+            if strangers:
+                listed = ", ".join(self.servers)
+                what = f"state.{name} has {', '.join(strangers)}, which the header's list has not ({listed})"
+                raise Unusable("", what)
         mismatches = list(differences(e.state, me))
         if mismatches:
             raise Violation("state", e, e.event, _params(e), mismatches=mismatches)

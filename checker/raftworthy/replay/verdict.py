@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raftspec.rules import RULES
 from raftworthy.replay.explain import Explanation, explain, render
 from raftworthy.replay.reading import Unusable
 from raftworthy.replay.replay import Report, Violation, replay_files
@@ -80,7 +81,11 @@ def summary(r: Report, seconds: float) -> str:
             f"  at kills, {r.lost_steps} logged steps were not on the disk, "
             f"{r.hidden_steps} on the disk were not logged"
         )
-    lines.append(f"  rules exercised: {len(r.exercised)} of {len(r.exercised) + len(r.not_exercised)}")
+    asked = len(r.exercised) + len(r.not_exercised)
+    policy = len(RULES) - asked
+    lines.append(
+        f"  rules exercised: {len(r.exercised)} of {asked}; {policy} more are policy, not asked of a trace"
+    )
     if r.not_exercised:
         lines.append(f"  not exercised: {', '.join(r.not_exercised)}")
     lines += [f"  less than Figure 2 says, and safe: {what}" for what in r.leeway]
