@@ -96,7 +96,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_every_command_has_an_example_in_its_help() -> None:
+def test_every_command_has_an_example_in_its_help_and_data_for_machines() -> None:
     """Also of one that prints its own help. In one process: starting Python for each takes seconds."""
     program = (
         "import sys; from raftworthy.cli import app, show_examples; show_examples(app)\n"
@@ -115,6 +115,7 @@ def test_every_command_has_an_example_in_its_help() -> None:
     for text in texts:
         command, _, help = text.partition("\n")
         assert re.search(rf"\n?Examples?:\s+{command}\b", help), f"{command} --help has no example of itself"
+        assert "--json" in help or command == "raftworthy serve", f"{command} has no data for machines"
 
 
 def test_help_loads_nothing_that_it_does_not_need() -> None:
@@ -141,7 +142,20 @@ def test_help_loads_nothing_that_it_does_not_need() -> None:
         ("replay traces/rules/vote.up_to_date.ndjson --json", 1),
         ("replay traces/unusable/no_header.ndjson --json", 2),
         ("rules --json", 0),
-        ("schema", 0),
+        ("schema --json", 0),
+        ("show traces/figure_8.ndjson --json", 0),
+        ("show traces/rules/vote.up_to_date.ndjson --json", 1),
+        ("explore --servers 2 --max-term 1 --json", 0),
+        ("explore --servers 30 --json", 2),
+        ("lockstep --servers 1 --json", 0),
+        ("bench replay --events 500 --json", 0),
+        ("bench replay traces/rules/vote.up_to_date.ndjson --json", 2),
+        ("bench conformance --seeds 1 --steps 50 --json", 0),
+        ("bench detection --changes 5 --json", 0),
+        ("bench explore --max-messages 2 --json", 0),
+        ("put colour green --cluster n1=1 --timeout 0.2 --json", 2),
+        ("get colour --cluster n1=1 --timeout 0.2 --json", 2),
+        ("status --cluster n1=1 --timeout 0.2 --json", 2),
         ("simulate --steps 500 --json", 0),
     ],
 )

@@ -410,6 +410,8 @@ def _as_data(result: Result) -> dict[str, Any]:
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
+        if keep.exists() and not keep.is_dir():
+            raise NotADirectoryError(f"{keep} is no folder: name a new one")
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
             # A server that finds another run's disk would go on from there.

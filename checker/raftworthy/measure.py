@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,44 @@ def machine() -> str:
     return f"{cpu}, Python {platform.python_version()}, one core"
 
 
-def measure_replay(file: Path | None, events: int, servers: int, seed: int, progress: Progress) -> str:
-    """Replay a trace, and only decode it, in turn; CPU seconds, the better of three runs each."""
+@dataclass(frozen=True)
+class ReplaySpeed:
+    """What replaying one trace took, beside only decoding its JSON: times in seconds, sizes in bytes."""
+
+    events: int
+    size: int
+    replay_cpu: float
+    replay_wall: float
+    decode_cpu: float
+    peak_memory: int
+    machine: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.events:,} events, {self.size / 1e6:,.0f} MB, "
+            f"{self.size / self.events:.0f} bytes an event ({self.machine})\n"
+            f"replay, reading included: {self.events / self.replay_cpu:,.0f} events a second of CPU, "
+            f"{self.events / self.replay_wall:,.0f} of wall clock\n"
+            f"JSON decoding alone:      {self.events / self.decode_cpu:,.0f} events a second of CPU; "
+            f"replay takes {self.replay_cpu / self.decode_cpu:.1f} times that\n"
+            f"peak memory: {self.peak_memory / 2**20:,.0f} MB"
+        )
+
+
+def measure_replay(
+    file: Path | None, events: int, servers: int, seed: int, progress: Progress
+) -> ReplaySpeed:
+    """Replay a trace, and only decode it, in turn; the best of three runs each.
+
+    Raises:
+        ValueError: the trace doesn't conform, so that only a part of it was replayed.
+        Unusable: it can't be read.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = file or Path(folder) / "simulated.ndjson"
         if file is None:
             with path.open("wb") as out:
                 simulate(seed, server_names(servers), events, out=out, progress=progress)
-        size = path.stat().st_size
         decode, replayed, wall, number = [], [], [], 0
         for _ in range(3):
             start = time.process_time()
@@ -51,16 +82,12 @@ def measure_replay(file: Path | None, events: int, servers: int, seed: int, prog
             verdict = check([path])
             replayed.append(time.process_time() - start)
             wall.append(time.perf_counter() - began)
-            assert verdict.verdict == "conforms", verdict.error or verdict.explanation
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return (
-        f"{number:,} events, {size / 1e6:,.0f} MB, {size / number:.0f} bytes an event ({machine()})\n"
-        f"replay, reading included: {number / min(replayed):,.0f} events a second of CPU, "
-        f"{number / min(wall):,.0f} of wall clock\n"
-        f"JSON decoding alone:      {number / min(decode):,.0f} events a second of CPU; "
-        f"replay takes {min(replayed) / min(decode):.1f} times that\n"
-        f"peak memory: {peak:,.0f} MB"
-    )
+            if verdict.verdict != "conforms":
+                raise ValueError(f"{path}: {verdict.verdict}; only a trace that conforms is replayed whole")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return ReplaySpeed(
+            number, path.stat().st_size, min(replayed), min(wall), min(decode), peak, machine()
+        )
 
 
 def fault_mixes() -> list[str]:
@@ -68,12 +95,26 @@ def fault_mixes() -> list[str]:
     return ["none", *(name for name in FAULT_NAMES if name != "corruption"), "all"]
 
 
-def measure_conformance(
-    seeds: Sequence[int], steps: int, servers: int, progress: Progress
-) -> tuple[str, int]:
+@dataclass(frozen=True)
+class Conformance:
+    """How many simulated traces conform under each fault mix, and commands that repeat those that don't."""
+
+    seeds: int
+    events: int
+    conforming: dict[str, int]
+    does_not_conform: list[str]
+
+    def __str__(self) -> str:
+        of = self.seeds * len(self.conforming)
+        lines = [f"{sum(self.conforming.values()):,} of {of:,} traces conform, {self.events:,} events"]
+        lines += [f"  {mix:12} {number} of {self.seeds}" for mix, number in self.conforming.items()]
+        return "\n".join([*lines, *(f"does not conform: {command}" for command in self.does_not_conform)])
+
+
+def measure_conformance(seeds: Sequence[int], steps: int, servers: int, progress: Progress) -> Conformance:
     """Simulate and replay every seed under every fault mix."""
     mixes = fault_mixes()
-    conforming, events, wrong = Counter[str](), 0, []
+    conforming, events, wrong = dict.fromkeys(mixes, 0), 0, []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.ndjson"
         for number, seed in enumerate(seeds):
@@ -91,10 +132,7 @@ def measure_conformance(
                         f"--faults {mix} --out FILE"
                     )
                 progress(number * len(mixes) + len(mixes), len(seeds) * len(mixes))
-    lines = [f"{sum(conforming.values()):,} of {len(seeds) * len(mixes):,} traces conform, {events:,} events"]
-    lines += [f"  {mix:12} {conforming[mix]} of {len(seeds)}" for mix in mixes]
-    lines += [f"does not conform: {command}" for command in wrong]
-    return "\n".join(lines), 1 if wrong else 0
+    return Conformance(len(seeds), events, conforming, wrong)
 
 
 # Values that somebody might change by hand.
@@ -184,19 +222,40 @@ def minimal(lines: Sequence[bytes]) -> list[bytes]:
 FORMS: dict[str, Callable[[Sequence[bytes]], Sequence[bytes]]] = {"full": list, "minimal": minimal}
 
 
-def measure_detection(
-    changes: int, seed: int, form: str, file: Path | None, progress: Progress
-) -> tuple[str, Counter[str]]:
+@dataclass(frozen=True)
+class Detection:
+    """What replay said of traces in which one value was changed; the last two count by what was changed."""
+
+    changes: int
+    form: str
+    first: int  # the message's first line names the changed line
+    because: int  # only a later one does
+    elsewhere: dict[str, int]  # found, and the line not named
+    overlooked: dict[str, int]
+
+    def __str__(self) -> str:
+        found, named = self.changes - sum(self.overlooked.values()), self.first + self.because
+        lines = [
+            f"{self.changes:,} changes of one value, in traces of the {self.form} form: {found:,} found "
+            f"({found / self.changes:.1%}),",
+            f"{named:,} with a message that names the changed line ({named / self.changes:.1%}):",
+            f'  {self.first:,} as the wrong one, {self.because:,} only under "because"',
+        ]
+        lines += [f"  overlooked: {what} ({n})" for what, n in self.overlooked.items()]
+        return "\n".join(
+            [*lines, *(f"  named elsewhere: {what} ({n})" for what, n in self.elsewhere.items())]
+        )
+
+
+def measure_detection(changes: int, seed: int, form: str, file: Path | None, progress: Progress) -> Detection:
     """Change one value of a conforming trace, replay, and see whether the message names the changed line.
 
-    Returns what to print, and how many changes were named by the message's first line ("first"), only under
-    "because", found but not named ("elsewhere"), and overlooked.
-
     Raises:
-        ValueError: a trace that is to be changed doesn't conform, so what is found says nothing.
+        ValueError: a trace that is to be changed doesn't conform, so what is found says nothing; or it has
+            no value that could be changed.
     """
     rng = random.Random(seed)
-    outcomes, where_not = Counter[str](), Counter[tuple[str, str]]()
+    named, not_named = Counter[str](), {"elsewhere": Counter[str](), "overlooked": Counter[str]()}
     with tempfile.TemporaryDirectory() as folder:
         source, path = Path(folder) / "source.ndjson", Path(folder) / "changed.ndjson"
         lines: Sequence[bytes] = ()
@@ -213,25 +272,18 @@ def measure_detection(
                         f"{file or f'seed {seed + number}'}: the trace to be changed doesn't conform itself; "
                         "see what raftworthy replay says"
                     )
+                if not any(any(changeable(json.loads(line))) for line in lines[1:]):
+                    raise ValueError(f"{file}: no event tells a term, a vote, an index or a commit")
             line, where, text = change_line(lines, rng)
             path.write_bytes(b"\n".join([*lines[:line], text, *lines[line + 1 :], b""]))
             outcome = _named(check([path]).explanation, line + 1)
-            outcomes[outcome] += 1
-            if outcome in ("elsewhere", "overlooked"):
-                where_not[outcome, ".".join(str(s) for s in where if not isinstance(s, int))] += 1
+            if outcome in not_named:
+                not_named[outcome][".".join(str(s) for s in where if not isinstance(s, int))] += 1
+            else:
+                named[outcome] += 1
             progress(number + 1, changes)
-    found, named = changes - outcomes["overlooked"], outcomes["first"] + outcomes["because"]
-    said = [
-        f"{changes:,} changes of one value, in traces of the {form} form: {found:,} found "
-        f"({found / changes:.1%}),",
-        f"{named:,} with a message that names the changed line ({named / changes:.1%}):",
-        f'  {outcomes["first"]:,} as the wrong one, {outcomes["because"]:,} only under "because"',
-    ]
-    said += [
-        f"  {'overlooked' if how == 'overlooked' else 'named elsewhere'}: {what} ({n})"
-        for (how, what), n in where_not.most_common()
-    ]
-    return "\n".join(said), outcomes
+    elsewhere, overlooked = (dict(not_named[how].most_common()) for how in ("elsewhere", "overlooked"))
+    return Detection(changes, form, named["first"], named["because"], elsewhere, overlooked)
 
 
 def _named(x: Explanation | None, line: int) -> str:

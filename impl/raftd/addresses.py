@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -36,6 +37,9 @@ def parse_addresses(text: str) -> dict[str, Address]:
             raise ValueError(
                 f"{part.strip()!r} is no address: write NAME=HOST:PORT, for instance n1=127.0.0.1:7001"
             )
+        if not re.fullmatch(r"\w[\w.-]*", server):
+            # It becomes part of the names of files.
+            raise ValueError(f"{server!r} is no server's name: use letters, digits, and . - _ between them")
         if not 0 < int(port) < 65536:
             raise ValueError(f"{part.strip()!r} has a port outside 1 to 65535")
         if server in addresses:

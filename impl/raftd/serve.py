@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -163,6 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 0 < options.heartbeat_interval < options.election_timeout:
         parser.error("--heartbeat-interval must be more than 0 and less than --election-timeout")
+    if options.election_timeout == float("inf"):
+        parser.error("--election-timeout must be a number of seconds")
+    if options.duration is not None and not 0 < options.duration < float("inf"):
+        parser.error("--for must be a number of seconds, more than 0")
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s",
         level=logging.DEBUG if options.verbose else logging.INFO,
@@ -189,9 +194,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_UNUSABLE
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_reason(error, options)}", file=sys.stderr)
         return EXIT_UNUSABLE
     return EXIT_STOPPED
+
+
+def _reason(error: OSError | ValueError, options: argparse.Namespace) -> str:
+    """What the system or the options refused, in words."""
+    if isinstance(error, socket.gaierror):
+        address = options.listen or parse_addresses(options.cluster)[options.server]
+        return f"{options.server} can't listen on {address}: {error.strerror}"
+    if isinstance(error, FileExistsError):
+        return f"{error.filename} is a file; name a folder for traces"
+    return str(error)
 
 
 if __name__ == "__main__":

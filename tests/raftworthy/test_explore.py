@@ -19,6 +19,7 @@ from raftworthy.explore.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case,
 from raftworthy.explore.find import predicate
 from raftworthy.explore.reference import (
     EXHAUSTED,
+    MOST,
     Bounds,
     Keys,
     Model,
@@ -146,7 +147,7 @@ HARMLESS = {
 
 # Rules without which something good never happens: bounds, and what that is.
 LIVENESS = {
-    "term.adopt_newer": (Case(Bounds(servers=2, max_log=0)), "leaders()"),
+    "term.adopt_newer": (Case(Bounds(servers=2, max_log=0)), "len(leaders()) == 1"),
     "term.fresh_vote": (
         Case(Bounds(servers=2, max_log=0)),
         "len(set(s.past.leaders[t] for t in s.past.leaders)) == 2",
@@ -406,10 +407,10 @@ def test_two_explorations_are_the_same_one() -> None:
 
 def test_an_exploration_goes_on_from_another_ones_end() -> None:
     bounds = Bounds(servers=2)
-    find, _ = predicate("leaders()", bounds.names)
+    find, _ = predicate("len(leaders()) == 1", bounds.names)
     led = explore(raft, bounds, find=find).witness
     assert led is not None
-    find, _ = predicate("s.past.committed", bounds.names)
+    find, _ = predicate("len(s.past.committed) > 0", bounds.names)
     both = explore(raft, bounds, find=find, start=led).witness
     only = explore(raft, bounds, find=find, start=led.world).witness
     assert both is not None
@@ -517,18 +518,50 @@ def test_what_a_limit_cut_off_is_not_success() -> None:
 
 
 def test_found_and_not_found() -> None:
-    assert told(bounds=Bounds(servers=2, max_term=1), find="leaders()")[0] == 0
+    assert told(bounds=Bounds(servers=2, max_term=1), find="len(leaders()) == 1")[0] == 0
     code, text = told(bounds=Bounds(servers=2, max_term=1), find="len(leaders()) == 2")
     assert code == 2
     assert "not found" in text
 
 
-def test_an_unusable_question_is_told_apart() -> None:
-    assert told(bounds=Bounds(), mutant="X99") == (2, told(bounds=Bounds(), mutant="X99")[1])
-    assert "no mutant is called X99" in told(bounds=Bounds(), mutant="X99")[1]
-    code, text = told(bounds=Bounds(max_term=1), start="figure_8")
-    assert code == 2
-    assert "doesn't fit the bounds" in text
+def test_an_unusable_question_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(bounds=Bounds(), mutant="X99")[0] == 2
+    assert capsys.readouterr().err.startswith("error: no mutant is called X99; there are ")
+    assert told(bounds=Bounds(max_term=1), start="figure_8")[0] == 2
+    assert "doesn't fit the bounds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("1", "comes to 1, not to True or False"),
+        ("leaders()", "comes to [], not to True or False"),
+        ("s.n1.log[0].term == 1", "list index out of range; in the state: n1 follower, term 0, log []"),
+        ("terms('n9') == []", "the state has no n9; it has n1, n2, past, messages"),
+        ("max(s.past.committed) > 0", "in the state: n1 follower, term 0, log []; n2 follower"),
+        ("not " * 5000 + "True", "not an expression"),
+    ],
+)
+def test_an_expression_that_fails_is_one_line_with_the_state(
+    expression: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever goes wrong in it, it is the question that is unusable, not the checker."""
+    assert told(bounds=Bounds(servers=2, max_term=1), find=expression)[0] == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert repr(expression[:100])[:100] in line
+    assert why in line
+
+
+@pytest.mark.parametrize(("name", "most"), MOST.items())
+def test_bounds_within_which_a_single_step_takes_forever_are_refused(name: str, most: int) -> None:
+    """States are compared under every order of the servers, of which there are n!."""
+    bounds: dict[str, Any] = {name: most + 1}
+    with pytest.raises(UnusableError, match=f"{name} is {most + 1}; the most that can be explored is {most}"):
+        Bounds(**bounds)
+
+
+def test_as_many_servers_as_are_allowed_can_be_explored() -> None:
+    assert explore(raft, Bounds(servers=7), limit_states=1).violation is None
 
 
 def test_json_is_data() -> None:

@@ -20,9 +20,9 @@ NAMED = {"full": 0.9, "minimal": 0.8}
 @pytest.mark.parametrize("form", FORMS)
 def test_line_that_was_changed_by_hand_is_named(form: str) -> None:
     """A term, a vote, an index or a commit changed, in traces that conform before."""
-    text, outcomes = measure_detection(120, 1, form, None, quietly)
-    assert outcomes["first"] + outcomes["because"] >= NAMED[form] * 120, text
-    assert outcomes["elsewhere"] <= 1, text
+    found = measure_detection(120, 1, form, None, quietly)
+    assert found.first + found.because >= NAMED[form] * 120, str(found)
+    assert sum(found.elsewhere.values()) <= 1, str(found)
 
 
 def test_trace_that_is_wrong_already_is_not_measured() -> None:
@@ -30,3 +30,11 @@ def test_trace_that_is_wrong_already_is_not_measured() -> None:
     wrong = Path(__file__).parents[2] / "traces/rules/commit.current_term.ndjson"
     with pytest.raises(ValueError, match="doesn't conform"):
         measure_detection(1, 1, "full", wrong, quietly)
+
+
+def test_trace_that_tells_no_values_is_not_measured(tmp_path: Path) -> None:
+    """There is nothing to change in it, however long one looks."""
+    trace = tmp_path / "trace.ndjson"
+    trace.write_text('{"raftworthy": 1, "servers": ["n1"]}\n{"server": "n1", "event": "timeout"}\n')
+    with pytest.raises(ValueError, match="no event tells a term, a vote, an index or a commit"):
+        measure_detection(1, 1, "full", trace, quietly)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -14,7 +15,7 @@ from raftworthy.cli import (  # noqa: F401  (each adds its commands)
     measuring,
     serving,
 )
-from raftworthy.cli.common import UNUSABLE, app, fail
+from raftworthy.cli.common import UNUSABLE, app, fail, reason
 
 __all__ = ["app", "main", "show_examples"]
 
@@ -35,6 +36,11 @@ def show_examples(commands: App) -> None:
 
 def main() -> None:
     """The command `raftworthy`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # signs that a terminal doesn't know come out as ?
+            stream.reconfigure(errors="replace")
+    if os.environ.get("COLUMNS") == "0":  # "unknown" to some terminals, and to rich a width
+        del os.environ["COLUMNS"]
     show_examples(app)
     try:
         sys.exit(app())
@@ -46,7 +52,7 @@ def main() -> None:
     except Exception as error:
         # Python's own exit code is 1, and would say that the servers violate.
         if isinstance(error, OSError) or type(error).__name__ in ("Unusable", "UnusableError"):
-            sys.exit(fail(str(error)))
+            sys.exit(fail(reason(error) if isinstance(error, OSError) else str(error)))
         import traceback
 
         traceback.print_exc()

@@ -25,7 +25,7 @@ def replay(files: Files, /, *, json: Json = False) -> int:
 
     with progress_bar("replaying", "events") as progress:
         verdict = check(files, lambda n: progress(n, None))
-    print_verdict(verdict, json)
+    print_json(verdict.as_data()) if json else print_verdict(verdict)
     return verdict.exit_code
 
 
@@ -96,8 +96,8 @@ def rules(*, json: Json = False) -> int:
 
 
 @app.command
-def schema() -> int:
-    """Print the JSON Schema of the trace format, which is traces/schema.json.
+def schema(*, json: Json = False) -> int:
+    """Print the JSON Schema of the trace format, which is traces/schema.json. It is JSON in any case.
 
     Example:
         raftworthy schema > schema.json

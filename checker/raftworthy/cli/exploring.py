@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from raftworthy.cli.common import Json, app, fail, print_json, progress_bar
+from raftworthy.cli.common import Json, UnwritableError, app, check_writable, fail, print_json, progress_bar
 
 
 @app.command
@@ -59,11 +59,15 @@ def explore(
         max_messages = 8 if max_messages is None else max_messages
         given = {"--walks": walks, "--seconds": seconds}
         if unfit := [name for name, value in given.items() if value is not None]:
-            return fail(f"{unfit[0]} is for random walks; add --random")
+            return fail(f"{unfit[0]} is for random walks; add --random", json)
     elif find is not None or limit_states is not None:
-        return fail("random walks look for violations only; leave --find and --limit-states out, or --random")
+        return fail(
+            "random walks look for violations only; leave --find and --limit-states out, or --random", json
+        )
     try:
         bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+        if save is not None:
+            check_writable(save)
         if random:
             from raftworthy.explore.running_walks import Question, run_walks
 
@@ -74,8 +78,8 @@ def explore(
             return run_walks(
                 question, save=save, as_json=json, progress=lambda: progress_bar("walking", "steps")
             )
-    except UnusableError as error:
-        return fail(str(error))
+    except (UnusableError, UnwritableError) as error:
+        return fail(str(error), json)
     return run_explore(
         bounds, without=without or (), mutant=mutant, any_policy=any_policy, properties=property, find=find,
         symmetry=symmetry, limit_states=limit_states, start=begin, save=save, engine=engine, as_json=json,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from raftworthy.cli.common import CONFORMS, app
+from raftworthy.cli.common import CONFORMS, Json, app, print_json
 
 export = App(name="export", help="Write the specification for other tools.", help_format="plaintext")
 app.command(export)
@@ -30,6 +30,7 @@ def export_tla(
     property: Annotated[list[str] | None, Parameter(help="check these only", negative="")] = None,
     begin: Annotated[str, Parameter(help="where to begin: initial, figure_8, …")] = "initial",
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="a folder")] = Path("tla"),
+    json: Json = False,
 ) -> int:
     """Write the specification within bounds as a TLA+ module, Raft.tla, with its configuration, for TLC.
 
@@ -51,5 +52,6 @@ def export_tla(
     bug = mutant_called(mutant)
     model, begun = Case(bounds, begin, any_policy).begun(raft, without or (), bug)
     command = shlex.join(["raftworthy", *sys.argv[1:]])
-    print(f"written: {write(model, begun.world, property, command).write(output)}")
+    written = write(model, begun.world, property, command).write(output)
+    print_json({"verdict": "done", "written": str(written)}) if json else print(f"written: {written}")
     return CONFORMS

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from raftworthy.cli.common import CONFORMS, Json, app, bench, fail, progress_bar
+from raftworthy.cli.common import CONFORMS, VIOLATES, Json, app, bench, fail, print_json, progress_bar, reason
 
 
 @app.command
@@ -29,12 +29,18 @@ def demo(*, json: Json = False, keep: Path | None = None) -> int:
     try:
         return run_demo(as_json=json, keep=keep)
     except OSError as error:
-        return fail(str(error))
+        return fail(reason(error), json)
 
 
 @bench.command(name="replay")
 def bench_replay(
-    file: Path | None = None, /, *, events: int = 1_000_000, servers: int = 5, seed: int = 1
+    file: Path | None = None,
+    /,
+    *,
+    events: int = 1_000_000,
+    servers: int = 5,
+    seed: int = 1,
+    json: Json = False,
 ) -> int:
     """Measure replay: events a second, beside what reading the JSON alone takes.
 
@@ -44,17 +50,23 @@ def bench_replay(
         raftworthy bench replay --events 1000000 --servers 5
     """
     from raftworthy.measure import measure_replay
+    from raftworthy.replay.reading import Unusable
 
-    if file is None and events < 1:
-        return fail("at least one event, or nothing is measured")
-
-    with progress_bar("simulating", "steps") as progress:
-        print(measure_replay(file, events, servers, seed, progress))
+    if file is None and (events < 1 or servers < 1):
+        return fail("at least one event and one server, or nothing is measured", json)
+    try:
+        with progress_bar("simulating", "steps") as progress:
+            speed = measure_replay(file, events, servers, seed, progress)
+    except (ValueError, Unusable) as error:
+        return fail(str(error), json)
+    print_json(speed) if json else print(speed)
     return CONFORMS
 
 
 @bench.command(name="conformance")
-def bench_conformance(*, seeds: int = 200, steps: int = 1000, servers: int = 3, first: int = 1) -> int:
+def bench_conformance(
+    *, seeds: int = 200, steps: int = 1000, servers: int = 3, first: int = 1, json: Json = False
+) -> int:
     """Replay simulations under every fault mix, and count those that conform. All of them should.
 
     Example:
@@ -62,13 +74,12 @@ def bench_conformance(*, seeds: int = 200, steps: int = 1000, servers: int = 3, 
     """
     from raftworthy.measure import measure_conformance
 
-    if seeds < 1 or steps < 1:
-        return fail("at least one seed and one step, or nothing is measured")
-
+    if seeds < 1 or steps < 1 or servers < 1:
+        return fail("at least one seed, one step and one server, or nothing is measured", json)
     with progress_bar("simulating and replaying", "traces") as progress:
-        text, code = measure_conformance(range(first, first + seeds), steps, servers, progress)
-    print(text)
-    return code
+        found = measure_conformance(range(first, first + seeds), steps, servers, progress)
+    print_json(found) if json else print(found)
+    return VIOLATES if found.does_not_conform else CONFORMS
 
 
 @bench.command(name="detection")
@@ -80,6 +91,7 @@ def bench_detection(
         Literal["full", "minimal"], Parameter(help="what the traces log; minimal: five events")
     ] = "full",
     file: Path | None = None,
+    json: Json = False,
 ) -> int:
     """Change one value of a conforming trace at a time, and count how often replay names the changed line.
 
@@ -95,14 +107,13 @@ def bench_detection(
     from raftworthy.replay.reading import Unusable
 
     if changes < 1:
-        return fail("at least one change, or nothing is measured")
-
+        return fail("at least one change, or nothing is measured", json)
     try:
         with progress_bar("changing and replaying", "changes") as progress:
-            text, _ = measure_detection(changes, seed, form, file, progress)
+            found = measure_detection(changes, seed, form, file, progress)
     except (ValueError, Unusable) as error:
-        return fail(str(error))
-    print(text)
+        return fail(str(error), json)
+    print_json(found) if json else print(found)
     return CONFORMS
 
 
@@ -115,6 +126,7 @@ def bench_explore(
     max_term: int = 2,
     tlc: Annotated[Path | None, Parameter(help="a tla2tools.jar, to compare with")] = None,
     times: Annotated[int, Parameter(help="with --tlc: measure each so often, and take the least")] = 2,
+    json: Json = False,
 ) -> int:
     """Measure the native engine: distinct states and successors a second, memory, time to compile.
 
@@ -125,7 +137,13 @@ def bench_explore(
         raftworthy bench explore --max-messages 13
         raftworthy bench explore --max-messages 10 --tlc tla2tools.jar
     """
-    from raftworthy.explore.reference import Bounds
+    from raftworthy.explore.reference import Bounds, UnusableError
+    from raftworthy.native import NEEDS, available
+
+    if not available():
+        return fail(f"the native engine can't be used: {NEEDS}", json)
+    if limit_states is not None and limit_states < 1:
+        return fail(f"--limit-states {limit_states}: at least one state, or nothing is measured", json)
     from raftworthy.native.measure import measure_explore
 
     if tlc is not None:
@@ -134,15 +152,22 @@ def bench_explore(
 
         if symmetry or limit_states is not None or times < 1:
             return fail(
-                "--tlc counts all states: no --symmetry, no --limit-states, and --times is at least 1"
+                "--tlc counts all states: no --symmetry, no --limit-states, and --times is at least 1", json
             )
         sizes = sorted({max(max_messages - k, 0) for k in (0, 2, 4)})
         models = [Bounds(max_term=max_term, max_messages=k) for k in sizes]
         with progress_bar("exploring with both", "runs") as progress:
             rows = compare(tlc, models, times, progress)
-        print(f"{Bounds(max_term=max_term)}, so many messages; {machine()}\n\n{table(rows)}")
+        if json:
+            print_json([row._asdict() for row in rows])
+        else:
+            print(f"{Bounds(max_term=max_term)}, so many messages; {machine()}\n\n{table(rows)}")
         return CONFORMS
 
-    bounds = Bounds(max_term=max_term, max_messages=max_messages)
-    print(measure_explore(bounds, limit_states=limit_states, symmetry=symmetry))
+    try:
+        bounds = Bounds(max_term=max_term, max_messages=max_messages)
+        speed = measure_explore(bounds, limit_states=limit_states, symmetry=symmetry)
+    except UnusableError as error:
+        return fail(str(error), json)
+    print_json(speed.as_data()) if json else print(speed)
     return CONFORMS

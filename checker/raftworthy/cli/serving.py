@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from raftworthy.cli.common import CONFORMS, UNUSABLE, VIOLATES, Json, app, fail, print_json, progress_bar
+from raftworthy.cli.common import (
+    CONFORMS,
+    UNUSABLE,
+    VIOLATES,
+    Json,
+    app,
+    check_writable,
+    fail,
+    print_json,
+    progress_bar,
+)
+
+Answer = TypeVar("Answer")
+
+NOT_SET = 1
 
 
 @app.command(help_flags=[], version_flags=[])
@@ -29,79 +44,91 @@ Cluster = Annotated[
 ]
 
 
+Timeout = Annotated[float, Parameter(name="--timeout", help="how long to wait for an answer, in seconds")]
+
+
 @app.command
-def put(key: str, value: str, /, *, cluster: Cluster, timeout: float = 5.0) -> int:
+def put(key: str, value: str, /, *, cluster: Cluster, timeout: Timeout = 5.0, json: Json = False) -> int:
     """Set a key of the replicated store.
+
+    Exit code: 0 it is committed and applied, 2 it is not, or nobody knows: the message says which.
 
     Example:
         raftworthy put colour green --cluster n1=7001,n2=7002,n3=7003
     """
     from raftd.client import put
 
-    return _request(lambda addresses: put(addresses, key, value.encode(), timeout), cluster)
+    _ask(cluster, timeout, json, lambda addresses: put(addresses, key, os.fsencode(value), timeout))
+    if json:
+        print_json({"verdict": "done", "key": key, "value": value})
+    return CONFORMS
 
 
 @app.command
-def get(key: str, /, *, cluster: Cluster, timeout: float = 5.0) -> int:
-    """Read a key of the replicated store. Exit code 1 if it isn't there.
+def get(key: str, /, *, cluster: Cluster, timeout: Timeout = 5.0, json: Json = False) -> int:
+    """Read a key of the replicated store.
+
+    Exit code: 0 it is there, 1 it is not, 2 nobody answered.
 
     Example:
         raftworthy get colour --cluster n1=7001,n2=7002,n3=7003
     """
     from raftd.client import get
 
-    found: list[bytes | None] = []
-
-    async def ask(addresses: Any) -> None:
-        found.append(await get(addresses, key, timeout))
-
-    code = _request(ask, cluster)
-    if code:
-        return code
-    if found[0] is None:
+    found = _ask(cluster, timeout, json, lambda addresses: get(addresses, key, timeout))
+    value = None if found is None else found.decode(errors="replace")
+    if json:
+        print_json({"verdict": "not set" if found is None else "done", "key": key, "value": value})
+    elif value is None:
         print(f"{key} is not set", file=sys.stderr)
-        return 1
-    print(found[0].decode(errors="replace"))
-    return 0
+    else:
+        print(value)
+    return CONFORMS if found is not None else NOT_SET
 
 
 @app.command
-def status(*, cluster: Cluster, timeout: float = 1.0) -> int:
+def status(*, cluster: Cluster, timeout: Timeout = 1.0, json: Json = False) -> int:
     """Say how each server sees itself: role, term, commit index.
+
+    Exit code: 0 somebody answered, 2 nobody did.
 
     Example:
         raftworthy status --cluster n1=7001,n2=7002,n3=7003
     """
     from raftd.client import status
 
-    seen: dict[str, Any] = {}
+    seen = _ask(cluster, timeout, json, lambda addresses: status(addresses, timeout))
+    if json:
+        print_json({"verdict": "done" if any(seen.values()) else "unusable", "servers": seen})
+    else:
+        for server, answer in seen.items():
+            print(
+                f"{server}: no answer"
+                if answer is None
+                else f"{server}: {answer.role} in term {answer.current_term}, "
+                f"commit index {answer.commit_index}, follows {answer.leader or 'nobody'}"
+            )
+    if any(seen.values()):
+        return CONFORMS
+    return UNUSABLE if json else fail(f"no server answered; is one of {cluster} running?")
 
-    async def ask(addresses: Any) -> None:
-        seen.update(await status(addresses, timeout))
 
-    code = _request(ask, cluster)
-    for server, answer in seen.items():
-        print(
-            f"{server}: no answer"
-            if answer is None
-            else f"{server}: {answer.role} in term {answer.current_term}, "
-            f"commit index {answer.commit_index}, follows {answer.leader or 'nobody'}"
-        )
-    return code
-
-
-def _request(ask: Callable[[Any], Any], cluster: str) -> int:
+def _ask(
+    cluster: str, timeout: float, json: bool, ask: Callable[[Any], Coroutine[Any, Any, Answer]]
+) -> Answer:
+    """Ask the cluster, or end with one line that says what became of the request."""
     import asyncio
 
     from raftd.addresses import parse_addresses
     from raftd.client import RequestError
 
     try:
-        asyncio.run(ask(parse_addresses(cluster)))
+        addresses = parse_addresses(cluster)
+        if not 0 < timeout < float("inf"):
+            raise ValueError(f"--timeout {timeout:g} is no time to wait; give seconds, more than 0")
+        return asyncio.run(ask(addresses))
     except (RequestError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return UNUSABLE
-    return CONFORMS
+        sys.exit(fail(str(error), json))
 
 
 @app.command
@@ -133,20 +160,20 @@ def simulate(
     from raftd.simulator import simulate as run
 
     if broken is not None and broken not in BREAKS:
-        return fail(f"no fault {broken}; there are {', '.join(sorted(BREAKS))}")
+        return fail(f"no fault {broken}; there are {', '.join(sorted(BREAKS))}", json)
     if servers < 1 or steps < 1:
-        return fail(f"{servers} servers and {steps} steps: there must be one of each at least")
-    if out is not None and out.suffix in (".gz", ".zst"):
-        return fail(f"{out} would not be packed; write {out.with_suffix('')}, then pack it")
+        return fail(f"{servers} servers and {steps} steps: there must be one of each at least", json)
     try:
+        if out is not None:
+            check_writable(out)
         chosen = Faults.parse(faults)
         with (
             out.open("wb") if out else nullcontext() as file,
             progress_bar("simulating", "steps") as progress,
         ):
             summary = run(seed, server_names(servers), steps, chosen, file, broken=broken, progress=progress)
-    except (ValueError, OSError) as error:
-        return fail(str(error))
+    except ValueError as error:
+        return fail(str(error), json)
     except SimulationError as error:
         print(f"error: {error}", file=sys.stderr)
         return VIOLATES

@@ -32,14 +32,14 @@ class View:
         self.messages = world.messages
 
     def __getitem__(self, i: str) -> Any:
-        return self.world.variables[i]
-
-    def __getattr__(self, i: str) -> Any:
         try:
             return self.world.variables[i]
-        except KeyError:
+        except (KeyError, TypeError):
             there = ", ".join((*self.world.variables, "past", "messages"))
             raise AttributeError(f"the state has no {i}; it has {there}") from None
+
+    def __getattr__(self, i: str) -> Any:
+        return self[i]
 
 
 def helpers(s: View) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def helpers(s: View) -> dict[str, Any]:
 
 
 HELPERS = ("s", "servers", "leaders", "candidates", "terms", *FUNCTIONS)
-EXAMPLE = "write for instance 'len(leaders()) == 2' or 's.n1.log[0].term == 1'"
+EXAMPLE = "write for instance 'len(leaders()) == 2' or '2 in terms(\"n1\")'"
 
 
 def predicate(text: str, servers: tuple[str, ...]) -> tuple[Callable[[World], bool], bool]:
@@ -76,8 +76,9 @@ def predicate(text: str, servers: tuple[str, ...]) -> tuple[Callable[[World], bo
     """
     try:
         tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError as error:
-        raise UnusableError(f"not an expression: {text!r}: {error.msg}; {EXAMPLE}") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        why = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UnusableError(f"not an expression: {text[:200]!r}: {why}; {EXAMPLE}") from error
     bound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     names_servers = False
     for n in ast.walk(tree):
@@ -98,12 +99,27 @@ def predicate(text: str, servers: tuple[str, ...]) -> tuple[Callable[[World], bo
         names_servers |= isinstance(n, ast.Constant) and n.value in servers
         # `servers[0]` and `min(leaders())` are names too.
         names_servers |= isinstance(n, ast.Subscript) and not isinstance(n.slice, ast.Name)
-    code = compile(tree, "<find>", "eval")
+    try:
+        code = compile(tree, "<find>", "eval")
+    except RecursionError as error:
+        raise UnusableError(f"not an expression: {text[:200]!r}: {error}; {EXAMPLE}") from error
 
     def holds(world: World) -> bool:
         try:
-            return bool(eval(code, {"__builtins__": {}, **helpers(View(world))}))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise UnusableError(f"{text!r} can't be evaluated: {error}") from error
+            value = eval(code, {"__builtins__": {}, **helpers(View(world))})
+        except Exception as error:  # whatever an expression can do wrong
+            raise UnusableError(f"{text!r} can't be evaluated: {error}; {_where(world)}") from error
+        if not isinstance(value, bool):
+            raise UnusableError(f"{text!r} comes to {value!r:.60}, not to True or False; {EXAMPLE}")
+        return value
 
     return holds, names_servers
+
+
+def _where(world: World) -> str:
+    """A state in a line, so that one sees what an expression met."""
+    told = (
+        f"{i} {v.role}, term {v.current_term}, log {[e.term for e in v.log]}"
+        for i, v in world.variables.items()
+    )
+    return f"in the state: {'; '.join(told)}"

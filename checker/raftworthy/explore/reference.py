@@ -26,6 +26,8 @@ from raftworthy.generated import Generated, Variables, World, generate
 from raftworthy.structs import snake_case, structs_of
 
 PROGRESS_EVERY = 0.2  # seconds
+# States are compared under all orders of their servers, and 7 have 5,040; parameters are tried one by one.
+MOST = {"servers": 7, "max_log": 100, "entries": 100}
 
 
 class UnusableError(ValueError):
@@ -52,6 +54,11 @@ class Bounds:
         for name in ("servers", "max_term"):
             if getattr(self, name) < 1:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 1")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise UnusableError(
+                    f"{name} is {getattr(self, name)}; the most that can be explored is {most}"
+                )
         for name in ("max_log", "crashes", "entries", "max_messages", "commands"):
             if (getattr(self, name) or 0) < 0:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 0")

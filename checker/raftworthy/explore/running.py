@@ -7,6 +7,7 @@ violated, 2 if the question was unusable or had no answer within the bounds.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path as FilePath
 from typing import Any
@@ -23,7 +24,7 @@ from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.find import predicate
 from raftworthy.explore.reference import Bounds, Path, Progress, Result, UnusableError
-from raftworthy.native import NoPlaceError, available
+from raftworthy.native import NEEDS, NoPlaceError, available
 
 HOLDS, VIOLATED, UNUSABLE = 0, 1, 2
 ENGINES = ("auto", "native", "python")
@@ -67,6 +68,8 @@ def run_explore(
     console = console or Console()
     without = frozenset(without)
     try:
+        if limit_states is not None and limit_states < 1:
+            raise UnusableError(f"--limit-states {limit_states} explores nothing; give 1 or more")
         wanted, symmetric = None, symmetry
         if find is not None:
             wanted, names_servers = predicate(find, bounds.names)
@@ -81,7 +84,7 @@ def run_explore(
         if as_json:
             console.print_json(json.dumps({"verdict": "unusable", "error": str(error)}))
         else:
-            console.print(f"error: {error}", style="red", markup=False, highlight=False)
+            print(f"error: {error}", file=sys.stderr)
         return UNUSABLE
     path = result.violation.path if result.violation else result.witness
     if save is not None and path is not None:
@@ -111,7 +114,7 @@ def _explore(
         return reference(limit_states), "python"
     refused = (
         "it can't look for a state" if find is not None else
-        "it needs llvmlite and numpy: pip install 'raftworthy[native]'" if not available() else ""
+        NEEDS if not available() else ""
     )  # fmt: skip
     if engine == "native" and refused:
         raise UnusableError(f"the native engine can't be used: {refused}; try: --engine python")

@@ -12,6 +12,8 @@ import importlib.util
 
 from raftworthy.explore.reference import UnusableError
 
+NEEDS = "it needs llvmlite and numpy: pip install 'raftworthy[native]'"
+
 
 class NoPlaceError(UnusableError):
     """A value that the native back end has no bits for; the text says which. Python can hold it."""

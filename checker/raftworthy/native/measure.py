@@ -4,29 +4,62 @@ from __future__ import annotations
 
 import resource
 import time
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from raftspec.properties import raft
 from raftworthy.explore.reference import Bounds, Model
-from raftworthy.native.engine import explore_native
+from raftworthy.native.engine import NativeResult, explore_native
 
 
-def measure_explore(bounds: Bounds, limit_states: int | None = None, symmetry: bool = True) -> str:
+@dataclass(frozen=True)
+class ExploreSpeed:
+    """What an exploration took: times in seconds, memory in bytes."""
+
+    result: NativeResult
+    traced: float
+    peak_memory: int
+
+    def as_data(self) -> dict[str, Any]:
+        """The figures for machines."""
+        r = self.result
+        return {
+            "bounds": asdict(r.bounds),
+            "symmetry": r.symmetry,
+            "stopped": r.stopped,
+            "states": r.states,
+            "distinct": r.distinct,
+            "depth": r.depth,
+            "seconds": r.seconds,
+            "traced": self.traced,
+            "compiled": r.prepared,
+            "memory": r.memory,
+            "table_memory": r.table_memory,
+            "peak_memory": self.peak_memory,
+            "collision": r.collision,
+        }
+
+    def __str__(self) -> str:
+        r = self.result
+        alike = ", states that differ in servers' names taken for one" if r.symmetry else ""
+        return (
+            f"{r.bounds}{alike}\n"
+            f"{r.distinct:,} distinct states of {r.states:,} successors, depth {r.depth}: {r.stopped}\n"
+            f"{r.distinct / r.seconds:,.0f} distinct states and {r.states / r.seconds:,.0f} "
+            f"successors a second, in {r.seconds:.1f} s\n"
+            f"ready after {self.traced + r.prepared:.2f} s, of which compiling took {r.prepared:.2f}\n"
+            f"memory at most {r.memory / 1e6:,.0f} MB, the process {self.peak_memory / 1e6:,.0f} MB: "
+            f"{r.table_memory / r.distinct:.1f} bytes a state for fingerprints, 8 for its parent, "
+            f"the rest for the two levels at hand\n"
+            f"two states had one fingerprint with a probability of {r.collision:.0e}"
+        )
+
+
+def measure_explore(bounds: Bounds, limit_states: int | None = None, symmetry: bool = True) -> ExploreSpeed:
     """Explore, and say what it took: time, memory, and what a state takes of it."""
     began = time.perf_counter()
     model = Model(raft, bounds)
     traced = time.perf_counter() - began
     result = explore_native(model, symmetry=symmetry, limit_states=limit_states)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    alike = ", states that differ in servers' names taken for one" if symmetry else ""
-    return (
-        f"{bounds}{alike}\n"
-        f"{result.distinct:,} distinct states of {result.states:,} successors, depth {result.depth}: "
-        f"{result.stopped}\n"
-        f"{result.distinct / result.seconds:,.0f} distinct states and {result.states / result.seconds:,.0f} "
-        f"successors a second, in {result.seconds:.1f} s\n"
-        f"ready after {traced + result.prepared:.2f} s, of which compiling took {result.prepared:.2f}\n"
-        f"memory at most {result.memory / 1e6:,.0f} MB, the process {peak / 1e6:,.0f} MB: "
-        f"{result.table_memory / result.distinct:.1f} bytes a state for fingerprints, 8 for its parent, "
-        f"the rest for the two levels at hand\n"
-        f"two states had one fingerprint with a probability of {result.collision:.0e}"
-    )
+    return ExploreSpeed(result, traced, peak)

@@ -52,13 +52,9 @@ def check(paths: Sequence[Path], progress: Callable[[int], None] | None = None) 
     return Verdict("conforms", files, time.perf_counter() - start, report=replay.report(files))
 
 
-def print_verdict(verdict: Verdict, json: bool = False) -> None:
-    """Print a verdict for people, or as JSON."""
-    if json:
-        import msgspec
-
-        print(msgspec.json.format(msgspec.json.encode(verdict.as_data()), indent=2).decode())
-    elif verdict.explanation is not None:
+def print_verdict(verdict: Verdict) -> None:
+    """Print a verdict for people."""
+    if verdict.explanation is not None:
         print(render(verdict.explanation))
         print("violates")
     elif verdict.error is not None:
