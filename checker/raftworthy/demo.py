@@ -324,7 +324,9 @@ def _check(teller: Teller, cluster: Cluster) -> Verdict:
         text = render(verdict.explanation) + "\nviolates"
     else:
         text = f"{verdict.error}\nunusable"
-    teller.say(text.replace(f"{cluster.traces}{os.sep}", ""))
+    text = text.replace(f"{cluster.traces}{os.sep}", "")
+    # Its advice is for files that stay; how to keep them, the summary says.
+    teller.say("\n".join(line for line in text.splitlines() if not line.startswith("help:")))
     return verdict
 
 
@@ -386,8 +388,12 @@ def _print_summary(
     console.print(table)
     ending = "all as expected" if good else "not as expected"
     console.print(f"\n{ending}, in {seconds:.0f} s", style="bold" if good else "bold red", highlight=False)
-    if keep is not None:
-        console.print(f"the traces are in {keep}/*/traces", highlight=False, markup=False, soft_wrap=True)
+    where = (
+        f"raftworthy show {keep}/2/traces/*.ndjson draws the wrong step"
+        if keep is not None
+        else "to look closer, keep the traces: raftworthy demo --keep FOLDER"
+    )
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_json(outcomes: list[Outcome], seconds: float, good: bool) -> None:

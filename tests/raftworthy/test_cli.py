@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -69,6 +70,18 @@ def test_unusable_input_is_answered_in_words(
     assert end.value.code == 2
     assert why in " ".join((told.out + told.err).split())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"], "something was made before it was refused"
+
+
+@pytest.mark.parametrize("arguments", ["explore --engine native", "bench explore"])
+def test_what_is_not_installed_is_named(
+    arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The native engine is an extra."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as end:
+        app(arguments.split())
+    assert end.value.code == 2
+    assert "pip install llvmlite numpy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class Question:
         if self.engine not in ("auto", "native", "python"):
             raise UnusableError(f"no engine is called {self.engine}; there are auto, native, python")
         if self.engine == "native" and not available():
-            raise UnusableError("the native engine isn't installed: pip install 'raftworthy[native]'")
+            raise UnusableError("the native engine isn't installed: pip install llvmlite numpy")
         for name, least in (("seed", 0), ("depth", 1), ("walks", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is {least}")
@@ -185,7 +185,7 @@ def _print(console: Console, q: Question, found: Walked, engine: str, saved: Fil
         f"  {found.walks:,} random walks, {found.steps:,} steps, the longest {found.deepest}, about "
         f"{found.distinct:,} distinct states, {found.seconds:.1f} s, {rate:,.0f} steps/s"
     )
-    more = "" if available() else "; native code is much faster: pip install 'raftworthy[native]'"
+    more = "" if available() else "; native code is much faster: pip install llvmlite numpy"
     line(f"  engine: {engine}{more}")
     line(f"  again: {q.command(found, engine)}")
     if saved is not None:

@@ -12,7 +12,7 @@ import importlib.util
 
 from raftworthy.explore.reference import UnusableError
 
-NEEDS = "it needs llvmlite and numpy: pip install 'raftworthy[native]'"
+NEEDS = "it needs llvmlite and numpy: pip install llvmlite numpy"
 
 
 class NoPlaceError(UnusableError):
