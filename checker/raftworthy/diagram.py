@@ -289,10 +289,14 @@ def _hanging(name: str, items: Iterable[str], width: int) -> str:
 
 
 def explain(
-    path: Path, broken: Property | None = None, without: Iterable[str] = (), width: int = 100
+    path: Path,
+    broken: Property | None = None,
+    without: Iterable[str] = (),
+    width: int = 100,
+    numbers: Sequence[str] = (),
 ) -> Text:
     """The diagram, where it leads, what is broken there, and the rules that would have prevented it."""
-    out = lay_out(path, width)
+    out = lay_out(path, width, numbers)
     out.append("\n")
     out.append_text(at_the_end(path, width))
     if broken is not None:

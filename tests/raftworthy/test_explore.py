@@ -17,6 +17,7 @@ from raftspec.spec import State, run
 from raftspec.types import Record
 from raftworthy.explore.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case, Walk
 from raftworthy.explore.find import predicate
+from raftworthy.explore.needless import NEEDLESS, WAITS
 from raftworthy.explore.reference import (
     EXHAUSTED,
     MOST,
@@ -85,15 +86,6 @@ def test_raft_holds_whatever_the_policy() -> None:
         assert result.without == POLICY
 
 
-@pytest.mark.parametrize("rule", sorted(POLICY))
-def test_without_a_policy_raft_holds(rule: str) -> None:
-    if rule == "replicate.next_after_match":  # see EXPECTED: one property speaks of this very policy
-        return
-    result = explore(raft, Bounds(servers=2, max_term=1), without={rule})
-    assert result.exhausted
-    assert result.violation is None
-
-
 # --- each rule is needed -----------------------------------------------------
 
 # Without the rule, the first property to break and the length of the shortest path to it, beginning included.
@@ -131,47 +123,18 @@ EXPECTED = {
     "restart.keep_log": ("match_index_is_true", 9),
 }
 
-# Rules that others imply here: without them the very same states are reached.
-IMPLIED = {
-    "election.candidate_only": "only a candidate has votes: whoever steps down drops them",
-    "append.no_gap": "beyond the log's end the term is 0, so the previous entry doesn't match either",
-    "commit.in_log": "beyond the log's end the term is 0, which is no leader's",
-    "replicate.ack_success": "a refusal's match_index is 0 (mutant R08 is what happens if it isn't)",
-}
-
-# Other states are reached, but nothing breaks.
-HARMLESS = {
-    "vote.current_term": "an old request is answered in the voter's own term, so it is a vote of that term,"
-    " for a candidate whose log was as good when it asked",
-}
-
-# Rules without which something good never happens: bounds, and what that is.
-LIVENESS = {
-    "term.adopt_newer": (Case(Bounds(servers=2, max_log=0)), "len(leaders()) == 1"),
-    "term.fresh_vote": (
-        Case(Bounds(servers=2, max_log=0)),
-        "len(set(s.past.leaders[t] for t in s.past.leaders)) == 2",
-    ),
-    "append.candidate_steps_down": (
-        Case(Bounds(max_term=1, max_log=0)),
-        "any(s[i].role == 'follower' and s[i].voted_for == i for i in servers)",
-    ),
-    "replicate.back_off": (
-        Case(Bounds(max_term=3, commands=2, max_messages=16), "old_leader_returns"),
-        "terms('n2') == [1]",
-    ),
-}
-
 
 def test_every_rule_is_accounted_for() -> None:
     """Each rule has a counterexample, or a reason why it has none."""
     assert EXPECTED.keys() == RULE_CASES.keys()
-    reasons = EXPECTED.keys() | IMPLIED.keys() | HARMLESS.keys() | LIVENESS.keys() | POLICY
-    assert reasons == RULES.keys()
+    assert EXPECTED.keys() | NEEDLESS.keys() | WAITS.keys() == RULES.keys() | {"R06", "R12"}
+    assert EXPECTED.keys().isdisjoint(NEEDLESS.keys() | WAITS.keys())
     for rule in EXPECTED:
         assert RULES[rule].kind == "safety" or rule == "replicate.next_after_match", rule
-    for rule in LIVENESS:
+    for rule in RULES.keys() & WAITS.keys():
         assert RULES[rule].kind in ("liveness", "policy"), rule
+    for rule in NEEDLESS:
+        assert RULES[rule].kind in ("implied", "policy"), rule
 
 
 @pytest.mark.parametrize("rule", EXPECTED)
@@ -197,34 +160,6 @@ def test_with_all_rules_nothing_breaks_there(case: Case) -> None:
     """Each disaster is the missing rule's fault, or the bug's."""
     result = case.explore(raft, limit_states=500)
     assert result.violation is None
-
-
-@pytest.mark.parametrize("rule", IMPLIED)
-def test_an_implied_rule_changes_nothing(rule: str) -> None:
-    for bounds in (Bounds(servers=2, max_term=1, max_log=2), Bounds(max_log=0, max_messages=7)):
-        result = explore(raft, bounds, without={rule})
-        assert result.violation is None
-        assert result.exhausted
-        assert result.distinct == HOLDS[bounds][1]
-
-
-@pytest.mark.parametrize("rule", HARMLESS)
-def test_a_harmless_rule_breaks_nothing(rule: str) -> None:
-    for bounds in (Bounds(servers=2), Bounds(max_log=0, max_messages=9)):
-        result = explore(raft, bounds, without={rule})
-        assert result.violation is None
-        assert result.exhausted
-
-
-@pytest.mark.parametrize("rule", LIVENESS)
-def test_without_a_liveness_rule_nothing_good_happens(rule: str) -> None:
-    case, good = LIVENESS[rule]
-    find, _ = predicate(good, case.bounds.names)
-    assert case.explore(raft, find=find, symmetry=False).witness is not None
-    never = case.explore(raft, find=find, symmetry=False, without={rule})
-    assert never.exhausted
-    assert never.witness is None
-    assert never.violation is None
 
 
 def check_path(path: Path, case: Case, without: set[str], mutant: Any = None) -> None:

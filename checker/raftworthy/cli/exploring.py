@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import builtins
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from raftworthy.cli.common import Json, UnwritableError, app, check_writable, fail, print_json, progress_bar
+from raftworthy.cli.common import (
+    CONFORMS,
+    UNUSABLE,
+    Json,
+    UnwritableError,
+    app,
+    check_writable,
+    fail,
+    print_json,
+    progress_bar,
+)
 
 
 @app.command
@@ -84,6 +95,65 @@ def explore(
         bounds, without=without or (), mutant=mutant, any_policy=any_policy, properties=property, find=find,
         symmetry=symmetry, limit_states=limit_states, start=begin, save=save, engine=engine, as_json=json,
     )  # fmt: skip
+
+
+@app.command
+def why(
+    name: Annotated[str | None, Parameter(help="a rule, or the id of a known bug")] = None,
+    /,
+    *,
+    all: Annotated[bool, Parameter(help="every rule, as a table", negative="")] = False,
+    markdown: Annotated[bool, Parameter(help="with --all: as a page", negative="")] = False,
+    save: Annotated[Path | None, Parameter(help="write the path found as a trace")] = None,
+    json: Json = False,
+) -> int:
+    """Show what goes wrong without a rule: the shortest disaster, and the step that the rule prevents.
+
+    Of a rule that nothing goes wrong without, it says what was explored to know that.
+    Exit code: 0 answered, 2 undecided or unusable.
+
+    Examples:
+        raftworthy why commit.current_term
+        raftworthy why R05 --save bug.ndjson
+        raftworthy why --all
+    """
+    if (name is None) is not all or (markdown and not all):
+        return fail("name a rule or a mutant, or write --all; --markdown goes with --all", json)
+    from raftspec.rules import RULES
+    from raftworthy.explore.export import write_trace
+    from raftworthy.explore.reference import UnusableError
+    from raftworthy.explore.telling import answer_data, as_text, page, table
+    from raftworthy.explore.why import why as answer
+
+    if name is None:
+        answers = []
+        with progress_bar("exploring", "rules") as progress:
+            for k, rule in enumerate(RULES):
+                progress(k, len(RULES))
+                answers.append(answer(rule))
+        if json:
+            print_json([answer_data(a) for a in answers])
+        else:
+            print(page(answers) if markdown else table(answers), end="" if markdown else "\n")
+        return CONFORMS if builtins.all(a.decided for a in answers) else UNUSABLE
+    try:
+        if save is not None:
+            check_writable(save)
+        found = answer(name)
+    except (UnusableError, UnwritableError) as error:
+        return fail(str(error), json)
+    if save is not None and found.disaster:
+        write_trace(found.disaster.path, save)
+    if json:
+        print_json(answer_data(found))
+        return CONFORMS if found.decided else UNUSABLE
+    from rich.console import Console
+
+    console = Console()
+    console.print(as_text(found, console.width), soft_wrap=True)
+    if save is not None:
+        print(f"written to {save}; try: raftworthy replay {save}" if found.disaster else "no path to save")
+    return CONFORMS if found.decided else UNUSABLE
 
 
 @app.command(name="lockstep")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from raftworthy.cli.common import CONFORMS, Json, app, print_json
+from raftworthy.cli.common import CONFORMS, Json, app, fail, print_json
 
 export = App(name="export", help="Write the specification for other tools.", help_format="plaintext")
 app.command(export)
@@ -45,13 +45,19 @@ def export_tla(
 
     from raftspec.properties import raft
     from raftworthy.explore.cases import Case, mutant_called
-    from raftworthy.explore.reference import Bounds
+    from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.tla.module import export as write
 
-    bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
-    bug = mutant_called(mutant)
-    model, begun = Case(bounds, begin, any_policy).begun(raft, without or (), bug)
-    command = shlex.join(["raftworthy", *sys.argv[1:]])
-    written = write(model, begun.world, property, command).write(output)
-    print_json({"verdict": "done", "written": str(written)}) if json else print(f"written: {written}")
+    try:
+        bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+        bug = mutant_called(mutant)
+        model, begun = Case(bounds, begin, any_policy).begun(raft, without or (), bug)
+        command = shlex.join(["raftworthy", *sys.argv[1:]])
+        file = write(model, begun.world, property, command).write(output)
+    except UnusableError as error:
+        return fail(str(error), json)
+    if json:
+        print_json({"module": str(file), "config": str(file.with_suffix(".cfg")), "bounds": str(bounds)})
+    else:
+        print(f"written: {file}; try: java -jar tla2tools.jar {file}")
     return CONFORMS

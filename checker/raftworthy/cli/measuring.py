@@ -156,8 +156,11 @@ def bench_explore(
             )
         sizes = sorted({max(max_messages - k, 0) for k in (0, 2, 4)})
         models = [Bounds(max_term=max_term, max_messages=k) for k in sizes]
-        with progress_bar("exploring with both", "runs") as progress:
-            rows = compare(tlc, models, times, progress)
+        try:
+            with progress_bar("exploring with both", "runs") as progress:
+                rows = compare(tlc, models, times, progress)
+        except UnusableError as error:
+            return fail(str(error), json)
         if json:
             print_json([row._asdict() for row in rows])
         else:

@@ -47,11 +47,9 @@ def compare(
                 theirs = run_tlc(jar, export(Model(raft, bounds)).write(Path(folder)))
                 out, seconds = cpu_seconds([sys.executable, "-m", "raftworthy", *_arguments(bounds)], Path())
             ours = json.loads(out)
-            counts = (ours["states"] + 1, ours["distinct"])  # TLC counts the first state as a successor
             if ours["verdict"] != "holds within bounds" or theirs.violated:
-                raise UnusableError(
-                    f"{bounds}: not explored to the end: {ours['verdict']}, {theirs.violated}"
-                )
+                raise UnusableError(f"{bounds}: {theirs.violated or ours['verdict']}: nothing to compare")
+            counts = (ours["states"] + 1, ours["distinct"])  # TLC counts the first state as a successor
             if counts != (theirs.states, theirs.distinct):
                 raise UnusableError(
                     f"{bounds}: {counts[1]} distinct states of {counts[0]}, and TLC has {theirs.distinct} of "

@@ -1,0 +1,91 @@
+"""Rules that nothing goes wrong without: why that is, and what was explored to say so.
+
+Some follow from others, some are Figure 2's choice among what is safe, and some keep the cluster going:
+without those, something good never happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raftspec.rules import POLICY
+from raftworthy.explore.cases import RULE_CASES, Case
+from raftworthy.explore.reference import Bounds
+
+
+@dataclass(frozen=True)
+class Needless:
+    """A rule without which nothing goes wrong within these bounds. `same`: not even a state differs."""
+
+    why: str
+    bounds: tuple[Bounds, ...]
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What happens within a case's bounds, and never without the rule; `good` is for `--find`."""
+
+    what: str
+    good: str
+    case: Case
+
+
+IMPLIED_BOUNDS = (Bounds(servers=2, max_term=1, max_log=2), Bounds(max_log=0, max_messages=7))
+CHOICE_BOUNDS = (Bounds(servers=2, max_term=1), Bounds(max_term=1, max_messages=6))
+
+NEEDLESS: Mapping[str, Needless] = {
+    "election.candidate_only": Needless(
+        "Only a candidate has votes: whoever steps down drops them.", IMPLIED_BOUNDS, same=True
+    ),
+    "append.no_gap": Needless(
+        "Beyond the log's end the term is 0, so the previous entry doesn't match either.",
+        IMPLIED_BOUNDS, same=True,
+    ),
+    "commit.in_log": Needless(
+        "Beyond the log's end the term is 0, which is no leader's.", IMPLIED_BOUNDS, same=True
+    ),
+    "replicate.ack_success": Needless(
+        "A refusal's match_index is 0; mutant R08 is what happens if it isn't.", IMPLIED_BOUNDS, same=True
+    ),
+    "vote.current_term": Needless(
+        "An old request is answered in the voter's own term, so it is a vote of that term, for a candidate "
+        "whose log was as good when it asked.",
+        (Bounds(servers=2), Bounds(max_log=0, max_messages=9)),
+    ),
+} | {
+    rule: Needless("Figure 2 chooses so among what is safe; a server may choose otherwise.", CHOICE_BOUNDS)
+    for rule in sorted(POLICY - RULE_CASES.keys() - {"replicate.back_off"})
+}  # fmt: skip
+
+WAITS: Mapping[str, Wait] = {
+    "term.adopt_newer": Wait(
+        "a server is elected", "len(leaders()) == 1", Case(Bounds(servers=2, max_log=0))
+    ),
+    "term.fresh_vote": Wait(
+        "two servers are elected, one after the other",
+        "len(set(s.past.leaders[t] for t in s.past.leaders)) == 2",
+        Case(Bounds(servers=2, max_log=0)),
+    ),
+    "append.candidate_steps_down": Wait(
+        "a candidate gives up its election within the term",
+        "any(s[i].role == 'follower' and s[i].voted_for == i for i in servers)",
+        Case(Bounds(max_term=1, max_log=0)),
+    ),
+    "replicate.back_off": Wait(
+        "a follower whose log differs gets the leader's entry",
+        "terms('n2') == [1]",
+        Case(Bounds(max_term=3, commands=2, max_messages=16), "old_leader_returns"),
+    ),
+    "R06": Wait(
+        "an entry of an older term is committed with a newer one",
+        "s.n1.commit_index == 2 and terms('n1') == [1, 2]",
+        Case(Bounds(servers=1, max_log=2, crashes=1)),
+    ),
+    "R12": Wait(
+        "a follower whose log differs gets the leader's entry",
+        "terms('n2') == [1]",
+        Case(Bounds(max_term=3, commands=2, max_messages=16), "old_leader_returns"),
+    ),
+}  # fmt: skip

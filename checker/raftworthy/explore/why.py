@@ -1,0 +1,219 @@
+"""What a rule is there for: the specification without it, the shortest disaster, and the step it prevents.
+
+An answer is data first; `telling` says it. Rules that nothing goes wrong without get the evidence for that.
+
+    t  a state after a step     right, wrong  the specification with the rule, and without it
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from raftspec.mutants import MUTANTS, Mutant
+from raftspec.raft import raft
+from raftspec.spec import Rule, State
+from raftspec.types import Type
+from raftworthy.diagram import show
+from raftworthy.explore.cases import MUTANT_CASES, RULE_CASES, Case
+from raftworthy.explore.find import predicate
+from raftworthy.explore.needless import NEEDLESS, WAITS, Needless, Wait
+from raftworthy.explore.reference import (
+    Bounds,
+    Model,
+    Move,
+    Path,
+    Result,
+    UnusableError,
+    explore,
+)
+from raftworthy.generated import Variables, World, to_spec
+from raftworthy.wording import Reader
+
+
+@dataclass(frozen=True)
+class Prevented:
+    """The first step of a path that a rule prevents: which (from 1), and what happens to it with the rule."""
+
+    step: int
+    refused: str  # the guard that fails, and its values; empty if the step is only different
+    instead: tuple[str, ...]  # what comes out otherwise
+
+
+@dataclass(frozen=True)
+class Disaster:
+    """What goes wrong: a shortest path within the case, and where the rule would have stopped it."""
+
+    case: Case
+    beginning: int  # steps of the path that were given
+    result: Result
+    path: Path
+    property: str
+    prevented: Prevented
+
+
+@dataclass(frozen=True)
+class Explored:
+    """An exploration without the rule that found nothing wrong, and how many states there are with it."""
+
+    bounds: Bounds
+    distinct: int
+    with_rule: int | None
+
+
+@dataclass(frozen=True)
+class Waits:
+    """What happens with the rule after so many steps, and never without it, though all was explored."""
+
+    wait: Wait
+    steps: int
+    distinct: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Why a rule, or what is wrong with a mutant. Without any finding the question is undecided."""
+
+    name: str
+    rule: Rule | None
+    mutant: Mutant | None
+    disaster: Disaster | None = None
+    waits: Waits | None = None
+    needless: Needless | None = None
+    explored: tuple[Explored, ...] = ()
+
+    @property
+    def decided(self) -> bool:
+        return bool(self.disaster or self.waits or self.explored)
+
+    @property
+    def without(self) -> frozenset[str]:
+        """The rules that are taken away."""
+        return frozenset({self.name}) if self.mutant is None else self.mutant.without
+
+
+NAMES = (*raft.rules, *MUTANTS)
+
+
+def why(name: str) -> Answer:
+    """Explore the specification without a rule, or with a bug, where something is known to come of it.
+
+    Raises:
+        UnusableError: there is no such rule and no such mutant.
+    """
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, 3, 0.4)
+        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UnusableError(f"no rule or mutant is called {name}{meant} `raftworthy rules` lists the rules")
+    rule, mutant = raft.rules.get(name), MUTANTS.get(name)
+    blank = Answer(name, rule, mutant)
+    case = RULE_CASES.get(name) or MUTANT_CASES.get(name)
+    if case is not None:
+        result = case.explore(raft, without=blank.without, mutant=mutant)
+        return Answer(name, rule, mutant, _disaster(blank, case, result))
+    if name in WAITS:
+        return _waits(blank, WAITS[name])
+    return _needless(blank, NEEDLESS[name])
+
+
+def _disaster(a: Answer, case: Case, result: Result) -> Disaster | None:
+    if result.violation is None:
+        return None
+    path = result.violation.path
+    _, begun = case.begun(raft, a.without, a.mutant)
+    prevented = prevention(path, len(begun), case, a.without, a.mutant)
+    return Disaster(case, len(begun), result, path, result.violation.property, prevented)
+
+
+def _waits(a: Answer, wait: Wait) -> Answer:
+    find, _ = predicate(wait.good, wait.case.bounds.names)
+    there = wait.case.explore(raft, find=find, symmetry=False)
+    never = wait.case.explore(raft, find=find, symmetry=False, without=a.without, mutant=a.mutant)
+    if never.violation:
+        return Answer(a.name, a.rule, a.mutant, _disaster(a, wait.case, never))
+    if there.witness is None or not never.exhausted:
+        return a
+    return Answer(a.name, a.rule, a.mutant, waits=Waits(wait, len(there.witness), never.distinct))
+
+
+def _needless(a: Answer, needless: Needless) -> Answer:
+    explored = []
+    for bounds in needless.bounds:
+        result = explore(raft, bounds, without=a.without)
+        if result.violation:
+            return Answer(a.name, a.rule, a.mutant, _disaster(a, Case(bounds), result))
+        complete = explore(raft, bounds).distinct if needless.same else None
+        if complete not in (None, result.distinct):
+            return a
+        explored.append(Explored(bounds, result.distinct, complete))
+    return Answer(a.name, a.rule, a.mutant, needless=needless, explored=tuple(explored))
+
+
+# --- what the rule would have prevented --------------------------------------
+
+
+def prevention(
+    path: Path, beginning: int, case: Case, without: frozenset[str], mutant: Mutant | None
+) -> Prevented:
+    """The first step that comes out otherwise if every rule is followed: each is taken again with them.
+
+    Raises:
+        ValueError: none does, so that the path is a behaviour of Raft.
+    """
+    figure_2 = Model(raft, case.bounds, properties=False)
+    after = Model(raft, case.bounds, any_policy=True, properties=False) if case.any_policy else figure_2
+    s = path.start
+    for k, move in enumerate(path.moves):
+        right = figure_2 if k < beginning else after
+        instead = right.take(s, move.action, move.params)
+        if instead is None:
+            return Prevented(k + 1, _refusal(right, s, move), ())
+        if instead.world != move.world or set(instead.sent) != set(move.sent):
+            return Prevented(k + 1, "", tuple(_differences(instead, move)))
+        s = move.world
+    raise ValueError(f"without {', '.join(without) or mutant}: every step is one of Raft")
+
+
+def _refusal(model: Model, s: World, move: Move) -> str:
+    """The first guard that fails, with the values that it is about."""
+    t = model.generated.transitions[move.action]
+    params = dict(zip(t.action.params, move.params, strict=True))
+    record = Type("record", cls=raft.server)
+    state: State[Any, Any] = State(
+        {i: to_spec(v, record) for i, v in s.variables.items()},
+        to_spec(s.past, Type("record", cls=raft.history)),
+    )
+    reader = Reader(state, move.server, params, None)
+    guard = next(g for g in t.guards if not reader.value(g.condition))
+    return f"{guard.text}: {reader.values(guard.condition)}"
+
+
+def _differences(right: Move, wrong: Move) -> Iterator[str]:
+    """What is otherwise with the rule: the acting server's variables, then messages, then history."""
+    i = wrong.server
+    yield from _changed(right.world.variables[i], wrong.world.variables[i], f"{i}'s ")
+    unsent = [m for m in wrong.sent if m not in right.sent]
+    for m in right.sent:
+        if m in wrong.sent:
+            continue
+        kind = m.__struct_config__.tag
+        other = next((x for x in unsent if type(x) is type(m) and x.target == m.target), None)
+        if other is None:
+            yield f"a {kind} goes to {m.target}"
+            continue
+        unsent.remove(other)
+        for f in m.__struct_fields__:
+            if getattr(m, f) != getattr(other, f):
+                yield f"{f} in the {kind} is {show(getattr(m, f))}, not {show(getattr(other, f))}"
+    for m in unsent:
+        yield f"no {m.__struct_config__.tag} goes to {m.target}"
+    if right.world.variables[i] == wrong.world.variables[i]:
+        yield from _changed(right.world.past, wrong.world.past, "")
+
+
+def _changed(right: Variables, wrong: Variables, whose: str) -> Iterator[str]:
+    for name in right.__slots__:
+        if getattr(right, name) != getattr(wrong, name):
+            yield f"{whose}{name} is {show(getattr(right, name))}, not {show(getattr(wrong, name))}"
