@@ -21,7 +21,7 @@ from raftd.addresses import Addresses, parse_addresses
 from raftd.codec import MAX_COMMAND, MAX_MESSAGE
 from raftd.core import Config
 from raftd.faults import BREAKS, make_core
-from raftd.server import KILL_POINTS, KillAt, Server
+from raftd.server import KILL_POINTS, KillAt, NoTrace, Server, Trace
 from raftd.storage import Storage, StorageError
 from raftd.trace import TraceFile
 from raftd.transport import Transport
@@ -59,17 +59,17 @@ async def serve(
     servers = tuple(addresses)
     with contextlib.ExitStack() as open_files:
         storage = open_files.enter_context(Storage(data, server, servers))
-        trace_file = None
+        events: Trace = NoTrace(lambda: storage.note_started(storage.started + 1))
         if trace is not None:
-            trace_file = TraceFile(trace, server, servers)
-            open_files.callback(trace_file.close)
+            events = file = TraceFile(trace, server, servers, storage.started, storage.note_started)
+            open_files.callback(file.close)
         core = make_core(server, servers, random.Random(seed), config, storage.persistent, broken=broken)
         running = Server(
             core,
             storage,
             transport,
             time.monotonic,
-            trace=trace_file,
+            trace=events,
             trace_after_persist=trace_after_persist,
             fault_switch=fault_switch,
             kill_at=kill_at,

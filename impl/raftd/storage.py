@@ -88,6 +88,7 @@ class Meta(msgspec.Struct, array_like=True, frozen=True):
     voted_for: str | None
     log_length: int
     log_crc: int
+    started: int = 0  # the number of the last start that went as far as its trace's first event
 
 
 class Storage:
@@ -138,6 +139,17 @@ class Storage:
     def start(self) -> int:
         """How often this server has been started, now included."""
         return self._meta.start
+
+    @property
+    def started(self) -> int:
+        """The number of this server's last start, as its trace counts: those that did something."""
+        return self._meta.started
+
+    def note_started(self, number: int) -> None:
+        """Make durable that this start happened, so that its trace is missed if it gets lost."""
+        assert number > self._meta.started, (number, self._meta.started)
+        changed = msgspec.structs.replace(self._meta, started=number)
+        self._commit(changed, keep=self._meta.log_length, rows=[])
 
     def write(self, persist: Persist) -> None:
         """Make a step's term, vote and log durable: when this returns they survive a crash.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,15 +71,24 @@ def traced_message(m: Message) -> dict[str, Any]:
 class TraceFile:
     """The trace of one server from one start to its end, such as `n1.3.ndjson`.
 
-    Starts are counted by the files that are there, so a server that dies before its
-    first line has not started.
+    Its number follows `started`, the last start that the disk knows of, and the files that are there: a
+    kill may come between a file's first line and `note_started`, which makes the new number durable. A
+    server that dies before its first line has not started.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], server: str, servers: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        server: str,
+        servers: tuple[str, ...],
+        started: int = 0,
+        note_started: Callable[[int], None] = lambda number: None,
+    ) -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self.server = server
-        self.start = last_start(directory, server) + 1
+        self.start = max(started, last_start(directory, server)) + 1
+        self._note_started = note_started
         self.path = directory / f"{server}.{self.start}.ndjson"
         self.seq = 0
         # The header goes out with the first event: a file without events is no start.
@@ -100,6 +109,8 @@ class TraceFile:
             raise OSError(f"{self.path}: {written} of {len(data)} bytes written: is the disk full?")
         self._unwritten = b""
         self.seq += 1
+        if self.seq == 1:
+            self._note_started(self.start)
 
     def close(self) -> None:
         if self._descriptor >= 0:

@@ -20,6 +20,7 @@ from raftd.cluster import Cluster, ask
 from raftd.codec import Done, GetRequest, PutRequest, Redirect, Status
 from raftd.server import KILL_POINTS
 from raftd.storage import DATABASE, STORE
+from raftworthy.replay.verdict import check
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +290,24 @@ def test_a_server_of_one_stops_after_its_time(tmp_path: Path) -> None:
         assert isinstance(cluster.status("n1"), Status)
         assert ask(cluster.addresses["n1"], GetRequest(1, "a")) == Done(1, b"1")
         assert cluster.wait_for_exit("n1") == 0
+
+
+def test_a_lost_trace_is_missed_and_no_fault_of_the_server(tmp_path: Path) -> None:
+    """Starts are counted on the disk, so what happened in a start that nobody sees is not held against it."""
+    with Cluster(1, folder=tmp_path) as cluster:
+        put_all(cluster, {"a": b"1"})
+        cluster.kill("n1")
+        cluster.restart("n1")
+        put_all(cluster, {"b": b"2"})
+        cluster.kill("n1")
+        (cluster.traces / "n1.2.ndjson").unlink()
+        cluster.restart("n1")
+        put_all(cluster, {"c": b"3"})
+        files = sorted(cluster.traces.glob("*.ndjson"))
+    assert [file.name for file in files] == ["n1.1.ndjson", "n1.3.ndjson"]
+    verdict = check(files)
+    assert verdict.verdict == "unusable", verdict
+    assert "start" in str(verdict.error)
 
 
 def test_no_server_outlives_the_process_that_started_the_cluster(tmp_path: Path) -> None:

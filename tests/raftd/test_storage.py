@@ -39,6 +39,18 @@ def contents(folder: Path) -> Persistent:
         return storage.persistent
 
 
+def test_starts_are_counted_on_the_disk(tmp_path: Path) -> None:
+    """An opening is no start: the server may have died before it did anything."""
+    with open_store(tmp_path) as storage:
+        assert storage.started == 0
+    with open_store(tmp_path) as storage:
+        storage.note_started(1)
+        storage.write(Persist(3, "n1", 0, ()))
+    with open_store(tmp_path) as storage:
+        assert (storage.start, storage.started) == (3, 1)
+        assert storage.persistent.current_term == 3
+
+
 # --- what was written is there ------------------------------------------------------------------------
 
 entries = st.builds(Entry, st.integers(1, 9), st.binary(max_size=40))

@@ -42,6 +42,21 @@ def test_server_that_died_before_its_first_line_has_not_started(tmp_path: Path) 
     assert TraceFile(tmp_path, "n1", SERVERS).start == 1
 
 
+def test_start_whose_file_was_deleted_still_counts(tmp_path: Path) -> None:
+    """Otherwise the next start would take its number, and be taken for one that lost its disk."""
+    noted: list[int] = []
+    for start in (1, 2, 3):
+        trace = TraceFile(tmp_path, "n1", SERVERS, max(noted, default=0), noted.append)
+        assert noted == list(range(1, start)), "a start is noted once it has a line, not before"
+        trace.write(event("restart"))
+        trace.write(event("timeout"))
+        trace.close()
+        trace.path.unlink()
+        assert noted[-1] == start
+    (tmp_path / "n1.7.ndjson").touch()  # killed between its first line and the note
+    assert TraceFile(tmp_path, "n1", SERVERS, 3).start == 8
+
+
 def test_starts_of_other_servers_do_not_count(tmp_path: Path) -> None:
     for name in ("n2.7.ndjson", "xn1.5.ndjson", "n1.x.ndjson", "n1.4.ndjson.gz"):
         (tmp_path / name).touch()
