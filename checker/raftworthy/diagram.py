@@ -199,9 +199,14 @@ def lay_out(path: Path, width: int = 100, numbers: Sequence[str] = (), wrong: Ev
     return _beside_lanes(rows, servers, margin, width)
 
 
+def _heading(servers: Sequence[str], margin: int, column: int) -> Text:
+    # Not as the style of the whole text, which what is appended would inherit.
+    return Text().append(" " * margin + "".join(i.ljust(column) for i in servers).rstrip() + "\n", "bold")
+
+
 def _put(out: Text, number: str, margin: int, pieces: Iterable[Line]) -> None:
     """One line of the diagram, without spaces at its end."""
-    line = Text(number.rjust(margin - 2) + "  ", "dim")
+    line = Text().append(number.rjust(margin - 2) + "  ", "dim")
     for text, style in pieces:
         line.append(text, style)
     line.rstrip()
@@ -211,7 +216,7 @@ def _put(out: Text, number: str, margin: int, pieces: Iterable[Line]) -> None:
 
 def _in_columns(rows: Sequence[Row], servers: Sequence[str], margin: int, column: int) -> Text:
     """Each server's text in its own column."""
-    out = Text(" " * margin + "".join(i.ljust(column) for i in servers).rstrip() + "\n", "bold")
+    out = _heading(servers, margin, column)
     for row in rows:
         cells = {
             i: [piece for line in lines for piece in _wrapped(line, column - 2)]
@@ -231,7 +236,7 @@ def _beside_lanes(rows: Sequence[Row], servers: Sequence[str], margin: int, widt
     idle = [i for i in servers if i not in seen] if lane * len(servers) > width // 2 else []
     servers = [i for i in servers if i not in idle]
     room = max(MIN_TEXT, width - margin - lane * len(servers))
-    out = Text(" " * margin + "".join(i.ljust(lane) for i in servers).rstrip() + "\n", "bold")
+    out = _heading(servers, margin, lane)
     if idle:
         out.append(f"{' ' * margin}no events here: {', '.join(idle)}\n", "dim")
     quiet = Line(LIFELINE.ljust(lane) * len(servers), "dim")

@@ -95,6 +95,16 @@ def test_a_right_event_is_not_marked_even_if_a_later_one_is_wrong() -> None:
     assert [place.line for place, _ in window.events] == [53, 54]
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_only_the_wrong_event_is_red_and_nothing_takes_over_a_style(width: int) -> None:
+    """On a terminal with colours: details are dim, changes green, and the rest of a line is neither."""
+    text = Window.open([TRACES / "rules/commit.current_term.ndjson"], None, 3).text(width)
+    at = {word: text.plain.rindex(word) for word in ("✗ ③", "commit_index 2", "leader_commit 2")}
+    styles = {word: {str(s.style) for s in text.spans if s.start <= n < s.end} for word, n in at.items()}
+    assert text.style == ""
+    assert styles == {"✗ ③": {"bold red"}, "commit_index 2": {"green"}, "leader_commit 2": {"dim"}}
+
+
 def test_servers_without_an_event_make_room_where_there_is_little(tmp_path: Path) -> None:
     servers = [f"server-{n}" for n in range(9)]
     trace = tmp_path / "trace.ndjson"
