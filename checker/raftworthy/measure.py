@@ -90,6 +90,37 @@ def measure_replay(
         )
 
 
+# The least that is useful, as docs/traces.md has it.
+LEAST_EVENTS = (
+    "restart", "timeout", "handle_request_vote", "become_leader", "client_request", "handle_append_entries",
+)  # fmt: skip
+LEAST_VARIABLES = ("current_term", "voted_for", "commit_index", "log_length")
+
+
+def minimal(lines: Sequence[bytes]) -> list[bytes]:
+    """A trace that logs everything, as a server writes it that logs the least that is useful."""
+    known: dict[str, dict[str, Any]] = {server: {} for server in json.loads(lines[0])["servers"]}
+    kept = [lines[0]]
+    for event in map(json.loads, lines[1:]):
+        state = event.get("state", {})
+        variables = known[event["server"]]
+        variables |= state
+        name = event["event"]
+        if name == "handle_request_vote_reply" and state.get("role") == "leader":
+            name = "become_leader"
+        if name in LEAST_EVENTS:
+            told = {"server": event["server"], "event": name}
+            told |= {field: event[field] for field in ("start", "entries", "after") if field in event}
+            if name.startswith("handle_"):
+                told["message"] = event["message"]
+            told["state"] = {variable: variables[variable] for variable in LEAST_VARIABLES}
+            kept.append(json.dumps(told, separators=(",", ":")).encode())
+    return kept
+
+
+FORMS: dict[str, Callable[[Sequence[bytes]], Sequence[bytes]]] = {"full": list, "minimal": minimal}
+
+
 def fault_mixes() -> list[str]:
     """No faults, each kind alone, and all together."""
     return ["none", *(name for name in FAULT_NAMES if name != "corruption"), "all"]
@@ -111,8 +142,10 @@ class Conformance:
         return "\n".join([*lines, *(f"does not conform: {command}" for command in self.does_not_conform)])
 
 
-def measure_conformance(seeds: Sequence[int], steps: int, servers: int, progress: Progress) -> Conformance:
-    """Simulate and replay every seed under every fault mix."""
+def measure_conformance(
+    seeds: Sequence[int], steps: int, servers: int, form: str, progress: Progress
+) -> Conformance:
+    """Simulate and replay every seed under every fault mix, in a form of the trace."""
     mixes = fault_mixes()
     conforming, events, wrong = dict.fromkeys(mixes, 0), 0, []
     with tempfile.TemporaryDirectory() as folder:
@@ -122,6 +155,8 @@ def measure_conformance(seeds: Sequence[int], steps: int, servers: int, progress
                 count = servers if seed % 2 else servers + 2
                 with path.open("wb") as out:
                     simulate(seed, server_names(count), steps, Faults.parse(mix), out)
+                if form != "full":
+                    path.write_bytes(b"\n".join([*FORMS[form](path.read_bytes().splitlines()), b""]))
                 verdict = check([path])
                 if verdict.report is not None:
                     conforming[mix] += 1
@@ -130,6 +165,12 @@ def measure_conformance(seeds: Sequence[int], steps: int, servers: int, progress
                     wrong.append(
                         f"raftworthy simulate --seed {seed} --servers {count} --steps {steps} "
                         f"--faults {mix} --out FILE"
+                        + (
+                            f" (in the {form} form: raftworthy bench conformance --first {seed} --seeds 1 "
+                            f"--steps {steps} --servers {servers} --form {form})"
+                            if form != "full"
+                            else ""
+                        )
                     )
                 progress(number * len(mixes) + len(mixes), len(seeds) * len(mixes))
     return Conformance(len(seeds), events, conforming, wrong)
@@ -189,37 +230,6 @@ def change_line(lines: Sequence[bytes], rng: random.Random) -> tuple[int, tuple[
             inside = inside[step]
         inside[path[-1]] = changed(path[-1], inside[path[-1]], servers, rng)
         return number, path, json.dumps(event, separators=(",", ":")).encode()
-
-
-# The least that is useful, as docs/traces.md has it.
-LEAST_EVENTS = (
-    "restart", "timeout", "handle_request_vote", "become_leader", "client_request", "handle_append_entries",
-)  # fmt: skip
-LEAST_VARIABLES = ("current_term", "voted_for", "commit_index", "log_length")
-
-
-def minimal(lines: Sequence[bytes]) -> list[bytes]:
-    """A trace that logs everything, as a server writes it that logs the least that is useful."""
-    known: dict[str, dict[str, Any]] = {server: {} for server in json.loads(lines[0])["servers"]}
-    kept = [lines[0]]
-    for event in map(json.loads, lines[1:]):
-        state = event.get("state", {})
-        variables = known[event["server"]]
-        variables |= state
-        name = event["event"]
-        if name == "handle_request_vote_reply" and state.get("role") == "leader":
-            name = "become_leader"
-        if name in LEAST_EVENTS:
-            told = {"server": event["server"], "event": name}
-            told |= {field: event[field] for field in ("start", "entries", "after") if field in event}
-            if name.startswith("handle_"):
-                told["message"] = event["message"]
-            told["state"] = {variable: variables[variable] for variable in LEAST_VARIABLES}
-            kept.append(json.dumps(told, separators=(",", ":")).encode())
-    return kept
-
-
-FORMS: dict[str, Callable[[Sequence[bytes]], Sequence[bytes]]] = {"full": list, "minimal": minimal}
 
 
 @dataclass(frozen=True)

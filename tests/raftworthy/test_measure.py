@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raftworthy.measure import FORMS, measure_detection
+from raftworthy.measure import FORMS, measure_conformance, measure_detection
 
 
 def quietly(done: int, of: int | None) -> None:
@@ -38,3 +38,10 @@ def test_trace_that_tells_no_values_is_not_measured(tmp_path: Path) -> None:
     trace.write_text('{"raftworthy": 1, "servers": ["n1"]}\n{"server": "n1", "event": "timeout"}\n')
     with pytest.raises(ValueError, match="no event tells a term, a vote, an index or a commit"):
         measure_detection(1, 1, "full", trace, quietly)
+
+
+def test_simulations_conform_in_the_minimal_form() -> None:
+    """What isn't logged has to be found: replies, newer terms, commits."""
+    found = measure_conformance(range(31, 33), 600, 3, "minimal", quietly)
+    assert not found.does_not_conform, str(found)
+    assert sum(found.conforming.values()) == 22

@@ -297,6 +297,12 @@ def test_a_follower_may_commit_later(traces: Traces) -> None:
     assert told is not None
     assert told.leeway == ["1 times a follower committed less than it could"]
     assert traces.conforms(text_of([*led, heard(2, 2, 0), heard(2, 2, 2)]))
+    late = {"server": N2, "event": "timeout", "state": {"current_term": 2, "commit_index": 2}}
+    for later in (heard(0, 0, 2), late):
+        assert traces.conforms(text_of([*led, heard(2, 2, 1), later]))
+        assert not traces.conforms(text_of([*led, heard(2, 1, 1), later]))
+    again = restart(N2, 1, N1, entries)
+    assert not traces.conforms(text_of([*led, heard(2, 2, 1), again, late]))
     assert not traces.conforms(text_of([*led, heard(2, 1, 2)]))
     assert not traces.conforms(text_of([*led, heard(2, 2, 2), heard(2, 2, 1)]))
 

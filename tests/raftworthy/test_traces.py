@@ -82,6 +82,23 @@ def test_server_that_breaks_a_rule_is_told_which(rule: str) -> None:
     assert rule in render(verdict.explanation)
 
 
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_violation_names_a_rule_or_says_why_none_is_concerned(case: Path) -> None:
+    explanation = check(sorted(case.iterdir()) if case.is_dir() else [case]).explanation
+    if explanation is not None:
+        assert (explanation.rule is None) == bool(explanation.no_rule)
+        assert (explanation.rule or f"no rule: {explanation.no_rule}") in render(explanation)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("heard_more_than_could_be_told", 9), ("commits_unstored", 8), ("leads_unheard", 7)]
+)
+def test_of_servers_that_wait_for_each_other_the_one_at_fault_is_named(name: str, line: int) -> None:
+    explanation = check([TRACES / "bad" / f"{name}.ndjson"]).explanation
+    assert explanation is not None
+    assert explanation.line == line
+
+
 @pytest.mark.parametrize("rule", SAFETY)
 def test_wrong_step_is_the_last_of_its_trace(rule: str) -> None:
     """A violation is found where it happens, not where it shows."""

@@ -9,6 +9,8 @@ from cyclopts import Parameter
 
 from raftworthy.cli.common import CONFORMS, VIOLATES, Json, app, bench, fail, print_json, progress_bar, reason
 
+Form = Annotated[Literal["full", "minimal"], Parameter(help="what the traces log; minimal: the least events")]
+
 
 @app.command
 def demo(*, json: Json = False, keep: Path | None = None) -> int:
@@ -65,19 +67,26 @@ def bench_replay(
 
 @bench.command(name="conformance")
 def bench_conformance(
-    *, seeds: int = 200, steps: int = 1000, servers: int = 3, first: int = 1, json: Json = False
+    *,
+    seeds: int = 200,
+    steps: int = 1000,
+    servers: int = 3,
+    first: int = 1,
+    form: Form = "full",
+    json: Json = False,
 ) -> int:
     """Replay simulations under every fault mix, and count those that conform. All of them should.
 
-    Example:
+    Examples:
         raftworthy bench conformance --seeds 200
+        raftworthy bench conformance --seeds 20 --form minimal
     """
     from raftworthy.measure import measure_conformance
 
     if seeds < 1 or steps < 1 or servers < 1:
         return fail("at least one seed, one step and one server, or nothing is measured", json)
     with progress_bar("simulating and replaying", "traces") as progress:
-        found = measure_conformance(range(first, first + seeds), steps, servers, progress)
+        found = measure_conformance(range(first, first + seeds), steps, servers, form, progress)
     print_json(found) if json else print(found)
     return VIOLATES if found.does_not_conform else CONFORMS
 
@@ -87,9 +96,7 @@ def bench_detection(
     *,
     changes: int = 1000,
     seed: int = 1,
-    form: Annotated[
-        Literal["full", "minimal"], Parameter(help="what the traces log; minimal: five events")
-    ] = "full",
+    form: Form = "full",
     file: Path | None = None,
     json: Json = False,
 ) -> int:

@@ -19,6 +19,7 @@ from msgspec.structs import replace as but
 
 from raftworthy.generated import World
 from raftworthy.replay.ledger import PastLog, Server, Stopped, Violation
+from raftworthy.replay.provenance import unlike
 from raftworthy.replay.reading import Place, Unusable
 from raftworthy.replay.steps import Steps
 
@@ -112,11 +113,6 @@ def _believe(trial: Replay, e: Any) -> None:
 # --- what a server sent, or could have sent -----------------------------------------------
 
 
-def unlike(m: Any, other: Any) -> list[str]:
-    """The fields in which two messages of a kind differ."""
-    return [f for f in m.__struct_fields__ if getattr(m, f) != getattr(other, f)]
-
-
 def messages_like(steps: Steps, m: Any) -> Iterator[Any]:
     """Messages that the source of m has sent or could have sent, with values like those of m."""
     source = steps.state.get(m.source)
@@ -129,13 +125,14 @@ def messages_like(steps: Steps, m: Any) -> Iterator[Any]:
     for other in _one_off(m):
         if hash(other) in steps.sent:
             yield other
-    if type(m) is steps.append_entries and not source.logs_sends:
+    if type(m) is steps.append_entries:
         terms = {past.term for past in source.ended} | {source.me.current_term}
         end = max(0, len(source.me.log) - len(m.entries))
         known = but(m, leader_commit=source.me.commit_index)
         for other in (m, *_one_off(m), known, but(m, prev_log_index=end), but(known, prev_log_index=end)):
             for term in sorted(terms):
-                yield from steps.could_have_sent(source, other, term)
+                made = steps.could_have_sent(source, other, term)
+                yield from (x for x in made if not source.logs_sends or hash(x) in steps.sent)
 
 
 def _one_off(m: Any) -> Iterator[Any]:

@@ -66,6 +66,7 @@ class Inquiry:
         self.i: str = v.event.server
         self.generated = replay.generated
         self.begin = begin
+        self.could_commit = replay.state[self.i].could_commit
         self.variables = _Lazily(world)
         self.past = to_spec(world.past, Type("record", cls=raft.history))
         self.without: Mapping[str, bool] = replay.generated.tracer.rules
@@ -242,9 +243,12 @@ class Inquiry:
         elif self.begin in ("timeout", "become_leader", "restart"):
             take(self.begin, i)
         n = said("commit_index")
-        if n is not None and first.message and before <= n < s[i].commit_index:
-            later = s[i].but(commit_index=n)  # a follower may commit later (leeway)
-            s = State({**s.variables, i: later}, s.past, s.messages, s.rules)
+        could = max(s[i].commit_index, self.could_commit)
+        later = (
+            n is not None and before <= n <= could and self.begin not in ("restart", "advance_commit_index")
+        )
+        if later:  # than it could, which is safe
+            s = State({**s.variables, i: s[i].but(commit_index=n)}, s.past, s.messages, s.rules)
         if said("role") == "leader" and s[i].role == "candidate":
             wrong += bool(said("votes")) and set(said("votes")) != set(s[i].votes)
             take("become_leader", i)

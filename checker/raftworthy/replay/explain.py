@@ -22,9 +22,9 @@ from raftspec.graph import Node, postorder
 from raftspec.properties import raft
 from raftspec.spec import run
 from raftworthy.generated import World
-from raftworthy.replay.blame import messages_like, unlike
+from raftworthy.replay.blame import messages_like
 from raftworthy.replay.culprit import STEPS, Inquiry, Step, checks
-from raftworthy.replay.provenance import Cause, Known, Provenance
+from raftworthy.replay.provenance import Cause, Known, Provenance, distance, unlike
 from raftworthy.replay.reading import Place, TraceFile, Unusable
 from raftworthy.replay.replay import NOT_ASKED, Mismatch, Replay, Violation, replay_files
 from raftworthy.structs import snake_case
@@ -283,7 +283,7 @@ class _Explainer:
         m = self.e.message
         sent = self.provenance.nearest(m)
         possible = ((other, None) for other in messages_like(self.replay, m))
-        near = min([*([sent] if sent else []), *possible], key=lambda x: len(unlike(x[0], m)), default=None)
+        near = min([*([sent] if sent else []), *possible], key=lambda x: distance(x[0], m), default=None)
         return near if near and 0 < len(unlike(near[0], m)) <= 2 else None
 
     def _sent_later(self, m: Any) -> Place | None:

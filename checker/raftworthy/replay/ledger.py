@@ -161,6 +161,7 @@ class Server:
     ended: list[Leadership] = field(default_factory=list)
     acknowledged: dict[tuple[str, int], int] = field(default_factory=dict)  # (by whom, term): up to where
     logs_sends: bool = True
+    could_commit: int = 0  # what Figure 2 gave as its commit index, in this start, if it took less
 
 
 @dataclass

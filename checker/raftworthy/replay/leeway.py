@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import UNSET
 
 from raftworthy.generated import World
-from raftworthy.replay.ledger import Ledger, shallow
+from raftworthy.replay.ledger import Ledger, Server, shallow
 
 REFUSED = "votes were refused that could have been given"
 LATER = "times a follower committed less than it could"
@@ -58,9 +58,17 @@ def handle_append_entries(ledger: Ledger, e: Any, me: Any, out: list[Any]) -> No
 
     It is as if the leader had told less of its commit index, which is policy (`replicate.latest_commit`).
     """
-    before = me.commit_index
+    server, before = ledger.state[e.server], me.commit_index
     ledger.actions["handle_append_entries"](ledger.world, e.message, out.append)
     n = UNSET if e.state is UNSET else e.state.commit_index
     if n is not UNSET and before <= n < me.commit_index:
+        server.could_commit = max(server.could_commit, me.commit_index)
         me.commit_index = n
         ledger.leeway[LATER] += 1
+
+
+def commit_later(e: Any, server: Server) -> None:
+    """Commit, in any event that says so, what could have been committed before."""
+    n = UNSET if e.state is UNSET else e.state.commit_index
+    if n is not UNSET and server.me.commit_index < n <= server.could_commit:
+        server.me.commit_index = n

@@ -6,12 +6,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
 from raftworthy.generated import World
 from raftworthy.replay.reading import Place
 from raftworthy.wording import describe_event, show
 
+OTHERWISE = 10  # what differs and is no number is as far apart as numbers that differ by this
 REMEMBERED = 200_000  # messages whose sending is remembered while looking for causes
 
 
@@ -82,7 +83,16 @@ class Provenance:
         """The sent message most like one that nobody sent."""
         sent = self.messages.get((type(m).__name__, m.source, m.target), ())
 
-        def unlike(other: tuple[Any, Cause]) -> int:
-            return sum(a != b for a, b in zip(structs.astuple(m), structs.astuple(other[0]), strict=True))
+        return min(reversed(sent), key=lambda other: distance(other[0], m), default=None)
 
-        return min(reversed(sent), key=unlike, default=None)
+
+def unlike(m: Any, other: Any) -> list[str]:
+    """The fields in which two messages of a kind differ."""
+    return [f for f in m.__struct_fields__ if getattr(m, f) != getattr(other, f)]
+
+
+def distance(m: Any, other: Any) -> tuple[int, int]:
+    """How far apart two messages of a kind are: in how many fields, and their numbers by how much."""
+    fields = unlike(m, other)
+    values = [(getattr(m, f), getattr(other, f)) for f in fields]
+    return len(fields), sum(abs(a - b) if isinstance(a, int) else OTHERWISE for a, b in values)

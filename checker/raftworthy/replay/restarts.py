@@ -48,6 +48,7 @@ def restart(ledger: Ledger, e: Any, server: Server, last: bool) -> bool:
     if e.start is not UNSET:
         server.start = e.start
     server.before = None
+    server.could_commit = 0
     server.news = ()
     return True
 

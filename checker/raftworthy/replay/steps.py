@@ -141,6 +141,7 @@ class Steps(Ledger):
             self._client_request(e, me)
         if state is UNSET:
             return True
+        leeway.commit_later(e, self.state[i])
         n = state.commit_index
         commits = n is not UNSET and n > me.commit_index and me.role == "leader"
         if commits and not self._do(e, "advance_commit_index", i, n, last=last):
