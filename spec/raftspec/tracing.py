@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from raftspec.graph import OPERATIONS, Graph, Node, check, free_variables
 from raftspec.spec import Action, OnlyIf, Spec, State, Step
@@ -30,6 +30,9 @@ from raftspec.values import (
 )
 
 PATH_LIMIT = 500
+
+T = TypeVar("T")
+Run: TypeAlias = tuple[list[tuple[Node, bool]], T]  # which way conditions went, and what came of it
 
 
 class Send(NamedTuple):
@@ -273,6 +276,11 @@ class Tracer:
             raise TypeError(NOT_A_TRUTH_VALUE)
         path = self._path
         if n not in path.known:
+            if len(path.taken) == PATH_LIMIT:
+                raise TypeError(
+                    f"{self._tracing} asks more than {PATH_LIMIT} conditions on one path: a loop that "
+                    "depends on one doesn't end; write forall(n, ...) or exists(n, ...)"
+                )
             choice = path.script[len(path.taken)] if len(path.taken) < len(path.script) else True
             path.taken.append((n, choice))
             path.known[n] = choice
@@ -286,26 +294,8 @@ class Tracer:
         Raises:
             TypeError: the action is not of the language; the message says what to write instead.
         """
-        runs: list[tuple[list[tuple[Node, bool]], Transition]] = []
-        script: list[bool] = []
-        while True:
-            self._path = path = _Path(script)
-            try:
-                runs.append((path.taken, self._run(action)))
-            finally:
-                self._path = None
-            if len(runs) > PATH_LIMIT:
-                raise TypeError(
-                    f"{action.name} has more than {PATH_LIMIT} paths: an `if` in a loop over servers "
-                    "doubles them each time; write count(...), some(...) or ite(c, a, b) there"
-                )
-            script = [choice for _, choice in path.taken]
-            while script and not script[-1]:
-                script.pop()
-            if not script:
-                break
-            script[-1] = False
-        joined = self._merge(runs, 0)
+        runs = self._runs(action.name, lambda: self._run(action))
+        joined = self._merge(runs, 0, self._join)
         guards = joined.guards
         if bound is not None:
             s, params = self._symbolic(action)
@@ -319,9 +309,33 @@ class Tracer:
     def property(self, claim: Callable[..., bool], states: int = 1) -> Node:
         """A property as one expression: of a state, or of a step's two states (`states=2`)."""
         arguments = [SymbolicState(self, prime) for prime in range(states)]
-        n = self.lift(claim(*arguments), BOOL)
+        self._tracing = claim.__name__
+        runs = self._runs(claim.__name__, lambda: self.lift(claim(*arguments), BOOL))
+        n = self._merge(runs, 0, lambda c, a, b: self.graph.node("ite", c, a, b))
         check([n])
         return n
+
+    def _runs(self, name: str, run: Callable[[], T]) -> list[Run[T]]:
+        """What a function does on each of its paths, and which conditions led it there."""
+        runs: list[Run[T]] = []
+        script: list[bool] = []
+        while True:
+            self._path = path = _Path(script)
+            try:
+                runs.append((path.taken, run()))
+            finally:
+                self._path = None
+            if len(runs) > PATH_LIMIT:
+                raise TypeError(
+                    f"{name} has more than {PATH_LIMIT} paths: an `if` in a loop over servers "
+                    "doubles them each time; write count(...), some(...) or ite(c, a, b) there"
+                )
+            script = [choice for _, choice in path.taken]
+            while script and not script[-1]:
+                script.pop()
+            if not script:
+                return runs
+            script[-1] = False
 
     def _symbolic(self, action: Action) -> tuple[SymbolicState, list[Any]]:
         params = []
@@ -374,13 +388,13 @@ class Tracer:
         fields = tuple(self.lift(x, t) for x, t in zip(message.values(), types, strict=True))
         return Send(self.lift(condition, BOOL), type(message), fields)
 
-    def _merge(self, runs: list[tuple[list[tuple[Node, bool]], Transition]], depth: int) -> Transition:
+    def _merge(self, runs: list[Run[T]], depth: int, join: Callable[[Node, T, T], T]) -> T:
         """What happens on all paths that agree on their first `depth` conditions."""
         if len(runs) == 1:
             return runs[0][1]
         condition = runs[0][0][depth][0]
         yes, no = ([r for r in runs if r[0][depth][1] is side] for side in (True, False))
-        return self._join(condition, self._merge(yes, depth + 1), self._merge(no, depth + 1))
+        return join(condition, self._merge(yes, depth + 1, join), self._merge(no, depth + 1, join))
 
     def _join(self, c: Node, a: Transition, b: Transition) -> Transition:
         """`a` if c, else `b`."""

@@ -215,3 +215,27 @@ def test_tracing_changes_no_modules_tables() -> None:
     for action in raft.raft.actions.values():
         tracer.transition(action)
     assert before == [repr({k: v for k, v in vars(m).items() if k.isupper()}) for m in MODULES]
+
+
+def test_a_loop_that_depends_on_a_condition_is_refused() -> None:
+    """It would never end: each new condition is first taken to hold."""
+
+    def endless(s: Any) -> bool:
+        k = 0
+        while s["n1"].log.length >= k:
+            k += 1
+        return True
+
+    with pytest.raises(TypeError, match="endless asks more than 500 conditions"):
+        Tracer(spec_of(), SERVERS).property(endless)
+
+
+def test_a_property_may_branch() -> None:
+    """As an action may: it is traced once per path."""
+
+    def claim(s: Any) -> bool:
+        return s["n1"].other_flag if s["n1"].flag else False
+
+    tracer = Tracer(spec_of(), SERVERS)
+    both = tracer.property(lambda s: s["n1"].flag & s["n1"].other_flag)
+    assert tracer.property(claim) is both

@@ -453,12 +453,15 @@ def test_the_engine_is_chosen_by_the_question() -> None:
     assert (code, data["engine"], data["distinct"]) == (0, "native", 3236)
     assert 0 < data["collision"] < 1e-9
     assert ask(bounds=large, engine="python", limit_states=5)[1]["engine"] == "python"
-    assert ask(bounds=large, find="len(leaders()) == 1")[1]["engine"] == "python"
+    assert ask(bounds=large, engine="native", find="len(leaders()) == 1")[1]["engine"] == "native"
+    code, data = ask(bounds=large, find="len(s.messages) == 0 and len(leaders()) > 0")
+    assert (code, data["engine"], data["verdict"]) == (2, "python", "not found")
+    assert "the messages" in data["note"]
     assert ask(bounds=Bounds(max_log=9, max_term=7, commands=30), limit_states=1100)[1]["engine"] == "python"
 
 
 def test_an_engine_that_cannot_answer_says_so() -> None:
-    code, data = ask(bounds=Bounds(servers=1), engine="native", find="len(leaders()) == 1")
+    code, data = ask(bounds=Bounds(servers=1), engine="native", find="len(s.messages) == 1")
     assert (code, data["verdict"]) == (2, "unusable")
     assert "--engine python" in data["error"]
     code, data = ask(bounds=Bounds(servers=1), engine="fast")

@@ -9,7 +9,7 @@ prefix, written down as in the paper's figures; what comes after it is explored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raftspec.mutants import MUTANTS, Mutant
@@ -156,6 +156,10 @@ class Case:
             limit_states=limit_states,
             **more,
         )
+
+    def checking(self, more: str) -> Case:
+        """The same, with one more property to be checked."""
+        return replace(self, properties=(*(self.properties or ()), more))
 
     def begun(
         self, spec: Spec, without: Iterable[str] = (), mutant: Mutant | None = None

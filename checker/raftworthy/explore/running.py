@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -23,7 +24,8 @@ from raftworthy.diagram import explain
 from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.find import predicate
-from raftworthy.explore.reference import Bounds, Path, Progress, Result, UnusableError
+from raftworthy.explore.reference import WITNESSED, Bounds, Path, Progress, Result, UnusableError
+from raftworthy.explore.symbolic import FOUND, UntraceableError, looking_for
 from raftworthy.native import NEEDS, NoPlaceError, available
 
 HOLDS, VIOLATED, UNUSABLE = 0, 1, 2
@@ -76,8 +78,8 @@ def run_explore(
             symmetric = symmetry and not names_servers
         case = Case(bounds, start, any_policy, None if properties is None else tuple(properties))
         with _Progress(console, silent=as_json) as progress:
-            result, used = _explore(
-                case, engine, without=without, mutant=mutant_called(mutant), find=wanted,
+            result, used, note = _explore(
+                case, engine, text=find, without=without, mutant=mutant_called(mutant), find=wanted,
                 symmetry=symmetric, progress=progress, limit_states=limit_states,
             )  # fmt: skip
     except UnusableError as error:
@@ -90,16 +92,24 @@ def run_explore(
     if save is not None and path is not None:
         write_trace(path, save)
     if as_json:
-        console.out(json.dumps(as_data(result, find) | {"engine": used}, indent=2), highlight=False)
+        console.out(
+            json.dumps(as_data(result, find) | {"engine": used, "note": note}, indent=2), highlight=False
+        )
     else:
-        _print(console, result, find, save if path else None, without, start, used)
+        _print(console, result, find, save if path else None, without, start, used, note)
     return exit_code(result, find)
 
 
 def _explore(
-    case: Case, engine: str, *, find: Callable[..., bool] | None, limit_states: int | None, **question: Any
-) -> tuple[Result, str]:
-    """Explore with an engine, and say which one it was.
+    case: Case,
+    engine: str,
+    *,
+    text: str | None,
+    find: Callable[..., bool] | None,
+    limit_states: int | None,
+    **question: Any,
+) -> tuple[Result, str, str]:
+    """Explore with an engine; say which one it was, and why not the native one if that couldn't.
 
     Raises:
         UnusableError: this engine can't answer this question.
@@ -111,26 +121,37 @@ def _explore(
         return case.explore(raft, find=find, limit_states=limit, **question)
 
     if engine == "python":
-        return reference(limit_states), "python"
-    refused = (
-        "it can't look for a state" if find is not None else
-        NEEDS if not available() else ""
-    )  # fmt: skip
+        return reference(limit_states), "python", ""
+    spec, refused = raft, ""
+    if not available():
+        refused = NEEDS
+    elif text is not None:
+        try:
+            spec = looking_for(text, case.bounds)
+        except UntraceableError as error:
+            refused = str(error)
     if engine == "native" and refused:
         raise UnusableError(f"the native engine can't be used: {refused}; try: --engine python")
     if engine == "auto":
         enough = limit_states if refused else min(FEW_STATES, limit_states or FEW_STATES)
         result = reference(enough)
-        if refused or result.exhausted or result.violation or enough == limit_states:
-            return result, "python"
+        if refused or not result.stopped.startswith("stopped") or enough == limit_states:
+            return result, "python", refused
     from raftworthy.native.engine import explore_native  # imports llvmlite
 
+    asked = case if text is None or case.properties is None else case.checking(FOUND)
     try:
-        return case.explore(raft, explorer=explore_native, limit_states=limit_states, **question), "native"
-    except NoPlaceError:
+        result = asked.explore(spec, explorer=explore_native, limit_states=limit_states, **question)
+    except NoPlaceError as error:
         if engine == "native":
             raise
-        return reference(limit_states), "python"
+        return reference(limit_states), "python", str(error)
+    found = result.violation
+    if found is None or found.property != FOUND or find is None:
+        return result, "native", ""
+    # Python has the last word, also if it is that the expression can't be evaluated here.
+    assert find(found.path.world), f"the two back ends disagree: {text}"
+    return replace(result, stopped=WITNESSED, violation=None, witness=found.path), "native", ""
 
 
 def exit_code(result: Result, find: str | None) -> int:
@@ -193,6 +214,7 @@ def _print(
     without: Iterable[str],
     start: str,
     engine: str,
+    note: str,
 ) -> None:
     path = result.violation.path if result.violation else result.witness
     if path is not None:
@@ -222,6 +244,8 @@ def _print(
     exact = "states compared whole" if engine == "python" else "states told apart by 64-bit fingerprints"
     chance = f"; two had the same with a probability of {result.collision:.0e}" if result.collision else ""
     console.print(f"  engine: {engine}, {exact}{chance}", highlight=False)
+    if note:
+        console.print(f"  note: not the native engine: {note}", markup=False, highlight=False)
     if saved is not None:
         console.print(f"  written to {saved}; try: raftworthy replay {saved}", markup=False, highlight=False)
 
