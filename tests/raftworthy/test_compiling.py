@@ -22,6 +22,7 @@ from raftworthy.explore.reference import Bounds, Model, Result
 from raftworthy.native import compiling, program
 from raftworthy.native.engine import explore_native
 from raftworthy.native.program import Program
+from raftworthy.native.starting import measure_starts
 
 SMALL = Bounds(servers=2, max_term=1, max_log=0)
 ALL = tuple(raft.properties)
@@ -128,6 +129,14 @@ def test_every_process_finds_the_same_key(kept: Path) -> None:
         answers.append(ran.stdout.strip() or ran.stderr)
     assert answers == ["False", "True"]
     assert len(files(kept)) == 1
+
+
+def test_a_start_is_measured_without_its_code_and_with_it(kept: Path) -> None:
+    """In a cache of its own."""
+    starts = measure_starts(runs=1)
+    assert 0 < starts.warm_cpu < starts.cold_cpu
+    assert "cold" in str(starts)
+    assert not files(kept)
 
 
 # --- the folder --------------------------------------------------------------

@@ -135,7 +135,7 @@ def bench_explore(
     times: Annotated[int, Parameter(help="with --tlc: measure each so often, and take the least")] = 2,
     json: Json = False,
 ) -> int:
-    """Measure the native engine: distinct states and successors a second, memory, time to compile.
+    """Measure the native engine: distinct states and successors a second, memory, time to start.
 
     With --tlc, measure it and TLC on the same models, with as many messages, two fewer and four fewer:
     CPU seconds of the whole process, of all its threads, start included. TLC takes minutes.
@@ -152,6 +152,7 @@ def bench_explore(
     if limit_states is not None and limit_states < 1:
         return fail(f"--limit-states {limit_states}: at least one state, or nothing is measured", json)
     from raftworthy.native.measure import measure_explore
+    from raftworthy.native.starting import measure_starts
 
     if tlc is not None:
         from raftworthy.measure import machine
@@ -179,5 +180,6 @@ def bench_explore(
         speed = measure_explore(bounds, limit_states=limit_states, symmetry=symmetry)
     except UnusableError as error:
         return fail(str(error), json)
-    print_json(speed.as_data()) if json else print(speed)
+    starts = measure_starts()
+    print_json(speed.as_data() | {"starts": starts.as_data()}) if json else print(f"{speed}\n{starts}")
     return CONFORMS

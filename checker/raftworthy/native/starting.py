@@ -1,0 +1,65 @@
+"""How long a small question takes from the command line: the whole process, its code kept or not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import raftworthy
+from raftworthy.native.compiling import FOLDER
+
+# Something is explored, but nothing that takes time.
+QUESTION = ("explore", "--servers", "3", "--max-term", "1", "--max-log", "0", "--engine", "native")
+TIMES = 3
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Seconds from start to end, the least of some runs: of the clock, and of the processor."""
+
+    cold: float
+    warm: float
+    cold_cpu: float
+    warm_cpu: float
+    runs: int
+
+    def as_data(self) -> dict[str, Any]:
+        """The figures for machines."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"raftworthy {' '.join(QUESTION)}, the least of {self.runs} runs: cold {self.cold:.2f} s "
+            f"({self.cold_cpu:.2f} of CPU), warm {self.warm:.2f} s ({self.warm_cpu:.2f} of CPU)"
+        )
+
+
+def measure_starts(runs: int = TIMES) -> Starts:
+    """Run the command, each time first with an empty cache and then with what the first run left there."""
+    cold, warm = zip(*(_pair() for _ in range(runs)), strict=True)
+    cold_wall, cold_cpu = map(min, zip(*cold, strict=True))
+    warm_wall, warm_cpu = map(min, zip(*warm, strict=True))
+    return Starts(cold_wall, warm_wall, cold_cpu, warm_cpu, runs)
+
+
+def _pair() -> Iterator[tuple[float, float]]:
+    """A cold start and a warm one: seconds, and seconds of CPU."""
+    roots = [str(Path(raftworthy.__path__[0]).parent), *filter(None, sys.path)]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {FOLDER: folder, "PYTHONPATH": os.pathsep.join(roots)}
+        for _ in range(2):
+            began, before = time.perf_counter(), os.times()
+            subprocess.run(
+                [sys.executable, "-m", "raftworthy", *QUESTION],
+                env=environment, stdout=subprocess.DEVNULL, check=True,
+            )  # fmt: skip
+            after = os.times()
+            cpu = after.children_user + after.children_system - before.children_user - before.children_system
+            yield time.perf_counter() - began, cpu
