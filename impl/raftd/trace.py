@@ -36,6 +36,8 @@ def line(event: dict[str, Any], seq: int, start: int) -> bytes:
     numbered = {"server": event["server"], "seq": seq, **event}
     if event["event"] == "restart":
         numbered["start"] = start
+    if event.get("state") == {}:  # nothing changed, as in most steps of a quiet cluster
+        del numbered["state"]
     return _encode(numbered) + b"\n"
 
 

@@ -178,7 +178,7 @@ def test_restart_finds_the_last_state_or_one_step_more_or_less() -> None:
         for event in events_of(trace_of(seed, steps=3000, faults=Faults(crash=0.03))):
             states = before[event["server"]]
             last = states[-1] if states else (0, None)
-            state = event["state"]
+            state = event.get("state", {})
             now = (state.get("current_term", last[0]), state.get("voted_for", last[1]))
             if event["event"] == "restart" and states:
                 if now == last:
