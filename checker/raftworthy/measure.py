@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import random
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -54,15 +57,15 @@ class ReplaySpeed:
             f"replay, reading included: {self.events / self.replay_cpu:,.0f} events a second of CPU, "
             f"{self.events / self.replay_wall:,.0f} of wall clock\n"
             f"JSON decoding alone:      {self.events / self.decode_cpu:,.0f} events a second of CPU; "
-            f"replay takes {self.replay_cpu / self.decode_cpu:.1f} times that\n"
+            f"replay takes {self.replay_cpu / self.decode_cpu:.1f} times as long\n"
             f"peak memory: {self.peak_memory / 2**20:,.0f} MB"
         )
 
 
-def measure_replay(
-    file: Path | None, events: int, servers: int, seed: int, progress: Progress
-) -> ReplaySpeed:
+def measure_replay(file: Path | None, events: int, servers: int, seed: int) -> ReplaySpeed:
     """Replay a trace, and only decode it, in turn; the best of three runs each.
+
+    Without a file, another process simulates one, so that its memory isn't counted.
 
     Raises:
         ValueError: the trace doesn't conform, so that only a part of it was replayed.
@@ -71,9 +74,11 @@ def measure_replay(
     with tempfile.TemporaryDirectory() as folder:
         path = file or Path(folder) / "simulated.ndjson"
         if file is None:
-            with path.open("wb") as out:
-                simulate(seed, server_names(servers), events, out=out, progress=progress)
+            words = ["simulate", "--seed", seed, "--servers", servers, "--steps", events, "--out", path]
+            command = [sys.executable, "-m", "raftworthy", *map(str, words)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         decode, replayed, wall, number = [], [], [], 0
+        gc.disable()  # as replay does
         for _ in range(3):
             start = time.process_time()
             number = sum(len(chunk) for _, chunk in TraceFile.open(path).events())
@@ -84,6 +89,7 @@ def measure_replay(
             wall.append(time.perf_counter() - began)
             if verdict.verdict != "conforms":
                 raise ValueError(f"{path}: {verdict.verdict}; only a trace that conforms is replayed whole")
+        gc.enable()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return ReplaySpeed(
             number, path.stat().st_size, min(replayed), min(wall), min(decode), peak, machine()

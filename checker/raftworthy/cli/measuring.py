@@ -46,7 +46,7 @@ def bench_replay(
 ) -> int:
     """Measure replay: events a second, beside what reading the JSON alone takes.
 
-    Without a file, a simulation of so many servers and events is recorded first.
+    Without a file, another process records a simulation of so many servers and events first.
 
     Example:
         raftworthy bench replay --events 1000000 --servers 5
@@ -57,8 +57,7 @@ def bench_replay(
     if file is None and (events < 1 or servers < 1):
         return fail("at least one event and one server, or nothing is measured", json)
     try:
-        with progress_bar("simulating", "steps") as progress:
-            speed = measure_replay(file, events, servers, seed, progress)
+        speed = measure_replay(file, events, servers, seed)
     except (ValueError, Unusable) as error:
         return fail(str(error), json)
     print_json(speed) if json else print(speed)
