@@ -136,8 +136,12 @@ class Writer:
         self.uses: dict[Node, int] = {}
         self.owners: dict[tuple[Node, int], str] = {}
         self.primed = primed
+        self.lengths: dict[Node, Node] = {}  # of sequences
+        self.within: set[tuple[Node, Node]] = set()  # sequences with an index that is never outside
         roots = list(roots)
         for n in postorder(*roots):
+            if n.op == "len":
+                self.lengths[n.args[0]] = n
             for a in n.args:
                 self.uses[a] = self.uses.get(a, 0) + 1
         for n in roots:
@@ -247,8 +251,12 @@ class Writer:
         missing = literal(getattr(nothing, name) if name else nothing)
         if k.op == "len" and k.args[0] is q:
             return f"({seq}[-1]{suffix} if {seq} else {missing})"
-        index = self.atom(k)
-        return f"({seq}[{index} - 1]{suffix} if 0 < {index} <= len({seq}) else {missing})"
+        index, length = self.atom(k), f"len({seq})"
+        if q in self.lengths:
+            length = self.names.get(self.lengths[q], length)
+        if (q, k) in self.within:
+            return f"{seq}[{index} - 1]{suffix}"
+        return f"({seq}[{index} - 1]{suffix} if 0 < {index} <= {length} else {missing})"
 
     def op_field(self, n: Node) -> str:
         (record,) = n.args
@@ -273,11 +281,15 @@ class Writer:
         # Most loops are over nothing; asking first is quicker than making a range.
         self.line(f"for {n.attr} in range(1, {top_text} + 1) if {top_text} > 0 else ():")
         outer, self.indent = self.indent, self.indent + "    "
+        indexed = ((n.args[0], n.args[1]) for n in postorder(claim) if n.op == "at")
+        before = self.within
+        self.within = before | {(q, k) for q, k in indexed if _is_within(q, k, n.attr, top)}
         text = self.expr(claim)
         self.line(f"if {text if found else f'not {text}'}:")
         self.line(f"    {result} = {found}")
         self.line("    break")
         self.indent = outer
+        self.within = before
         self.names, self.owners = known | ({n: result} if not free_variables(n) else {}), owners
         return result
 
@@ -315,6 +327,23 @@ class Writer:
 
 def _size(value: Any) -> int:
     return len(value.items) if isinstance(value, Map) else len(value)
+
+
+def _is_within(q: Node, k: Node, variable: str, top: Node) -> bool:
+    """Whether an index k, a variable from 1 to `top` or that much after others, is always one of q's.
+
+    It is if the variable goes no further than q's length, or than what follows in q after so many.
+    """
+    if top.op == "ite" and top.args[0].op == "lt" and top.args[0].args == top.args[1:]:  # the smaller of two
+        return any(_is_within(q, k, variable, n) for n in top.args[1:])
+    if (k.op, k.attr) == ("bound", variable):
+        return top.op == "len" and top.args[0] is q
+    if k.op != "add" or (k.args[1].op, k.args[1].attr) != ("bound", variable):
+        return False
+    if k.args[0].op not in {"message", *NATURAL}:
+        return False
+    whole, skipped = top.args if top.op == "sub" else (top, None)
+    return skipped is k.args[0] and whole.op == "len" and whole.args[0] is q
 
 
 def _indented(lines: list[str]) -> list[str]:
@@ -363,10 +392,10 @@ class Body:
     stores: list[str]
 
 
-def action_body(t: Transition, w: Writer, watch: bool, refuse: str) -> Body:
+def action_body(t: Transition, w: Writer, refuse: str, watch: Mapping[str, bool] | None = None) -> Body:
     """Write an action. `refuse` is the statement for a guard that fails, given its number.
 
-    `watch` notes what each rule said.
+    `watch` has what each rule says if it is taken away, to note those that make a difference.
     """
     for number, guard in enumerate(t.guards, 1):
         if guard.condition.op != "const" or not guard.condition.attr:
@@ -383,25 +412,43 @@ def action_body(t: Transition, w: Writer, watch: bool, refuse: str) -> Body:
             else:
                 stores.append(f"{target} = {w.atom(n)}")
     sends = [(w.expr(c), message.__name__, list(map(w.immutable, fields))) for c, message, fields in t.sends]
-    rules = watched_rules(t)
-    if watch and rules:
-        w.line(f"seen_{t.name}.add(({', '.join(w.expr(n) for n in rules)},))")
+    if watch is not None:
+        for text in notes(t, {n: n for n in watched_rules(t)}, watch, w):
+            w.line(text)
     return Body(w.lines, w.expr(t.server), me, sends, _one_test(stores))
 
 
 def watched_rules(t: Transition) -> list[Node]:
-    """The rules with a condition that an action comes by, in the order in which they are noted."""
+    """The rules with a condition that an action comes by."""
     return [n for n in postorder(*t.roots()) if n.op == "rule" and not free_variables(n)]
 
 
-def action_source(t: Transition, pure: bool, watch: bool) -> str:
+def notes(t: Transition, said: Mapping[Node, Node], without: Mapping[str, bool], w: Writer) -> list[str]:
+    """Statements that note the rules that make a difference in an action that is taken.
+
+    They are those that guard it, and those that say other than `without` them. `said` has what the
+    rules say. One that says what it mostly says costs no more than to ask.
+    """
+    guards = {n for g in t.guards for n in postorder(g.condition)}
+    notes: dict[str, list[str]] = {}
+    for n, answer in said.items():
+        asked = "" if n in guards else w.expr(answer) if not without[n.attr] else f"not {w.expr(answer)}"
+        if asked not in ("False", "not True"):
+            header = f"if {asked}:" if asked not in ("", "True", "not False") else ""
+            notes.setdefault(header, []).append(f"exercised[{n.attr!r}] = True")
+    return [
+        line for header, lines in notes.items() for line in ((header, *_indented(lines)) if header else lines)
+    ]
+
+
+def action_source(t: Transition, pure: bool, watch: Mapping[str, bool] | None = None) -> str:
     """An action's function.
 
     Pure: `f(S, …)` returns (new state, messages sent), or None if a guard fails. In place: `f(S, …, send)`
-    returns 0, or the number of the first guard that fails. `watch` notes what each rule said.
+    returns 0, or the number of the first guard that fails. `watch`: see `action_body`.
     """
     assert RESERVED.isdisjoint(t.action.params) or t.action.message, f"{t.name} has a reserved parameter"
-    body = action_body(t, Writer(t.roots()), watch, "return None" if pure else "return {}")
+    body = action_body(t, Writer(t.roots()), "return None" if pure else "return {}", watch)
     sends = []
     for condition, message, fields in body.sends:
         send = f"send({message}({', '.join(fields)}))"
@@ -450,7 +497,7 @@ class Generated:
     claims: Mapping[str, Node]  # the properties' expressions
     structs: Mapping[type[Record], type[msgspec.Struct]]
     source: str
-    seen: Mapping[str, set[tuple[bool, ...]]]
+    exercised: dict[str, bool]  # the rules that made a difference, if that is watched
     _types: Mapping[str, type[Variables]] = field(repr=False)
 
     def initial(self) -> World:
@@ -464,15 +511,11 @@ class Generated:
             setattr(new, name, _stored(value))
         return new
 
-    def rules_of(self, action: str) -> list[str]:
-        """The rules with a condition that an action comes by, in the order of `seen`."""
-        return [n.attr for n in watched_rules(self.transitions[action])]
-
     def guards_of(self, action: str) -> Callable[..., int]:
         """An action's guards alone: a function that returns what the action's does, and changes nothing."""
         guards = replace(self.transitions[action], updates={}, history={}, sends=())
         scope = scope_of(self.structs)
-        exec(action_source(guards, pure=False, watch=False), scope)
+        exec(action_source(guards, pure=False), scope)
         made: Callable[..., int] = scope[action]
         return made
 
@@ -500,22 +543,22 @@ def generate(
     tracer = Tracer(spec, servers, switched_off)
     transitions = {name: tracer.transition(a, (bounds or {}).get(name)) for name, a in spec.actions.items()}
     written = transitions if watch else {k: t.but(tracer.graph.without_rules) for k, t in transitions.items()}
-    texts = [action_source(t, pure, watch) for t in written.values()]
+    texts = [action_source(t, pure, tracer.rules if watch else None) for t in written.values()]
     claims = (
         {p.name: (tracer.property(p.claim, p.states), p.states) for p in spec.properties.values()}
         if properties
         else {}
     )
     texts += [property_source(name, n, states) for name, (n, states) in claims.items()]
-    seen: dict[str, set[tuple[bool, ...]]] = {name: set() for name in transitions}
-    scope = scope_of(structs) | {f"seen_{name}": s for name, s in seen.items()}
+    exercised: dict[str, bool] = {}
+    scope = scope_of(structs) | {"exercised": exercised}
     source = "\n\n".join(texts)
     exec(compile(source, "<generated from the specification>", "exec"), scope)
     types = {"server": _variables_of(spec.server), "history": _variables_of(spec.history)}
     return Generated(
         spec, servers, tracer, transitions,
         {name: scope[name] for name in transitions}, {name: scope[name] for name in claims},
-        {name: n for name, (n, _) in claims.items()}, structs, source, seen, types,
+        {name: n for name, (n, _) in claims.items()}, structs, source, exercised, types,
     )  # fmt: skip
 
 

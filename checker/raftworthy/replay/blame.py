@@ -54,7 +54,7 @@ def to_blame(replay: Replay) -> str:
 def _with_a_value_put_right(replay: Replay, e: Any) -> Iterator[Any]:
     """The event with another value in its message, or without one of its claims."""
     if e.message is not UNSET:
-        for m in dict.fromkeys(messages_like(replay, e.message)):
+        for m in messages_like(replay, e.message):
             if len(unlike(m, e.message)) == 1:
                 yield but(e, message=m)
     if e.state is not UNSET:
@@ -155,9 +155,7 @@ def _copy(replay: Replay) -> Replay:
     made = type(replay)(replay.servers)
     made.world = World({i: v.copy() for i, v in replay.world.variables.items()}, replay.world.past.copy())
     made.state = {i: _copy_of(server, made.world.variables[i]) for i, server in replay.state.items()}
-    for name in ("recent", "older"):
-        setattr(made.sent, name, dict(getattr(replay.sent, name)))
-    made.sent.forgot = replay.sent.forgot
+    made.sent = replay.sent.copy()
     for name in ("requests", "owed", "waiting", "kinds"):
         setattr(made, name, dict(getattr(replay, name)))
     made.parked = {i: deque(events) for i, events in replay.parked.items()}

@@ -4,6 +4,10 @@
 no calls between: it returns True, or changes nothing and returns False, and `take` has the event.
 What differs once the step is taken goes to the methods that `take` uses, too.
 
+What makes them quick: a handler is written several times, for cases in which most conditions are known
+(`_where`); no statement jumps far, as Python 3.11 compares quickest just before a short jump; a
+rule is noted only where it makes a difference; a message that is as expected is compared, not made.
+
     e  an event     i  its server     me  i's variables     m  the message received     x  one sent
 """
 
@@ -22,20 +26,21 @@ from raftspec.graph import LEAVES, Graph, Node, postorder
 from raftspec.properties import raft
 from raftspec.raft import Role
 from raftspec.tracing import Transition
-from raftspec.types import BOOL
-from raftworthy.generated import Generated, Writer, action_body, scope_of, watched_rules
+from raftspec.types import BOOL, zero
+from raftworthy.generated import Generated, Writer, action_body, notes, scope_of, watched_rules
 from raftworthy.replay.ledger import replay_actions
 from raftworthy.replay.steps import HANDLERS, Steps
 
 # What the templates keep in a name of their own.
 FUSED = ("append_entries", "client_request", *HANDLERS)  # the rest is rare
 USUAL_ROLE = {"handle_append_entries": "follower", "handle_append_entries_reply": "leader"}
-KNOWN = ("log", "role", "current_term", "voted_for")
+KNOWN = ("log", "role", "current_term")
 
 BEGIN = """\
 def {name}(e):
-    i, sends, state = e.server, e.sends, e.state
+    i = e.server
     server = servers.get(i)
+    sends = e.sends
     if server is None or sends is UNSET: return False
     seq = server.seq + 1
     if e.seq != seq and e.seq is not UNSET: return False
@@ -43,19 +48,27 @@ def {name}(e):
 RECEIVE = """\
     m = e.message
     if type(m) is not {message} or m.target != i: return False
-    key = hash(m)
-    if key in sent.recent: sent.recent[key] = i
-    elif key in sent.older: sent.older[key] = i
-    else: return False
+    received = hash(m)
+    if received not in recent: return False
 """
 BEFORE = """\
     me = server.me
-    log, role, current_term, voted_for = me.log, me.role, me.current_term, me.voted_for
+    log = me.log
+    role = me.role
+    current_term = me.current_term
     length = len(log)
-    log.cut = None
+    state = e.state
+"""
+# A message of the current term at a server of the usual role. If not, another function has the event.
+USUALLY = """\
+    if m.term != current_term or role != {role!r}: return {name}_otherwise(e)
+"""
+RECEIVED = """\
+    recent[received] = i
 """
 ENTRIES = """\
     if not e.entries: return False
+    log.cut = None
     for entry in e.entries:
         v = entry.value
 """
@@ -79,8 +92,9 @@ CHECK_ROLE = """\
         replay.remember_leadership(server, current_term, log.cut, length)
 """
 EXPECT_REPLY = """\
-    x = sends[0] if len(sends) == 1 else None
-    if not (type(x) is {kind} and {same}): return False
+    if len(sends) != 1: return False
+    x = sends[0]
+    if type(x) is not {kind}{unlike}: return False
 """
 # A follower may commit later than it could.
 EXPECT_COMMIT = """\
@@ -88,42 +102,48 @@ EXPECT_COMMIT = """\
 """
 ONE_REPLY = """\
     key = hash(x)
-    if key in sent.recent or key in sent.older:
+    if key in recent:
         server.news = ()
     else:
-        sent.recent[key] = ""
+        recent[key] = ""
         server.news = (key,)
         if owed or waiting: replay.arrived(key)
 """
 LEADERS_MESSAGES = """\
-    server.news = ()
     if sends:
-        news = []
-        for x in sends:
-            if type(x) is not AppendEntries or not may_send(i, me, x) or x.target not in servers:
-                replay.check_sent(e, x, ())
-            key = hash(x)
-            if not (key in sent.recent or key in sent.older):
-                sent.recent[key] = ""
-                news.append(key)
-                if owed or waiting: replay.arrived(key)
-        server.news = news
+        leaders_messages(e, i, me, server, sends)
+    else:
+        server.news = ()
 """
 END = """\
-    server.before = current_term, voted_for, length
+    server.before = current_term, {voted_for}, length
     server.seq = seq
     kinds["{name}"] += 1
     return True
 """
-# Whether leader i may send the AppendEntries x now.
-MAY_SEND = """\
-def may_send(i, me, x):
+# Leader i may send each of these AppendEntries now. Anything else is for `send` to judge.
+MESSAGES = """\
+def leaders_messages(e, i, me, server, sends):
+{before}
+    for x in sends:
+        if type(x) is not AppendEntries or x.target not in servers: break
 {lines}
-    return {same}
+        if {unlike}: break
+        if x.entries and x.entries != {entries}: break
+    else:
+        server.news = news = []
+        for x in sends:
+            key = hash(x)
+            if key not in recent:
+                recent[key] = ""
+                news.append(key)
+                if owed or waiting: replay.arrived(key)
+        return
+    replay.send(e, server, ())
 """
 BIND = """\
 def bind(replay):
-    S, servers, sent, kinds = replay.world, replay.state, replay.sent, replay.kinds
+    S, servers, recent, kinds = replay.world, replay.state, replay.sent.recent, replay.kinds
     owed, waiting = replay.owed, replay.waiting
     apply_entries = replay.actions["apply_entries"]
     advance_commit_index = replay.actions["advance_commit_index"]
@@ -160,115 +180,165 @@ def _differs(new: Mapping[str, str]) -> str:
     )
 
 
-def _usually(t: Transition, graph: Graph, role: str) -> tuple[Transition, list[Node]]:
-    """A handler's step for a message of the current term at a server of this role, and its rules' answers."""
+def _where(
+    t: Transition, graph: Graph, known: Mapping[tuple[str, str], Node]
+) -> tuple[Transition, dict[Node, Node]]:
+    """A step where some of what it reads is known, and what becomes of its expressions."""
     done: dict[Node, Node] = {}
-    term = graph.leaf("get", ("current_term", 0), raft.server.types()["current_term"], t.server)
     for n in postorder(*t.roots()):
         args = tuple(done[a] for a in n.args)
-        if (n.op, n.attr) == ("message", (t.action.message, "term")):
-            done[n] = term
-        elif (n.op, n.attr) == ("get", ("role", 0)):
-            done[n] = graph.const(Role(role), n.type)
-        elif n.op == "lt" and args[0] is args[1]:
-            done[n] = graph.const(False, BOOL)
+        name = n.attr[1] if n.op == "message" else n.attr[0] if n.op == "get" else ""
+        if (n.op, name) in known:
+            done[n] = known[n.op, name]
         elif n.op in LEAVES:
             done[n] = n
+        elif n.op == "rule":
+            done[n] = args[0]
         else:
-            done[n] = args[0] if n.op == "rule" else graph.node(n.op, *args, attr=n.attr)
-    rules = [done[n] for n in watched_rules(t)]
+            done[n] = _simpler(n.op, args, graph) or graph.node(n.op, *args, attr=n.attr)
+    rules = {n: done[n] for n in watched_rules(t)}
     t = t.but(done.__getitem__)
-    same = {graph.const(Role(role), raft.server.types()["role"])}
+    same = {n for (op, _), n in known.items() if op == "get"}
     same |= {n for n in done.values() if n.op == "get" and n.args == (t.server,)}
-    updates = {name: n for name, n in t.updates.items() if n not in same}
-    return replace(t, updates=updates), rules
+    return replace(t, updates={name: n for name, n in t.updates.items() if n not in same}), rules
 
 
-def _handled(t: Transition, w: Writer, watched: Iterable[Node]) -> str:
+def _simpler(op: str, args: tuple[Node, ...], graph: Graph) -> Node | None:
+    """What an operation comes to where a term is its own, or a sequence is empty."""
+    empty = [a.op == "const" and a.type.kind == "seq" and not len(a.attr) for a in args]
+    if op == "lt" and args[0] is args[1]:
+        return graph.const(False, BOOL)
+    if op == "slice" and empty[0]:
+        return args[0]
+    if op == "concat" and empty[1]:
+        return args[0]
+    if op == "add" and args[1].op == "const" and not args[1].attr:
+        return args[0]
+    if op in ("exists", "forall") and _never_positive(args[0]):
+        return graph.const(op == "forall", BOOL)
+    return None
+
+
+def _never_positive(n: Node) -> bool:
+    """Whether a number is a constant that isn't, or the smaller of it and another."""
+    if n.op == "ite" and n.args[0].op == "lt" and n.args[0].args == n.args[1:]:
+        return _never_positive(n.args[2])
+    return n.op == "const" and n.attr <= 0
+
+
+def _handled(t: Transition, w: Writer, said: Mapping[Node, Node], without: Mapping[str, bool]) -> str:
     """A handler's step and what follows from it, as the body of a function."""
     _name_known(t, w)
-    body = action_body(t, w, watch=False, refuse="return False")
-    w.line(f"seen_{t.name}.add(({', '.join(map(w.expr, watched))},))")
+    body = action_body(t, w, refuse="return False")
+    noted = notes(t, said, without, w)
     new = {x: w.atom(n) for x, n in t.updates.items() if x in KNOWN and x != "log"}
     commit = w.atom(t.updates["commit_index"]) if "commit_index" in t.updates else ""
+    before = "me.voted_for"
+    if "voted_for" in t.updates:
+        before = "voted_for"
+        w.line("voted_for = me.voted_for")
     parts = _lines(body.lines)
     if body.sends:
         ((condition, kind, fields),) = body.sends
         assert condition == "True", f"{t.name} sends {kind} on a condition"
-        parts.append(EXPECT_REPLY.format(kind=kind, same=_same(t, fields)))
+        parts.append(EXPECT_REPLY.format(kind=kind, unlike=_unlike(t, fields)))
     if "commit_index" in t.updates:
         parts.append(EXPECT_COMMIT.format(commit=commit))
-    parts += _lines("    " + x for x in body.stores)
+    parts += [RECEIVED, *_lines("    " + x for x in ("log.cut = None", *noted, *body.stores))]
     parts.append(COMPARE.format(further="e.entries or ", differs=_differs(new)))
     if "role" in t.updates:
         parts.append(CHECK_ROLE)
-    return "".join([*parts, ONE_REPLY if body.sends else LEADERS_MESSAGES, END.format(name=t.name)])
+    end = END.format(name=t.name, voted_for=before)
+    return "".join([*parts, ONE_REPLY if body.sends else LEADERS_MESSAGES, end])
 
 
-def _handler_source(t: Transition, graph: Graph) -> str:
-    """The function for a handler's event: twice its step, first as it mostly is."""
+def _handler_source(t: Transition, graph: Graph, without: Mapping[str, bool]) -> str:
+    """The functions for a handler's event: its step as it mostly is, and for all other cases."""
     assert t.action.message
-    parts = [BEGIN.format(name=t.name), RECEIVE.format(message=t.action.message.__name__), BEFORE]
-    if t.name in USUAL_ROLE:
-        usual, rules = _usually(t, graph, USUAL_ROLE[t.name])
-        parts.append(f"    if m.term == current_term and role == {USUAL_ROLE[t.name]!r}:\n")
-        parts.append(indent(_handled(usual, _writer(usual, rules), rules), "    "))
-    rules = watched_rules(t)
-    return "".join([*parts, _handled(t, _writer(t, rules), rules)])
+    begin = BEGIN + RECEIVE.format(message=t.action.message.__name__) + BEFORE
+    whole = _handled(t, _writer(t, watched_rules(t)), {n: n for n in watched_rules(t)}, without)
+    role = USUAL_ROLE.get(t.name)
+    if role is None:
+        return begin.format(name=t.name) + whole
+    types = raft.server.types()
+    known = {
+        ("message", "term"): graph.leaf("get", ("current_term", 0), types["current_term"], t.server),
+        ("get", "role"): graph.const(Role(role), types["role"]),
+    }
+    parts = [begin.format(name=f"{t.name}_otherwise"), whole]
+    parts += [begin.format(name=t.name), USUALLY.format(name=t.name, role=role)]
+    if "entries" in t.action.message.types():  # a heartbeat has none
+        entries = t.action.message.types()["entries"]
+        heartbeat = {("message", "entries"): graph.const(zero(entries), entries)}
+        usual, said = _where(t, graph, known | heartbeat)
+        parts.append("    if not m.entries:\n")
+        parts.append(indent(_handled(usual, _writer(usual, said.values()), said, without), "    "))
+    usual, said = _where(t, graph, known)
+    return "".join([*parts, _handled(usual, _writer(usual, said.values()), said, without)])
 
 
-def _client_request_source(t: Transition) -> str:
+def _client_request_source(t: Transition, without: Mapping[str, bool]) -> str:
     """The function for a leader's appending of entries."""
     w = _writer(t)
     w.indent = "        "
-    body = action_body(t, w, watch=True, refuse="assert len(log) == length; return False")
+    body = action_body(t, w, "assert len(log) == length; return False", without)
     assert not body.sends
     parts = [BEGIN.format(name=t.name), BEFORE, ENTRIES, *_lines(body.lines)]
     parts += [*_lines("        " + x for x in body.stores), CHECK_ENTRY]
-    parts += [COMPARE.format(further="", differs=_differs({})), LEADERS_MESSAGES, END.format(name=t.name)]
-    return "".join(parts)
+    parts += [COMPARE.format(further="", differs=_differs({})), LEADERS_MESSAGES]
+    return "".join([*parts, END.format(name=t.name, voted_for="me.voted_for")])
 
 
 def _append_entries_source() -> str:
     """The function for an event that only says what its leader sends."""
-    compare = COMPARE.format(further="e.entries or ", differs=_differs({}))
     name = "append_entries"
-    return BEGIN.format(name=name) + BEFORE + compare + LEADERS_MESSAGES + END.format(name=name)
+    parts = [BEGIN.format(name=name), BEFORE, "    log.cut = None\n"]
+    parts += [COMPARE.format(further="e.entries or ", differs=_differs({})), LEADERS_MESSAGES]
+    return "".join([*parts, END.format(name=name, voted_for="me.voted_for")])
 
 
 def _lines(texts: Iterable[str]) -> list[str]:
     return [text + "\n" for text in texts]
 
 
-def _same(t: Transition, fields: Iterable[str]) -> str:
-    """The text of: x is the one message that the transition sends."""
+def _unlike(t: Transition, fields: Iterable[str]) -> str:
+    """The text of: or x is not the one message that the transition sends."""
     names = [f"x.{name}" for name in t.sends[0].message.types()]
-    return " and ".join(f"{x} == {text}" for x, text in zip(names, fields, strict=True) if x != text)
+    return "".join(f" or {x} != {text}" for x, text in zip(names, fields, strict=True) if x != text)
 
 
-def _may_send_source(t: Transition) -> str:
-    """Whether a leader's message is one that `append_entries` makes, asked without making it."""
+def _messages_source(t: Transition, without: Mapping[str, bool]) -> str:
+    """A leader's messages: each is one that `append_entries` makes, asked without making it."""
     w = _writer(t)
+    for n in w.uses:  # the leader's variables are read once, not for each message
+        if n.op == "get" and n.args == (t.server,):
+            w.names[n] = str(n.attr[0])
+    before = [f"    {name} = me.{name}" for name in w.names.values() if name != "i"]
     given = {
         "j": "x.target",
         "prev": "x.prev_log_index",
         "size": "len(x.entries)",
         "commit": "x.leader_commit",
     }
-    for n in postorder(*t.roots()):
-        if n.op == "param" and n.attr in given:
-            w.names[n] = given[n.attr]
-    body = action_body(t, w, watch=True, refuse="return False")
+    w.names |= {n: given[n.attr] for n in w.uses if n.op == "param" and n.attr in given}
+    w.indent = "        "
+    body = action_body(t, w, "break", without)
     ((_, _, fields),) = body.sends
-    return MAY_SEND.format(lines="\n".join(body.lines), same=_same(t, fields))
+    # Where there are no entries to send, there are none in the log between prev and prev + 0.
+    (entries,) = (text for text, n in zip(fields, t.sends[0].fields, strict=True) if n.type.kind == "seq")
+    unlike = _unlike(t, ["x.entries" if text == entries else text for text in fields]).removeprefix(" or ")
+    return MESSAGES.format(
+        before="\n".join(before), lines="\n".join(body.lines), unlike=unlike, entries=entries
+    )
 
 
 def fused_source(generated: Generated) -> str:
     """The text of all functions, for one replay: `bind(replay)` returns them by name."""
     steps, graph = generated.transitions, generated.tracer.graph
-    functions = [_may_send_source(steps["append_entries"]), _append_entries_source()]
-    functions.append(_client_request_source(steps["client_request"]))
-    functions += [_handler_source(steps[name], graph) for name in HANDLERS]
+    without = generated.tracer.rules
+    functions = [_messages_source(steps["append_entries"], without), _append_entries_source()]
+    functions.append(_client_request_source(steps["client_request"], without))
+    functions += [_handler_source(steps[name], graph, without) for name in HANDLERS]
     return BIND.format(functions=indent("".join(functions), "    "))
 
 
@@ -281,8 +351,7 @@ def _compiled(servers: tuple[str, ...]) -> CodeType:
 def fused(replay: Steps) -> dict[str, Callable[[Any], bool]]:
     """The fast path of a replay, by kind of event."""
     generated = replay.generated
-    scope = scope_of(generated.structs) | {f"seen_{name}": s for name, s in generated.seen.items()}
-    scope |= {"UNSET": UNSET}
+    scope = scope_of(generated.structs) | {"exercised": generated.exercised, "UNSET": UNSET}
     exec(_compiled(replay.servers), scope)
     functions = scope["bind"](replay)
     return {name: functions[name] if name in FUSED else _never for name in generated.actions}

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from raftspec.graph import postorder
 from raftspec.properties import raft
 from raftspec.raft import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
 from raftspec.rules import POLICY
@@ -20,6 +19,7 @@ from raftworthy.replay.reading import Place, trace_format
 # Figure 2's policy is not asked of a server, but its refusals are part of the conversation.
 NOT_ASKED = POLICY - {"vote.refuse", "append.refuse"}
 WINDOW = 100_000  # how many messages are remembered exactly, at least
+PORTION = 4096  # how many of them are forgotten at a time
 LEADERSHIPS = 16  # how many ended leaderships of a server are remembered
 
 
@@ -116,35 +116,49 @@ Persistent = tuple[int, str | None, int]
 
 
 class SentMessages:
-    """The messages sent so far: exact for the last `WINDOW` at least, forgotten in two halves.
+    """The messages sent so far: exact for the last `WINDOW` at least, forgotten in portions.
 
-    A message is known by its hash (64 bits), and goes with who received it last, "" for nobody.
+    A message is known by its hash (64 bits), and goes with who received it last, "" for nobody. Most
+    are received soon, so the newest portion is a dict of its own that stays in the processor's cache.
     """
 
     def __init__(self) -> None:
-        self.recent: dict[int, str] = {}
-        self.older: dict[int, str] = {}
+        self.recent: dict[int, str] = {}  # always the same dict, as the fast path holds on to it
+        self.older: deque[dict[int, str]] = deque()  # newest first
         self.forgot = False
 
     def __contains__(self, key: int) -> bool:
-        return key in self.recent or key in self.older
+        return key in self.recent or any(key in portion for portion in self.older)
 
-    def forget(self) -> None:
-        """Make room: the older half goes."""
-        self.forgot = self.forgot or bool(self.older)
-        self.older, self.recent = self.recent, {}
+    def put_away(self, kept: Iterable[int]) -> None:
+        """Begin a new portion with the keys `kept`, and forget the oldest if enough are known without it."""
+        first = {key: self.recent.pop(key) for key in kept if key in self.recent}
+        self.older.appendleft(self.recent.copy())
+        self.recent.clear()
+        self.recent.update(first)
+        while sum(map(len, self.older)) - len(self.older[-1]) > WINDOW:
+            self.older.pop()
+            self.forgot = True
 
     def receive(self, key: int, receiver: str) -> bool:
         """Note that somebody received a message; whether it was ever sent."""
-        store = self.recent if key in self.recent else self.older
-        if key not in store:
-            return False
-        store[key] = receiver
-        return True
+        for portion in (self.recent, *self.older):
+            if key in portion:
+                portion[key] = receiver
+                return True
+        return False
+
+    def copy(self) -> SentMessages:
+        made = SentMessages()
+        made.recent = self.recent.copy()
+        made.older = deque(portion.copy() for portion in self.older)
+        made.forgot = self.forgot
+        return made
 
     def take_back(self, keys: Iterable[int]) -> dict[int, str]:
         """Forget messages that never left. Those that were received nevertheless, with their receiver."""
-        receivers = {key: self.recent.pop(key, "") or self.older.pop(key, "") for key in keys}
+        first_sent = [key for key in keys if not any(key in portion for portion in self.older)]
+        receivers = {key: self.recent.pop(key, "") for key in first_sent}
         return {key: receiver for key, receiver in receivers.items() if receiver}
 
 
@@ -317,18 +331,4 @@ def differences(state: Any, me: Any) -> Iterator[Mismatch]:
 
 def exercised_rules(generated: Generated, taken: Iterable[str]) -> set[str]:
     """The rules that made a difference: let a guarded step pass, or came out other than if taken away."""
-    found: set[str] = set()
-    for name in taken:
-        found |= generated.tracer.followed.get(name, set())
-    for name, outcomes in generated.seen.items():
-        guards = {
-            n.attr
-            for g in generated.transitions[name].guards
-            for n in postorder(g.condition)
-            if n.op == "rule"
-        }
-        for position, rule in enumerate(generated.rules_of(name)):
-            without = generated.tracer.rules[rule]
-            if any(rule in guards or outcome[position] != without for outcome in outcomes):
-                found.add(rule)
-    return found
+    return set(generated.exercised).union(*(generated.tracer.followed.get(name, ()) for name in taken))

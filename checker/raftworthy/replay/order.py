@@ -14,7 +14,7 @@ from typing import Any
 from raftworthy.generated import World
 from raftworthy.replay.blame import to_blame
 from raftworthy.replay.fused import fused
-from raftworthy.replay.ledger import WINDOW, Stopped, Violation
+from raftworthy.replay.ledger import PORTION, Stopped, Violation
 from raftworthy.replay.reading import Place, Unusable
 from raftworthy.replay.steps import ANYTHING, OLDER, OTHERS_END, Steps
 
@@ -50,8 +50,8 @@ class Replay(Steps):
         Raises:
             Violation, Unusable, Stopped
         """
-        if len(self.sent.recent) > WINDOW:
-            self.sent.forget()
+        if len(self.sent.recent) > PORTION:
+            self.sent.put_away(key for server in self.state.values() for key in server.news)
         at = start
         try:
             while at < len(events):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -127,7 +127,7 @@ def open_trace(path: Path) -> IO[bytes]:
     """A trace file's bytes, unpacked if its name says that it is packed."""
     try:
         if path.suffix == ".gz":
-            return gzip.open(path, "rb")  # type: ignore[return-value]
+            return io.BufferedReader(gzip.open(path, "rb"))
         if path.suffix == ".zst":
             import zstandard
 
@@ -186,49 +186,50 @@ class TraceFile:
         """
         decode_lines = trace_format().decode.decode_lines
         line = 2
-        rest = b""
         with open_trace(self.path) as file:
             _read_header_line(self.path, file)
             while True:
                 try:
-                    data = file.read(CHUNK)
+                    # Lines and not bytes: that counts them on the way, which takes longer afterwards.
+                    lines = file.readlines(CHUNK)
                 except _unreadable() as error:
                     raise Unusable(
                         Place(str(self.path), line), f"the packed file breaks off: {error}"
                     ) from error
-                if not data:
-                    break
-                cut = data.rfind(b"\n") + 1
-                if not cut:
-                    rest += data
-                    continue
-                whole, rest = rest + data[:cut], data[cut:]
+                if not lines:
+                    return
+                rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
+                whole = b"".join(lines)
                 try:
                     events = decode_lines(whole)
                 except (msgspec.DecodeError, UnicodeDecodeError):
-                    events = self._one_by_one(whole, line)
-                count = whole.count(b"\n")
-                if len(events) != count:  # blank lines, which are not counted as events
-                    raise Unusable(Place(str(self.path), self._blank(whole, line)), "a blank line; remove it")
-                yield line, events
-                line += count
-        if rest:
-            try:
-                yield line, [trace_format().decode.decode(rest)]
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                if not lenient:
-                    raise Unusable(
-                        Place(str(self.path), line),
-                        "the last line is cut off; remove it, or add the trace of the server's next start",
-                    ) from error
+                    events = self._one_by_one(lines, line)
+                if len(events) != len(lines):  # blank lines, which are not counted as events
+                    raise Unusable(Place(str(self.path), self._blank(lines, line)), "a blank line; remove it")
+                if lines:
+                    yield line, events
+                line += len(lines)
+                if rest:
+                    yield from self._last(rest, line, lenient)
 
-    def _one_by_one(self, data: bytes, line: int) -> list[Any]:
+    def _last(self, text: bytes, line: int, lenient: bool) -> Iterator[tuple[int, list[Any]]]:
+        """A last line without its newline."""
+        try:
+            yield line, [trace_format().decode.decode(text)]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if not lenient:
+                raise Unusable(
+                    Place(str(self.path), line),
+                    "the last line is cut off; remove it, or add the trace of the server's next start",
+                ) from error
+
+    def _one_by_one(self, lines: Sequence[bytes], line: int) -> list[Any]:
         """The same lines, to find the one that is wrong."""
         decode = trace_format().decode.decode
         events = []
-        for number, text in enumerate(data.splitlines(), line):
+        for number, text in enumerate(lines, line):
             try:
-                events.append(decode(text))
+                events.append(decode(text.rstrip(b"\r\n")))
             except msgspec.ValidationError as error:
                 raise Unusable(Place(str(self.path), number), f"not an event: {error}") from error
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -236,8 +237,8 @@ class TraceFile:
         return events
 
     @staticmethod
-    def _blank(data: bytes, line: int) -> int:
-        return next((n for n, text in enumerate(data.split(b"\n"), line) if not text.strip()), line)
+    def _blank(lines: Sequence[bytes], line: int) -> int:
+        return next((n for n, text in enumerate(lines, line) if not text.strip()), line)
 
 
 def _unreadable() -> tuple[type[Exception], ...]:

@@ -96,8 +96,7 @@ def replay_files(
     replay = Replay(servers, observer)
     replay.stop_at = stop_at
     replay.hurry()
-    for outcomes in replay.generated.seen.values():
-        outcomes.clear()  # of earlier replays
+    replay.generated.exercised.clear()  # of earlier replays
     collecting = gc.isenabled()
     gc.disable()  # nothing here makes cycles, and looking for them takes a third of the time
     try:

@@ -243,7 +243,7 @@ class Steps(Ledger):
             if m not in out:
                 self.check_sent(e, m, out)
             key = hash(m)
-            if key not in self.sent:
+            if key not in self.sent.recent:
                 self.sent.recent[key] = ""
                 news.append(key)
                 self.arrived(key)
