@@ -519,7 +519,8 @@ def test_any_json_in_an_event_gets_a_verdict(data: st.DataObject, traces: Traces
 @QUICK
 @given(data=st.data())
 def test_events_left_out_or_repeated_get_a_verdict(data: st.DataObject, traces: Traces) -> None:
-    events = events_of(simulated(7, steps=80))
+    whole = simulated(7, steps=80)
+    events = events_of(least(whole) if data.draw(st.booleans()) else whole)
     if data.draw(st.booleans()):
         events = unnumbered(events)
     for _ in range(data.draw(st.integers(1, 3))):

@@ -54,7 +54,7 @@ def to_blame(replay: Replay) -> str:
 def _with_a_value_put_right(replay: Replay, e: Any) -> Iterator[Any]:
     """The event with another value in its message, or without one of its claims."""
     if e.message is not UNSET:
-        for m in messages_like(replay, e.message):
+        for m in dict.fromkeys(messages_like(replay, e.message)):
             if len(unlike(m, e.message)) == 1:
                 yield but(e, message=m)
     if e.state is not UNSET:

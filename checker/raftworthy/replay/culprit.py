@@ -82,11 +82,9 @@ class Inquiry:
             return Culprit(None, steps[0])
         if v.kind == "guard":
             return self._best() or Culprit(next(iter(self._rules_of_guard(last)), None), last)
-        best = self._best()
-        if best and not self.rerun({best.rule or "": self.without[best.rule or ""]}).wrong:
-            return best
         return (
-            self._two()
+            self._alone()
+            or self._two()
             or self._partly()
             or self._refused()
             or self._decided()
@@ -110,6 +108,12 @@ class Inquiry:
                     best, least = Culprit(rule, step), wrong
         return best
 
+    def _alone(self) -> Culprit | None:
+        """The rule without which the event is right."""
+        best = self._best()
+        whole = best and best.rule and not self.rerun({best.rule: self.without[best.rule]}).wrong
+        return best if whole else None
+
     def _two(self) -> Culprit | None:
         """A rule without which another refuses, and without both the event is right.
 
@@ -124,8 +128,9 @@ class Inquiry:
         for rule, holds, step in self._tried():
             if holds != self.without[rule]:
                 away = {rule: self.without[rule]}
-                then = next(s for s in self.rerun(away).steps if s.action == step.action)
-                for other in set(self.refusals(then)) - set(self.refusals(step)) - {rule}:
+                then = [s for s in self.rerun(away).steps if s.action == step.action]
+                known = {rule, *self.refusals(step)}
+                for other in (r for s in then for r in self.refusals(s) if r not in known):
                     if not self.rerun({**away, other: True}).wrong:
                         return Culprit(rule, step)
         return None
