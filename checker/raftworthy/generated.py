@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from raftspec.graph import LEAVES, OPERATIONS, Node, free_variables, postorder
-from raftspec.spec import Spec
+from raftspec.spec import Property, Spec
 from raftspec.tracing import Tracer, Transition
 from raftspec.types import Record, Type, zero
 from raftspec.values import Map, Seq, ServerSet
@@ -466,10 +466,12 @@ def action_source(t: Transition, pure: bool, watch: Mapping[str, bool] | None = 
     return "\n".join([f"def {t.name}(S, {params}):", *text, ""])
 
 
-def property_source(name: str, n: Node, states: int) -> str:
-    w = Writer([n], primed=states == 2)
+def property_source(p: Property, n: Node) -> str:
+    """A property's function, of one state or two, and of its parameters."""
+    w = Writer([n], primed=p.states == 2)
     result = w.expr(n)
-    return "\n".join([f"def {name}({'S' if states == 1 else 'S, T'}):", *w.lines, f"    return {result}", ""])
+    params = ", ".join([*"ST"[: p.states], *p.params])
+    return "\n".join([f"def {p.name}({params}):", *w.lines, f"    return {result}", ""])
 
 
 def _stored(value: Any) -> Any:
@@ -544,12 +546,9 @@ def generate(
     transitions = {name: tracer.transition(a, (bounds or {}).get(name)) for name, a in spec.actions.items()}
     written = transitions if watch else {k: t.but(tracer.graph.without_rules) for k, t in transitions.items()}
     texts = [action_source(t, pure, tracer.rules if watch else None) for t in written.values()]
-    claims = (
-        {p.name: (tracer.property(p.claim, p.states), p.states) for p in spec.properties.values()}
-        if properties
-        else {}
-    )
-    texts += [property_source(name, n, states) for name, (n, states) in claims.items()]
+    declared = spec.properties.values() if properties else ()
+    claims = {p.name: tracer.property(p.claim, p.states, p.params) for p in declared}
+    texts += [property_source(p, claims[p.name]) for p in declared]
     exercised: dict[str, bool] = {}
     scope = scope_of(structs) | {"exercised": exercised}
     source = "\n\n".join(texts)
@@ -558,7 +557,7 @@ def generate(
     return Generated(
         spec, servers, tracer, transitions,
         {name: scope[name] for name in transitions}, {name: scope[name] for name in claims},
-        {name: n for name, (n, _) in claims.items()}, structs, source, exercised, types,
+        claims, structs, source, exercised, types,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ A message once sent can be received at any time, again, or never.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from raftspec.rules import RULES
 from raftspec.spec import Spec, State, Step, only_if, when
@@ -90,7 +91,7 @@ class AppendEntriesReply(Message):
 # --- helpers -----------------------------------------------------------------
 
 
-def is_quorum(s: S, size: int) -> bool:
+def is_quorum(s: State[Any, Any], size: int) -> bool:
     return size + size > s.n
 
 

@@ -103,6 +103,12 @@ class State(Generic[S, H]):
         return self.rule(name, True, without=False)
 
 
+def _params(function: Callable[..., Any], states: int) -> dict[str, Type]:
+    """The parameters of a function after its first ones, which are states, with their types."""
+    hints = inspect.get_annotations(function, eval_str=True)
+    return {name: type_of(hints[name]) for name in list(inspect.signature(function).parameters)[states:]}
+
+
 @dataclass(frozen=True)
 class Action:
     """A named transition: its function and its parameters' types. A handler's one parameter is a message."""
@@ -123,11 +129,21 @@ class Action:
 
 @dataclass(frozen=True)
 class Property:
-    """A claim that every reachable state (`states` is 1) or step (2) satisfies."""
+    """A claim that every reachable state (`states` is 1) or step (2) satisfies.
+
+    If it has parameters, it holds for every value of them; a parameter that is a message is called `m`, and
+    stands for every message that was sent.
+    """
 
     name: str
     claim: Callable[..., bool]
     states: int
+    params: Mapping[str, Type] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, claim: Callable[..., bool], states: int) -> Property:
+        """The property that a function states; its annotations after those of the states are parameters'."""
+        return cls(claim.__name__, claim, states, _params(claim, states))
 
     @property
     def doc(self) -> str:
@@ -162,19 +178,17 @@ class Spec:
 
     def action(self, function: Callable[..., Step]) -> Callable[..., Step]:
         """Declare an action. Its parameters' annotations are their types."""
-        hints = inspect.get_annotations(function, eval_str=True)
-        params = {name: type_of(hints[name]) for name in list(inspect.signature(function).parameters)[1:]}
-        self.actions[function.__name__] = Action(function.__name__, function, params)
+        self.actions[function.__name__] = Action(function.__name__, function, _params(function, 1))
         return function
 
     def invariant(self, claim: Callable[..., bool]) -> Callable[..., bool]:
         """Declare a property of every state."""
-        self.properties[claim.__name__] = Property(claim.__name__, claim, 1)
+        self.properties[claim.__name__] = Property.of(claim, 1)
         return claim
 
     def step_property(self, claim: Callable[..., bool]) -> Callable[..., bool]:
         """Declare a property of every step."""
-        self.properties[claim.__name__] = Property(claim.__name__, claim, 2)
+        self.properties[claim.__name__] = Property.of(claim, 2)
         return claim
 
     def but(self, actions: Mapping[str, Callable[..., Step]]) -> Spec:

@@ -306,9 +306,12 @@ class Tracer:
         check(result.roots())
         return result
 
-    def property(self, claim: Callable[..., bool], states: int = 1) -> Node:
+    def property(
+        self, claim: Callable[..., bool], states: int = 1, params: Mapping[str, Type] | None = None
+    ) -> Node:
         """A property as one expression: of a state, or of a step's two states (`states=2`)."""
-        arguments = [SymbolicState(self, prime) for prime in range(states)]
+        arguments: list[Any] = [SymbolicState(self, prime) for prime in range(states)]
+        arguments += self._parameters(params or {})
         self._tracing = claim.__name__
         runs = self._runs(claim.__name__, lambda: self.lift(claim(*arguments), BOOL))
         n = self._merge(runs, 0, lambda c, a, b: self.graph.node("ite", c, a, b))
@@ -338,8 +341,11 @@ class Tracer:
             script[-1] = False
 
     def _symbolic(self, action: Action) -> tuple[SymbolicState, list[Any]]:
+        return SymbolicState(self, 0), self._parameters(action.params)
+
+    def _parameters(self, types: Mapping[str, Type]) -> list[Any]:
         params = []
-        for name, t in action.params.items():
+        for name, t in types.items():
             if t.kind == "record":
                 assert t.cls is not None
                 params.append(
@@ -352,7 +358,7 @@ class Tracer:
                 )
             else:
                 params.append(self.wrap(self.graph.leaf("param", name, t)))
-        return SymbolicState(self, 0), params
+        return params
 
     def _run(self, action: Action) -> Transition:
         s, params = self._symbolic(action)

@@ -31,7 +31,7 @@ from tests.expressions import Variables as SpecVariables
 import raftspec.properties  # noqa: F401  (it adds them to the specification)
 from raftspec.graph import OPERATIONS, Operation
 from raftspec.raft import raft
-from raftspec.spec import State, Step, only_if, run, when
+from raftspec.spec import Property, State, Step, only_if, run, when
 from raftspec.tracing import SymbolicState, Tracer
 from raftspec.types import BOOL, INDEX, SERVER, Record, Server, zero
 from raftspec.values import MEANINGS, Map, Seq
@@ -185,7 +185,7 @@ def check_expression(op: str) -> None:
         node = tracer.lift(build(tree, symbolic, names(symbolic, *servers)), form.result)
         made = generate(spec, SERVERS, structs_of(spec))
         scope = scope_of(made.structs)
-        source = property_source("computed", node, 1)
+        source = property_source(Property("computed", lambda s: True, 1), node)
         exec(source, scope)
         for s in states:
             computed = to_spec(scope["computed"](world_of(s, made)), form.result)

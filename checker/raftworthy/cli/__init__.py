@@ -13,6 +13,7 @@ from raftworthy.cli import (  # noqa: F401  (each adds its commands)
     exploring,
     exporting,
     measuring,
+    proving,
     serving,
 )
 from raftworthy.cli.common import UNUSABLE, app, fail, reason

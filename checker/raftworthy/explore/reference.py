@@ -318,6 +318,28 @@ class Model:
             if (move := self.take(s, self._handlers[type(m)], (m,))) is not None:
                 yield move
 
+    def claim(self, name: str) -> Callable[..., bool]:
+        """A property as a function of one state or two, for all values of its parameters."""
+        claim, types = self.generated.properties[name], self.spec.properties[name].params.values()
+        if not types:
+            return claim
+
+        def holds(*states: World) -> bool:
+            return all(claim(*states, *params) for params in self.instances(types, states[-1]))
+
+        return holds
+
+    def instances(self, types: Iterable[Type], s: World) -> Iterator[tuple[Any, ...]]:
+        """All values that a property's parameters can have; a message is one that was sent."""
+        return itertools.product(
+            *(
+                self._values(t) or ()
+                if t.cls is None
+                else [m for m in s.messages if type(m) is self.generated.structs[t.cls]]
+                for t in types
+            )
+        )
+
     def repeat(self, start: World, steps: Iterable[tuple[str, tuple[Any, ...]]]) -> Path:
         """The path that these actions make from a state. Raises ValueError where one is not possible."""
         path = Path(start)
@@ -595,10 +617,9 @@ def explore_model(
 def _watch(model: Model, names: Iterable[str] | None, find: Callable[[World], bool] | None) -> Watch:
     declared = model.spec.properties
     wanted = model.properties(names)
-    claims = model.generated.properties
     return Watch(
-        {name: claims[name] for name in wanted if declared[name].states == 1},
-        {name: claims[name] for name in wanted if declared[name].states == 2},
+        {name: model.claim(name) for name in wanted if declared[name].states == 1},
+        {name: model.claim(name) for name in wanted if declared[name].states == 2},
         find,
     )
 

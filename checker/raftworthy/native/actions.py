@@ -41,6 +41,8 @@ class Actions:
         self.transitions = [t.but(graph.without_rules) for t in model.generated.transitions.values()]
         names = list(properties)
         declared = model.spec.properties
+        if any(declared[p].params for p in names):
+            raise NoPlaceError("the native engine checks no properties with parameters")
         self.invariants = [p for p in names if declared[p].states == 1]
         self.step_properties = [p for p in names if declared[p].states == 2]
         self.most_sends = max(len(t.sends) for t in self.transitions)

@@ -1,0 +1,237 @@
+"""Is the invariant kept by every step, from any state of fixed sizes, reachable or not?
+
+One question for each action and each claim: is there a state that satisfies every conjunct of
+`raftspec.invariant`, and a step from it after which the claim is wrong? Of a conjunct about messages
+only two messages matter, the one received and the one that the conjunct is said to be wrong of, so
+no set of messages is needed: a state with more of them has no other steps and no other claims.
+The promises of `raftspec.properties` are claims too: about every state of the invariant, and every step.
+
+    s  the state before the step     p  the action's parameters     x  those of the claim
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import z3
+
+from raftspec.invariant import CONJUNCTS, with_witnesses
+from raftspec.mutants import Mutant
+from raftspec.properties import BY_POLICY, raft
+from raftspec.spec import Property
+from raftspec.types import Message, Type
+from raftworthy.explore.reference import Bounds, Model
+from raftworthy.prove.logic import Truth
+from raftworthy.prove.machine import Machine, Taken
+from raftworthy.prove.terms import Environment, Terms, Variables
+
+# No command is committed twice if no client sends one twice, and the clients are not in the state. What only
+# Figure 2's policy makes true is no matter of safety.
+LEFT_OUT = frozenset({"integrity"}) | BY_POLICY
+# For claims about states that follow from the invariant without a step.
+NO_STEP = "every state"
+
+TACTICS = ("simplify", "propagate-values", "solve-eqs", "bit-blast", "sat")
+
+
+def solver(seconds: float | None = None) -> z3.Solver:
+    """A solver for finite questions: all becomes one formula of conditions."""
+    made = z3.Then(*TACTICS).solver()
+    if seconds is not None:
+        made.set("timeout", max(1, int(seconds * 1000)))
+    return made
+
+
+class Question(NamedTuple):
+    """Whether a claim can be wrong after an action, or in any state of the invariant."""
+
+    action: str
+    claim: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`verdict` is kept, broken or undecided; `seconds` are of CPU time."""
+
+    question: Question
+    verdict: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as formulas, and what they speak of."""
+
+    question: Question
+    formulas: list[Truth]
+    s: Variables
+    p: Environment
+    x: Environment
+    taken: Taken | None
+    old: Truth = False  # whether the message that the claim is about was there before
+
+
+def message_of(p: Property) -> type[Message] | None:
+    """The kind of message that a claim is about."""
+    return next((t.cls for t in p.params.values() if t.kind == "record"), None)
+
+
+def sizes(servers: int = 3, max_term: int = 4, max_log: int = 4) -> Bounds:
+    """Bounds that limit nothing but the sizes of a state: any entries a message, restarts, commands twice."""
+    return Bounds(servers, max_term, max_log, crashes=1, commands=1, entries=max_log, applies=True)
+
+
+class Induction:
+    """The questions for a specification of Raft at fixed sizes; see `sizes`."""
+
+    def __init__(self, bounds: Bounds, without: Iterable[str] = (), mutant: Mutant | None = None) -> None:
+        self.without = frozenset(without) | (mutant.without if mutant else frozenset())
+        self.mutant = mutant
+        spec = with_witnesses(mutant.apply(raft) if mutant else raft)
+        self.model = Model(spec, bounds, self.without)
+        self.machine = Machine(self.model)
+        self.logic = self.machine.logic
+        self.properties = {n: p for n, p in spec.properties.items() if n not in LEFT_OUT}
+        self.s, typed = self.machine.state("s")
+        self.terms = self.machine.terms(self.s)
+        self.typed = [c for c in typed if c is not True]
+        self.invariant = {name: list(self._instances(p)) for name, p in CONJUNCTS.items()}
+        self.steps: dict[str, tuple[Environment, Taken, list[Truth]]] = {}
+        self._computing: dict[tuple[int, ...], Terms] = {}
+
+    def _instances(self, p: Property) -> Iterator[Truth]:
+        """A conjunct for every value of its parameters; none if it is about a message."""
+        if message_of(p):
+            return
+        values = [range(t.kind == "server", self.furthest(t) + 1) for t in p.params.values()]
+        for params in itertools.product(*values):
+            claim = self.terms.value(self.machine.claims[p.name], dict(zip(p.params, params, strict=True)))
+            if claim is not True:
+                yield claim
+
+    def furthest(self, t: Type) -> int:
+        """The largest value of a parameter that a claim is about; no log reaches further."""
+        return self.model.bounds.max_log if t.name == "index" else self.machine.shapes.largest(t)
+
+    def questions(self) -> list[Question]:
+        """Every claim with every action that could make it wrong, conjuncts first."""
+        out = []
+        for action in self.machine.transitions:
+            changed, sent = self.machine.changes(action)
+            for name, p in self.properties.items():
+                if p.states == 1 and name not in CONJUNCTS:
+                    continue
+                if self.machine.reads(self.machine.claims[name]) & changed or message_of(p) in sent:
+                    out.append(Question(action, name))
+        states = (n for n, p in self.properties.items() if p.states == 1 and n not in CONJUNCTS)
+        return out + [Question(NO_STEP, name) for name in states]
+
+    def step(self, action: str) -> tuple[Environment, Taken, list[Truth]]:
+        """An action from the state: its parameters, what it does, and what may be assumed."""
+        if action not in self.steps:
+            t = self.machine.transitions[action].action
+            p, typed = self.machine.parameters(t.params, "p")
+            taken = self.machine.take(action, self.s, p, self.terms)
+            received = [self._about(t.message, p)] if t.message else []
+            self.steps[action] = p, taken, [*typed, *received, taken.possible, taken.fits]
+        return self.steps[action]
+
+    def _about(self, kind: type[Message], environment: Environment) -> Truth:
+        """What the invariant says of a message that was sent."""
+        names = [name for name, p in CONJUNCTS.items() if message_of(p) is kind]
+        return self.logic.both(*(self.terms.value(self.machine.claims[n], environment) for n in names))
+
+    def ask(self, question: Question) -> Asked:
+        """The question as formulas: if they can be true together, the claim is broken."""
+        property, claim = self.properties[question.claim], self.machine.claims[question.claim]
+        x, typed = self.machine.parameters(property.params, "x")
+        assumed = [*self.typed, *itertools.chain(*self.invariant.values()), *typed]
+        if question.action == NO_STEP:
+            formulas = [*assumed, self.logic.no(self.terms.value(claim, x))]
+            return Asked(question, formulas, self.s, {}, x, None)
+        p, taken, possible = self.step(question.action)
+        states = (taken.after,) if property.states == 1 else (self.s, taken.after)
+        broken = self.logic.no(self._after(states).value(claim, x))
+        formulas = [*assumed, *possible, broken]
+        kind, old = message_of(property), False
+        if kind:
+            old = self._about(kind, x)
+            sent = (
+                self.logic.both(
+                    m.condition,
+                    *(self.logic.same(a, x[kind, f]) for a, f in zip(m.fields, kind.types(), strict=True)),
+                )
+                for m in taken.sends
+                if m.kind is kind
+            )
+            new = self.logic.either(*sent)
+            formulas.append(self.logic.either(old, new))
+            old = self.logic.no(new)
+        return Asked(question, formulas, self.s, p, x, taken, old)
+
+    def _after(self, states: tuple[Variables, ...]) -> Terms:
+        """What computes claims over a step's end, or over both its states."""
+        key = tuple(map(id, states))
+        if key not in self._computing:
+            self._computing[key] = self.machine.terms(*states)
+        return self._computing[key]
+
+    def answer(self, question: Question, seconds: float | None = None) -> Answer:
+        """Let Z3 decide; what it can't decide in time is undecided."""
+        began = time.process_time()
+        asked = self.ask(question)
+        if any(c is False for c in asked.formulas):
+            return Answer(question, "kept", time.process_time() - began)
+        s = solver(seconds)
+        s.add(*(c for c in asked.formulas if c is not True))
+        found = s.check()
+        verdict = "kept" if found == z3.unsat else "broken" if found == z3.sat else "undecided"
+        return Answer(question, verdict, time.process_time() - began)
+
+    def check(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        first: bool = False,
+        actions: Iterable[str] | None = None,
+        claims: Iterable[str] | None = None,
+    ) -> list[Answer]:
+        """The answers to all questions, or up to the first that is broken."""
+        wanted = [
+            q
+            for q in self.questions()
+            if (actions is None or q.action in actions) and (claims is None or q.claim in claims)
+        ]
+        answers = []
+        for number, question in enumerate(wanted):
+            if progress:
+                progress(number, len(wanted))
+            answers.append(self.answer(question))
+            if first and answers[-1].verdict == "broken":
+                break
+        return answers
+
+    def not_at_first(self) -> list[str]:
+        """The conjuncts that don't hold in the initial state."""
+        first = self.model.generated.initial()
+        return [name for name in CONJUNCTS if not self.model.claim(name)(first)]
+
+    def possible(self, action: str) -> bool:
+        """Whether an action can be taken where something is committed and two terms had leaders.
+
+        Otherwise all that is said of it would be said of nothing. Of two terms only, one has to have had one.
+        """
+        _, _, possible = self.step(action)
+        leaders = min(2, self.model.bounds.max_term - 1)
+        elected = [self.logic.no(self.logic.same(x, 0)) for x in self.s.past["leaders"].items]
+        enough = self.logic.at_most(leaders, self.logic.count(elected))
+        committed = self.logic.less(0, self.s.past["committed"].length)
+        s = solver()
+        s.add(
+            *self.typed, *itertools.chain(*self.invariant.values()), *(c for c in possible if c is not True)
+        )
+        s.add(self.logic.truth(enough), self.logic.truth(committed))
+        return bool(s.check() == z3.sat)
