@@ -29,11 +29,11 @@ from tests.expressions import Note as NoteMessage
 from tests.expressions import Variables as SpecVariables
 
 import raftspec.properties  # noqa: F401  (it adds them to the specification)
-from raftspec.graph import OPERATIONS, Operation
+from raftspec.graph import OPERATIONS, Graph, Operation
 from raftspec.raft import raft
 from raftspec.spec import Property, State, Step, only_if, run, when
 from raftspec.tracing import SymbolicState, Tracer
-from raftspec.types import BOOL, INDEX, SERVER, Record, Server, zero
+from raftspec.types import BOOL, INDEX, SERVER, Record, Server, Type, zero
 from raftspec.values import MEANINGS, Map, Seq
 from raftworthy import generated
 from raftworthy.generated import (
@@ -373,3 +373,20 @@ def test_a_wrong_meaning_is_noticed(op: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(OPERATIONS, op, Operation(OPERATIONS[op].signature, WRONG_MEANINGS[op]))
     monkeypatch.setitem(MEANINGS, op, WRONG_MEANINGS[op])
     expect_noticed(check_expression, op)
+
+
+def test_an_index_is_bounded_where_its_loop_does_not_bound_it() -> None:
+    """Two loops with one variable: only in the first can it never leave the sequence."""
+    graph = Graph()
+    flags, number = Type("seq", of=BOOL), graph.leaf("param", "number", INDEX)
+    q, k = graph.leaf("param", "q", flags), graph.leaf("bound", "k1", INDEX)
+    claims = [
+        graph.node("exists", top, graph.node("at", q, k), attr="k1") for top in (graph.node("len", q), number)
+    ]
+    w = Writer(claims)
+    inside, outside = map(w.expr, claims)
+    scope: dict[str, Any] = {"q": [False], "number": 3}
+    exec("\n".join(["if True:", *w.lines]), scope)
+    assert not scope[inside]
+    assert not scope[outside]
+    assert sum("if 0 < k1" in line for line in w.lines) == 1
