@@ -44,6 +44,7 @@ def explore(
     begin: Annotated[str, Parameter(help="where to begin: initial, figure_8, …")] = "initial",
     save: Annotated[Path | None, Parameter(help="write the path found as a trace")] = None,
     engine: Annotated[str, Parameter(help="python, native, or auto: native where it can and pays")] = "auto",
+    coverage: Annotated[bool, Parameter(help="count what decided anything, in Python", negative="")] = False,
     random: Annotated[bool, Parameter(help="walk at random instead", negative="")] = False,
     seed: Annotated[int, Parameter(help="with --random: the same seed, the same walks")] = 1,
     depth: Annotated[int, Parameter(help="with --random: steps of a walk")] = 100,
@@ -61,6 +62,7 @@ def explore(
         raftworthy explore --without restart.keep_vote --crashes 1 --save vote.ndjson
         raftworthy explore --mutant R01 --begin figure_8 --max-term 4 --commands 2 --max-messages 20
         raftworthy explore --find "len(leaders()) == 2" --max-term 2
+        raftworthy explore --coverage --servers 2
         raftworthy explore --random --max-term 4 --commands 2 --without commit.current_term
     """
     from raftworthy.explore.reference import Bounds, UnusableError
@@ -71,9 +73,9 @@ def explore(
         given = {"--walks": walks, "--seconds": seconds}
         if unfit := [name for name, value in given.items() if value is not None]:
             return fail(f"{unfit[0]} is for random walks; add --random", json)
-    elif find is not None or limit_states is not None:
+    elif find is not None or limit_states is not None or coverage:
         return fail(
-            "random walks look for violations only; leave --find and --limit-states out, or --random", json
+            "random walks look for violations only; leave out --find, --limit-states and --coverage", json
         )
     try:
         bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
@@ -93,7 +95,8 @@ def explore(
         return fail(str(error), json)
     return run_explore(
         bounds, without=without or (), mutant=mutant, any_policy=any_policy, properties=property, find=find,
-        symmetry=symmetry, limit_states=limit_states, start=begin, save=save, engine=engine, as_json=json,
+        symmetry=symmetry, limit_states=limit_states, start=begin, save=save, engine=engine,
+        coverage=coverage, as_json=json,
     )  # fmt: skip
 
 

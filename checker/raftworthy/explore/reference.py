@@ -306,16 +306,20 @@ class Model:
                 return None
         return Move(action, params, tuple(sent), t)
 
-    def moves(self, s: World) -> Iterator[Move]:
-        """Every move from a state, in an order that depends on nothing but the specification."""
+    def choices(self, s: World) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Every action with every choice of parameters, whether possible or not, in a fixed order."""
         fresh = (f"c{s.past.commands + 1}",)
         for action, values in self._others.items():
             for params in itertools.product(*(fresh if v is None else v for v in values)):
-                if (move := self.take(s, action, params)) is not None:
-                    yield move
+                yield action, params
         first = self._sent_first
         for m in sorted(s.messages, key=lambda m: first.setdefault(m, len(first))):
-            if (move := self.take(s, self._handlers[type(m)], (m,))) is not None:
+            yield self._handlers[type(m)], (m,)
+
+    def moves(self, s: World) -> Iterator[Move]:
+        """Every move from a state, in an order that depends on nothing but the specification."""
+        for action, params in self.choices(s):
+            if (move := self.take(s, action, params)) is not None:
                 yield move
 
     def claim(self, name: str) -> Callable[..., bool]:
@@ -538,8 +542,9 @@ def explore_model(
     progress: Callable[[Progress], None] | None = None,
     limit_states: int | None = None,
     start: Path | World | None = None,
+    visit: Callable[[World], None] | None = None,
 ) -> Result:
-    """As `explore`, of a specification that is already compiled."""
+    """As `explore`, of a specification that is already compiled. `visit` sees each state that is expanded."""
     bounds, mutant, spec = model.bounds, model.mutant, model.spec
     watch = _watch(model, properties, find)
     prefix = start if isinstance(start, Path) else Path(start or model.generated.initial())
@@ -576,6 +581,8 @@ def explore_model(
         frontier: list[tuple[int, World, Parts]] = []
         for k, s, parts in level:
             stayed = False
+            if visit:
+                visit(s)
             for move in model.moves(s):
                 t = move.world
                 states += 1

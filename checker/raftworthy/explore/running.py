@@ -22,9 +22,19 @@ from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
 from raftworthy.diagram import explain
 from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
+from raftworthy.explore.coverage import Coverage
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.find import predicate
-from raftworthy.explore.reference import WITNESSED, Bounds, Path, Progress, Result, UnusableError
+from raftworthy.explore.reference import (
+    WITNESSED,
+    Bounds,
+    Model,
+    Path,
+    Progress,
+    Result,
+    UnusableError,
+    explore_model,
+)
 from raftworthy.explore.symbolic import FOUND, UntraceableError, looking_for
 from raftworthy.native import NEEDS, NoPlaceError, available
 
@@ -46,6 +56,7 @@ def run_explore(
     limit_states: int | None = None,
     start: str = "initial",
     engine: str = "auto",
+    coverage: bool = False,
     save: FilePath | None = None,
     as_json: bool = False,
     console: Console | None = None,
@@ -63,6 +74,7 @@ def run_explore(
         limit_states: stop at this number of distinct states.
         start: where to begin; see `raftworthy.explore.cases.BEGINNINGS`.
         engine: `python`, `native`, or `auto`: native, if it can answer the question and that takes long.
+        coverage: count what was made use of, too; only Python counts, and takes ten times as long.
         save: a file to write the path to, as a trace.
         as_json: print data.
         console: where to print.
@@ -77,10 +89,11 @@ def run_explore(
             wanted, names_servers = predicate(find, bounds.names)
             symmetric = symmetry and not names_servers
         case = Case(bounds, start, any_policy, None if properties is None else tuple(properties))
+        counts: list[Coverage] | None = [] if coverage else None
         with _Progress(console, silent=as_json) as progress:
             result, used, note = _explore(
                 case, engine, text=find, without=without, mutant=mutant_called(mutant), find=wanted,
-                symmetry=symmetric, progress=progress, limit_states=limit_states,
+                symmetry=symmetric, progress=progress, limit_states=limit_states, counts=counts,
             )  # fmt: skip
     except UnusableError as error:
         if as_json:
@@ -93,10 +106,18 @@ def run_explore(
         write_trace(path, save)
     if as_json:
         console.out(
-            json.dumps(as_data(result, find) | {"engine": used, "note": note}, indent=2), highlight=False
+            json.dumps(
+                as_data(result, find)
+                | {"engine": used, "note": note}
+                | ({"coverage": counts[0].as_data()} if counts else {}),
+                indent=2,
+            ),
+            highlight=False,
         )
     else:
         _print(console, result, find, save if path else None, without, start, used, note)
+        if counts:
+            console.print(str(counts[0]), markup=False, highlight=False, soft_wrap=True)
     return exit_code(result, find)
 
 
@@ -107,9 +128,12 @@ def _explore(
     text: str | None,
     find: Callable[..., bool] | None,
     limit_states: int | None,
+    counts: list[Coverage] | None,
     **question: Any,
 ) -> tuple[Result, str, str]:
     """Explore with an engine; say which one it was, and why not the native one if that couldn't.
+
+    `counts` takes what was made use of, if it is asked for.
 
     Raises:
         UnusableError: this engine can't answer this question.
@@ -118,13 +142,22 @@ def _explore(
         raise UnusableError(f"no engine is called {engine}; there are {', '.join(ENGINES)}")
 
     def reference(limit: int | None) -> Result:
-        return case.explore(raft, find=find, limit_states=limit, **question)
+        if counts is None:
+            return case.explore(raft, find=find, limit_states=limit, **question)
+
+        def counting(model: Model, **more: Any) -> Result:
+            counts[:] = [Coverage(model)]
+            return explore_model(model, visit=counts[0].note, **more)
+
+        return case.explore(raft, explorer=counting, find=find, limit_states=limit, **question)
 
     if engine == "python":
         return reference(limit_states), "python", ""
     spec, refused = raft, ""
     if not available():
         refused = NEEDS
+    elif counts is not None:
+        refused = "only Python counts what was made use of"
     elif text is not None:
         try:
             spec = looking_for(text, case.bounds)
