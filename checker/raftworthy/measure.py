@@ -80,6 +80,7 @@ def measure_replay(file: Path | None, events: int, servers: int, seed: int) -> R
         decode, replayed, wall, number = [], [], [], 0
         gc.disable()  # as replay does
         for _ in range(3):
+            gc.collect()  # the replay before
             start = time.process_time()
             number = sum(len(chunk) for _, chunk in TraceFile.open(path).events())
             decode.append(time.process_time() - start)
