@@ -137,6 +137,13 @@ def test_walks_end_after_a_time() -> None:
     assert found.steps > 0
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_walks_that_go_nowhere_end_after_a_time(engine: str) -> None:
+    """Nobody may send a message, so nobody does anything."""
+    found, _ = walk(Question(Bounds(max_messages=0), seconds=0.05, engine=engine))
+    assert (found.broken, found.steps) == (None, 0)
+
+
 # --- shorter ways ------------------------------------------------------------
 
 
@@ -183,6 +190,7 @@ def test_the_estimate_of_different_things_is_near(size: int) -> None:
     [
         ({"walks": 0}, "walks is 0; the least is 1"),
         ({"depth": 0}, "depth is 0"),
+        ({"depth": 10**9}, "the most is"),
         ({"seconds": 0.0}, "0.0 seconds"),
         ({"mutant": "X"}, "no mutant is called X"),
         ({"start": "nowhere"}, "no beginning is called nowhere"),

@@ -26,6 +26,7 @@ from raftworthy.native import NoPlaceError, available
 
 VIOLATED, UNDECIDED = 1, 2
 SECONDS = 10.0  # if nothing else is said
+DEEPEST = 100_000  # steps of a walk
 Show = Callable[[int, int | None], None]
 
 
@@ -54,6 +55,8 @@ class Question:
         for name, least in (("seed", 0), ("depth", 1), ("walks", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is {least}")
+        if self.depth > DEEPEST:
+            raise UnusableError(f"depth is {self.depth}; the most is {DEEPEST}")
         if self.seconds is not None and not self.seconds > 0:
             raise UnusableError(f"{self.seconds} seconds are no time to walk in")
 

@@ -81,7 +81,10 @@ def walk_python(
         spent = time.perf_counter() - began
         return Walked(seed, depth, done, steps, deepest, spent, len(seen), broken, path)
 
-    while walks is None or done < walks:
+    def late() -> bool:
+        return seconds is not None and time.perf_counter() - began > seconds
+
+    while (walks is None or done < walks) and not late():
         done += 1
         weights = {action: 1 << rng.randrange(Bias.POWERS) for action in model.spec.actions}
         path = Path(start)
@@ -98,7 +101,7 @@ def walk_python(
             for p in wanted:
                 if not (claims[p](t) if declared[p].states == 1 else claims[p](s, t)):
                     return result(p, path)
-            if seconds is not None and time.perf_counter() - began > seconds:
+            if late():
                 return result()
             if progress:
                 progress(steps, time.perf_counter() - began)
@@ -119,8 +122,9 @@ def follow(
     claim, states = model.generated.properties[p], model.spec.properties[p].states
     for action, params in steps:
         s = path.world
-        if action == "client_request":  # commands are numbered in the order in which they come
-            params = (params[0], f"c{s.past.commands + 1}")
+        types = model.spec.actions[action].params.values()
+        command = f"c{s.past.commands + 1}"  # commands are numbered in the order in which they come
+        params = tuple(command if t.name == "value" else x for x, t in zip(params, types, strict=True))
         first = params[0]
         if not isinstance(first, str) and first not in s.messages:
             continue

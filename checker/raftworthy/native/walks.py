@@ -291,7 +291,7 @@ def walk_native(
     trail, sketch = np.zeros(depth + 1, np.uint64), np.zeros(1 << SKETCH_BITS, np.uint64)
     context[program.at_first : program.at_first + lay.words] = state
     for place, value in {
-        At.RANDOM: mix(seed), At.LONGEST: depth, At.MOST_WALKS: walks if walks is not None else 1 << 62,
+        At.RANDOM: mix(seed), At.LONGEST: depth, At.MOST_WALKS: min(walks or 1 << 62, 1 << 62),
         At.STARTED: len(sent), At.COUNT: len(sent), At.MESSAGES: messages.ctypes.data,
         At.TRAIL: trail.ctypes.data, At.SKETCH: sketch.ctypes.data,
         At.DEPTH: depth,  # so that the first walk begins with weights of its own
