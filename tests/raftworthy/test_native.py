@@ -398,8 +398,9 @@ def test_it_stops_at_a_number_of_states() -> None:
     assert 5000 <= result.distinct < 5100
 
 
-def test_it_stops_at_a_limit_of_memory() -> None:
-    result = explore_native(Model(raft, Bounds()), limit_memory=20_000_000)
+def test_an_exact_search_stops_at_a_limit_of_memory() -> None:
+    """It has nothing on disk."""
+    result = explore_native(Model(raft, Bounds()), limit_memory=20_000_000, exact=True)
     assert "memory" in result.stopped
     assert result.memory <= 20_000_000
     assert result.distinct > 10_000

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -50,10 +51,17 @@ def explore(
     depth: Annotated[int, Parameter(help="with --random: steps of a walk")] = 100,
     walks: Annotated[int | None, Parameter(help="with --random: stop after so many")] = None,
     seconds: Annotated[float | None, Parameter(help="with --random: stop then; else after 10")] = None,
+    threads: Annotated[int | None, Parameter(help="else as many as there are cores")] = None,
+    memory: Annotated[str | None, Parameter(help="as 4G: what is more goes to disk")] = None,
+    disk: Annotated[Path | None, Parameter(help="a folder for that, and for checkpoints")] = None,
+    checkpoint_minutes: Annotated[float, Parameter(help="with --disk: between checkpoints")] = 5.0,
+    resume: Annotated[Path | None, Parameter(help="go on from the checkpoint in this folder")] = None,
+    exact: Annotated[bool, Parameter(help="compare whole states, not fingerprints", negative="")] = False,
     json: Json = False,
 ) -> int:
     """Explore every behaviour of the specification within bounds, breadth first, and check its properties.
 
+    Ctrl-C leaves a checkpoint. --resume takes the question from it, and more memory or a limit, if given.
     With --random, walk through what is too large for that; each walk prefers other actions.
     Exit code: 0 nothing violated within the bounds, or found; 1 violated; 2 undecided or unusable.
 
@@ -63,10 +71,15 @@ def explore(
         raftworthy explore --mutant R01 --begin figure_8 --max-term 4 --commands 2 --max-messages 20
         raftworthy explore --find "len(leaders()) == 2" --max-term 2
         raftworthy explore --coverage --servers 2
+        raftworthy explore --max-messages 17 --memory 2G --disk states
+        raftworthy explore --resume states
         raftworthy explore --random --max-term 4 --commands 2 --without commit.current_term
     """
+    from raftworthy.explore.means import Means, resumed
     from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.explore.running import run_explore
+
+    means = Means(threads, memory, disk, exact=exact, checkpoint_minutes=checkpoint_minutes)
 
     if not random:
         max_messages = 8 if max_messages is None else max_messages
@@ -77,6 +90,8 @@ def explore(
         return fail(
             "random walks look for violations only; leave out --find, --limit-states and --coverage", json
         )
+    if random and (means.asked_for or resume is not None):
+        return fail("random walks need no memory: leave out --threads, --memory, --disk and the like", json)
     try:
         bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
         if save is not None:
@@ -93,10 +108,25 @@ def explore(
             )
     except (UnusableError, UnwritableError) as error:
         return fail(str(error), json)
+    asked: dict[str, Any] = {
+        "bounds": asdict(bounds), "without": sorted(without or ()), "mutant": mutant,
+        "any_policy": any_policy, "properties": property, "symmetry": symmetry, "start": begin,
+        "threads": threads, "find": find,
+    }  # fmt: skip
+    try:
+        if resume is not None:
+            if disk not in (None, resume):
+                return fail(f"what is gone on with stays in {resume}: leave out --disk", json)
+            asked = resumed(resume, asked, asdict(Bounds(max_messages=8)))
+            means = replace(means, disk=resume, resume=True)
+        means = means.keeping(asked)
+        bounds = Bounds(**asked.pop("bounds"))
+    except UnusableError as error:
+        return fail(str(error), json)
+    del asked["threads"]
     return run_explore(
-        bounds, without=without or (), mutant=mutant, any_policy=any_policy, properties=property, find=find,
-        symmetry=symmetry, limit_states=limit_states, start=begin, save=save, engine=engine,
-        coverage=coverage, as_json=json,
+        bounds, limit_states=limit_states, save=save, engine=engine, coverage=coverage, as_json=json,
+        means=means, **asked,
     )  # fmt: skip
 
 

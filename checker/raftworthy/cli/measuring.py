@@ -130,6 +130,8 @@ def bench_explore(
     symmetry: bool = False,
     limit_states: int | None = None,
     max_term: int = 2,
+    servers: int = 3,
+    threads: int = 1,
     tlc: Annotated[Path | None, Parameter(help="a tla2tools.jar, to compare with")] = None,
     times: Annotated[int, Parameter(help="with --tlc: measure each so often, and take the least")] = 2,
     json: Json = False,
@@ -140,7 +142,7 @@ def bench_explore(
     CPU seconds of the whole process, of all its threads, start included. TLC takes minutes.
 
     Examples:
-        raftworthy bench explore --max-messages 13
+        raftworthy bench explore --max-messages 13 --threads 2
         raftworthy bench explore --max-messages 10 --tlc tla2tools.jar
     """
     from raftworthy.explore.reference import Bounds, UnusableError
@@ -157,9 +159,11 @@ def bench_explore(
         from raftworthy.measure import machine
         from raftworthy.tla.comparing import compare, table
 
-        if symmetry or limit_states is not None or times < 1:
+        if symmetry or limit_states is not None or times < 1 or (servers, threads) != (3, 1):
             return fail(
-                "--tlc counts all states: no --symmetry, no --limit-states, and --times is at least 1", json
+                "--tlc counts all states of three servers by one thread: no --symmetry, --limit-states, "
+                "--servers, --threads, and --times is at least 1",
+                json,
             )
         sizes = sorted({max(max_messages - k, 0) for k in (0, 2, 4)})
         models = [Bounds(max_term=max_term, max_messages=k) for k in sizes]
@@ -175,8 +179,8 @@ def bench_explore(
         return CONFORMS
 
     try:
-        bounds = Bounds(max_term=max_term, max_messages=max_messages)
-        speed = measure_explore(bounds, limit_states=limit_states, symmetry=symmetry)
+        bounds = Bounds(servers, max_term=max_term, max_messages=max_messages)
+        speed = measure_explore(bounds, limit_states=limit_states, symmetry=symmetry, threads=threads)
     except UnusableError as error:
         return fail(str(error), json)
     starts = measure_starts()

@@ -25,6 +25,7 @@ from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
 from raftworthy.explore.coverage import Coverage
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.find import predicate
+from raftworthy.explore.means import Means
 from raftworthy.explore.reference import (
     WITNESSED,
     Bounds,
@@ -57,6 +58,7 @@ def run_explore(
     start: str = "initial",
     engine: str = "auto",
     coverage: bool = False,
+    means: Means | None = None,
     save: FilePath | None = None,
     as_json: bool = False,
     console: Console | None = None,
@@ -75,6 +77,7 @@ def run_explore(
         start: where to begin; see `raftworthy.explore.cases.BEGINNINGS`.
         engine: `python`, `native`, or `auto`: native, if it can answer the question and that takes long.
         coverage: count what was made use of, too; only Python counts, and takes ten times as long.
+        means: what the native engine may use; chosen only, it is the engine.
         save: a file to write the path to, as a trace.
         as_json: print data.
         console: where to print.
@@ -94,6 +97,7 @@ def run_explore(
             result, used, note = _explore(
                 case, engine, text=find, without=without, mutant=mutant_called(mutant), find=wanted,
                 symmetry=symmetric, progress=progress, limit_states=limit_states, counts=counts,
+                means=means or Means(),
             )  # fmt: skip
     except UnusableError as error:
         if as_json:
@@ -129,6 +133,7 @@ def _explore(
     find: Callable[..., bool] | None,
     limit_states: int | None,
     counts: list[Coverage] | None,
+    means: Means,
     **question: Any,
 ) -> tuple[Result, str, str]:
     """Explore with an engine; say which one it was, and why not the native one if that couldn't.
@@ -152,6 +157,8 @@ def _explore(
         return case.explore(raft, explorer=counting, find=find, limit_states=limit, **question)
 
     if engine == "python":
+        if means.asked_for:
+            raise UnusableError("the Python engine has no threads, no limits of memory, and no checkpoints")
         return reference(limit_states), "python", ""
     spec, refused = raft, ""
     if not available():
@@ -163,6 +170,8 @@ def _explore(
             spec = looking_for(text, case.bounds)
         except UntraceableError as error:
             refused = str(error)
+    if means.asked_for and engine == "auto":
+        engine = "native"
     if engine == "native" and refused:
         raise UnusableError(f"the native engine can't be used: {refused}; try: --engine python")
     if engine == "auto":
@@ -174,7 +183,9 @@ def _explore(
 
     asked = case if text is None or case.properties is None else case.checking(FOUND)
     try:
-        result = asked.explore(spec, explorer=explore_native, limit_states=limit_states, **question)
+        result = asked.explore(
+            spec, explorer=explore_native, limit_states=limit_states, **means.options(), **question
+        )
     except NoPlaceError as error:
         if engine == "native":
             raise
@@ -218,6 +229,9 @@ def as_data(result: Result, find: str | None = None) -> dict[str, Any]:
         "collision": result.collision,
         "seconds": round(result.seconds, 3),
     }
+    for name in ("threads", "memory", "disk", "exact"):  # what the native engine also knows
+        if hasattr(result, name):
+            data[name] = getattr(result, name)
     if result.violation:
         data["property"] = result.violation.property
         data["because"] = " ".join(result.violation.doc.split())
@@ -274,11 +288,19 @@ def _print(
         f"{result.states} steps, depth {result.depth}, {result.seconds:.1f} s, {result.rate:.0f} states/s",
         highlight=False,
     )
-    exact = "states compared whole" if engine == "python" else "states told apart by 64-bit fingerprints"
+    whole = engine == "python" or getattr(result, "exact", False)
+    exact = "states compared whole" if whole else "states told apart by 64-bit fingerprints"
     chance = f"; two had the same with a probability of {result.collision:.0e}" if result.collision else ""
     console.print(f"  engine: {engine}, {exact}{chance}", highlight=False)
     if note:
         console.print(f"  note: not the native engine: {note}", markup=False, highlight=False)
+    if engine == "native":
+        threads, memory, disk = (getattr(result, name) for name in ("threads", "memory", "disk"))
+        written = f", {disk / 1e6:.0f} MB written to disk" if disk else ""
+        console.print(
+            f"  {threads} thread{'s' * (threads > 1)}, {memory / 1e6:.0f} MB of memory{written}",
+            highlight=False,
+        )
     if saved is not None:
         console.print(f"  written to {saved}; try: raftworthy replay {saved}", markup=False, highlight=False)
 
@@ -292,6 +314,17 @@ class _Progress:
         self._bar = Bar(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True)
         self._silent = silent
         self._task: Any = None
+        self._frontiers: list[int] = []  # of each level
+
+    def _estimate(self, p: Progress) -> str:
+        """How long it may take, once levels get smaller: as if each shrank like the last one."""
+        if len(self._frontiers) <= p.depth:
+            self._frontiers += [p.frontier] * (p.depth + 1 - len(self._frontiers))
+        last = self._frontiers[-2:]
+        if len(last) < 2 or last[1] >= last[0]:
+            return ""
+        left = last[1] / (1 - last[1] / last[0]) * p.seconds / p.distinct
+        return f"about {left:.0f} s left"
 
     def __enter__(self) -> Callable[[Progress], None]:
         return self._show
@@ -307,5 +340,6 @@ class _Progress:
             self._bar.start()
             self._task = self._bar.add_task("")
         rate = f"{p.distinct / p.seconds:.0f} states/s"
-        text = f"{p.distinct} states, depth {p.depth}, frontier {p.frontier}, {rate}"
+        left = f", {estimate}" if (estimate := self._estimate(p)) else ""
+        text = f"{p.distinct} states, depth {p.depth}, frontier {p.frontier}, {rate}{left}"
         self._bar.update(self._task, description=text)

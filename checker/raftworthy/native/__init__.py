@@ -1,9 +1,10 @@
 """The native back end: a specification compiled to machine code, and a breadth-first search over it.
 
 `layout` says how values lie in words, `lowering` how operations become instructions, `actions` builds what
-takes steps, `fingerprints` by what states are known, `program` what searches among them; `compiling`
-compiles it, or finds it on disk by what `identity` writes down, and `engine` searches. Whoever imports only
-this module needs neither llvmlite nor numpy.
+takes steps, `successors` what becomes of them, `fingerprints` and `symmetry` by what states are known,
+`program` what searches among them; `compiling` compiles it, or finds it on disk by what `identity` writes
+down. `search` has threads search, each in its `shard`, `checkpoint` keeps it for later, and `engine` answers.
+Whoever imports only this module needs neither llvmlite nor numpy.
 """
 
 from __future__ import annotations

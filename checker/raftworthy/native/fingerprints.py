@@ -1,146 +1,103 @@
-"""By what a state is known: one number, from sums over its parts that a step changes little of.
+"""By what states are known: one number, from parts of which a step changes few.
 
-Each word of a state, with a number for its place added, is mixed and summed up. With symmetry there is
-one such sum for each renaming of the servers; renamed states have the same sums in another
-order, so what is made of all of them alike is the same for all.
+`Plain` sums up the mixed words of a state, each with a number for its place. `symmetry.Symmetric` gives
+states that differ in the servers' names only the same number.
 
-    r  a renaming, p its servers: server k becomes p[k]     i  a server
+    i  a server     S, T  the variables' words before and after a step     known  what is known of S, in words
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from llvmlite import ir
 
-from raftspec.types import Type
-from raftworthy.native import NoPlaceError
-from raftworthy.native.layout import Layout, Slot
-from raftworthy.native.words import I64, Code, Word, mix
+from raftworthy.native.layout import Layout
+from raftworthy.native.words import Code, Word, mix
 
 GOLDEN = 0x9E3779B97F4A7C15
 
 
-class Fingerprints:
-    """The functions that add a part of a state to its sums."""
+class Step:
+    """What changes in a step: server i's variables or history's, if at all, and new messages."""
 
-    def __init__(self, layout: Layout, symmetry: bool) -> None:
-        self.layout = layout
-        servers = range(len(layout.servers))
-        self.renamings = list(itertools.permutations(servers)) if symmetry else [tuple(servers)]
+    def __init__(self, after: Word, i: Word, server: Word, past: Word, sends: Word, fresh: Word) -> None:
+        self.after, self.i, self.sends, self.fresh = after, i, sends, fresh
+        self.server, self.past = server, past  # conditions: whether they changed
+
+
+class Prints(Protocol):
+    """How a state's fingerprint comes from its words."""
+
+    known_words: int
 
     def build(self, module: ir.Module) -> None:
         """Build the functions in a module."""
-        self.module, layout = module, self.layout
-        self.hash_server = self._hasher("hash_server", layout.server, layout.server_words, True)
-        self.hash_history = self._hasher("hash_history", layout.history, layout.history_words)
-        self.hash_message = self._message_hasher()
 
-    @property
-    def sums(self) -> int:
-        """How many sums a state has."""
-        return len(self.renamings)
+    def begin(self, code: Code, known: Word, state: Word, messages: Word, n: Word) -> None:
+        """Note what is to be known of a state whose successors are made."""
 
-    def _hasher(self, name: str, slots: Mapping[str, Slot], words: int, indexed: bool = False) -> Code:
-        """`f(words, sums, i)`: add some variables' part of each sum; if `indexed`, those of server i."""
-        code = Code(self.module, name, 3, 2)
-        group, sums, i = code.args
-        n = len(self.layout.servers)
-        for r, p in enumerate(self.renamings):
-            total = code.load(sums, r)
-            for w in range(words):
-                here = [s for s in slots.values() if s.word == w]
-                word = self._renamed(code.load(group, w), here, p)
-                salt = code.const(_salt(p[0] if indexed else n, w))
-                for k in range(1, n if indexed else 0):
-                    salt = i.equals(k).where(_salt(p[k], w), salt)
-                total = total + (word + salt).mixed()
-            code.store(sums, r, total)
-        code.leave(0)
-        return code
-
-    def _message_hasher(self) -> Code:
-        """`f(sums, m)`: add a message's part of each sum."""
-        code = Code(self.module, "hash_message", 2, 1)
-        sums, m = code.args
-        first = self.layout.message[self.layout.kinds[0]]
-        common = [s for name, s in first.items() if name in ("source", "target")]
-        for cls, slots in self.layout.message.items():
-            others = [s.type for name, s in slots.items() if name not in ("source", "target")]
-            if any(map(_names_servers, others)):
-                raise NoPlaceError(f"the native engine can't rename the servers in a {cls.__name__}")
-        for r, p in enumerate(self.renamings):
-            word = self._renamed(m, common, p) + _salt(len(p) + 1, 0)
-            code.store(sums, r, code.load(sums, r) + word.mixed())
-        code.leave(0)
-        return code
-
-    def _renamed(self, word: Word, slots: Iterable[Slot], p: tuple[int, ...]) -> Word:
-        """A word with server i renamed to p[i]."""
-        if p == tuple(range(len(p))):
-            return word
-        kept, moved = (1 << 64) - 1, []
-        for s in slots:
-            if _names_servers(s.type):
-                kept &= ~(((1 << s.width) - 1) << s.shift)
-                moved.append(self._rename(word.cut(s.shift, s.width), s.type, p) << s.shift)
-        out = word & kept
-        for x in moved:
-            out = out | x
-        return out
-
-    def _rename(self, bits: Word, t: Type, p: tuple[int, ...]) -> Word:
-        if not _names_servers(t):
-            return bits
-        match t.kind:
-            case "server" | "maybe":
-                width = self.layout.width(t)
-                table = sum(x << k * width for k, x in enumerate((*p, len(p))))
-                return (Word(bits.b, ir.Constant(I64, table)) >> (bits * width)) & ((1 << width) - 1)
-            case "set":
-                out = bits & 0
-                for k, x in enumerate(p):
-                    out = out | (bits.cut(k, 1) << x)
-                return out
-            case "map":
-                assert t.of is not None
-                assert t.key is not None
-                width, out = self.layout.width(t.of), bits & 0
-                for k in range(self.layout.keys(t)):
-                    to = p[k] if t.key.kind == "server" else k
-                    out = out | (self._rename(bits.cut(k * width, width), t.of, p) << (to * width))
-                return out
-        raise NoPlaceError(f"the native engine can't rename the servers in a {t}")
-
-    def of(self, code: Code, sums: Word) -> Word:
-        """One number for all renamings of a state; never 0."""
-        if self.sums == 1:
-            out = code.load(sums, 0)
-        else:
-            out = code.const(0)
-            for r in range(self.sums):
-                out = out + code.load(sums, r).mixed()
-        return out.equals(0).where(1, out)
+    def key(self, code: Code, known: Word, step: Step) -> Word:
+        """The fingerprint after a step."""
 
 
-def first_place(code: Code, key: Word, size: Word) -> Word:
-    """Where in a table of any size to look first: keys in order, so that growing moves few far."""
-    wide = ir.IntType(128)
-    product = code.b.mul(code.b.zext(key.v, wide), code.b.zext(size.v, wide))
-    high = code.b.lshr(product, ir.Constant(wide, 64))
-    return Word(code.b, code.b.trunc(high, I64))
+def fingerprint(code: Code, prints: Prints, known: Word, state: Word) -> Word:
+    """The fingerprint of a state that is known."""
+    no, none = code.truth(False), code.const(0)
+    return prints.key(code, known, Step(state, none, no, no, state, none))
 
 
-def _salt(place: int, word: int) -> int:
-    """What is added to a word before it is mixed, so that equal words at two places don't count as one."""
-    return mix((place * 64 + word + 1) * GOLDEN)
+class Plain:
+    """Sums of mixed words. Known are each server's part, history's, and the sum of all."""
 
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.servers = len(layout.servers)
+        self.known_words = self.servers + 2
 
-def _names_servers(t: Type) -> bool:
-    """Whether a value of this type changes when servers are renamed."""
-    if t.kind in ("server", "maybe", "set"):
-        return True
-    if t.kind == "record" and t.cls is not None:
-        return any(map(_names_servers, t.cls.types().values()))
-    return any(_names_servers(x) for x in (t.key, t.of) if x is not None)
+    def build(self, module: ir.Module) -> None:
+        lay = self.layout
+        self.of_server = Code(module, "hash_server", 2, 1)
+        self._hash(self.of_server, lay.server_words)
+        self.of_past = Code(module, "hash_history", 2, 1)
+        self._hash(self.of_past, lay.history_words)
+
+    @staticmethod
+    def _hash(code: Code, words: int) -> None:
+        """`f(words, place)`: their part of the sum."""
+        group, place = code.args
+        total = code.const(0)
+        for w in range(words):
+            total = total + (code.load(group, w) + (place * 64 + (w + 1)) * GOLDEN).mixed()
+        code.leave(total)
+
+    def _message(self, m: Word) -> Word:
+        return (m + mix(self.servers + 1)).mixed()
+
+    def begin(self, code: Code, known: Word, state: Word, messages: Word, n: Word) -> None:
+        lay, total = self.layout, code.const(0)
+        for i in range(self.servers):
+            part = code.call(self.of_server, code.address(state, i * lay.server_words), i)
+            code.store(known, i, part)
+            total = total + part
+        past = code.call(self.of_past, code.address(state, lay.words - lay.history_words), self.servers)
+        code.store(known, self.servers, past)
+        summed = code.local(total + past)
+        with code.loop(0, n) as (k, _):
+            code.add_to(summed, 0, self._message(code.load(messages, k)))
+        code.store(known, self.servers + 1, code.load(summed, 0))
+
+    def key(self, code: Code, known: Word, step: Step) -> Word:
+        lay = self.layout
+        total = code.local(code.load(known, self.servers + 1))
+        with code.when(step.server):
+            new = code.call(self.of_server, code.address(step.after, step.i * lay.server_words), step.i)
+            code.add_to(total, 0, new - code.load(known, step.i))
+        with code.when(step.past):
+            place = code.address(step.after, lay.words - lay.history_words)
+            new = code.call(self.of_past, place, self.servers)
+            code.add_to(total, 0, new - code.load(known, self.servers))
+        with code.loop(0, step.fresh) as (k, _):
+            code.add_to(total, 0, self._message(code.load(step.sends, k)))
+        key = code.load(total, 0)
+        return key.equals(0).where(1, key)

@@ -33,6 +33,9 @@ class ExploreSpeed:
             "seconds": r.seconds,
             "traced": self.traced,
             "compiled": r.prepared,
+            "threads": r.threads,
+            "cpu": r.cpu,
+            "disk": r.disk,
             "memory": r.memory,
             "table_memory": r.table_memory,
             "peak_memory": self.peak_memory,
@@ -46,20 +49,23 @@ class ExploreSpeed:
             f"{r.bounds}{alike}\n"
             f"{r.distinct:,} distinct states of {r.states:,} successors, depth {r.depth}: {r.stopped}\n"
             f"{r.distinct / r.seconds:,.0f} distinct states and {r.states / r.seconds:,.0f} "
-            f"successors a second, in {r.seconds:.1f} s\n"
+            f"successors a second, in {r.seconds:.1f} s; "
+            f"{r.distinct / r.cpu:,.0f} distinct states a CPU second, {r.threads} threads\n"
             f"ready after {self.traced + r.prepared:.2f} s, of which compiling took {r.prepared:.2f}\n"
             f"memory at most {r.memory / 1e6:,.0f} MB, the process {self.peak_memory / 1e6:,.0f} MB: "
-            f"{r.table_memory / r.distinct:.1f} bytes a state for fingerprints, 8 for its parent, "
-            f"the rest for the two levels at hand\n"
+            f"{r.table_memory / r.distinct:.1f} bytes a state for fingerprints, "
+            f"the rest for the two levels at hand; {r.disk / 1e6:,.0f} MB written to disk\n"
             f"two states had one fingerprint with a probability of {r.collision:.0e}"
         )
 
 
-def measure_explore(bounds: Bounds, limit_states: int | None = None, symmetry: bool = True) -> ExploreSpeed:
+def measure_explore(
+    bounds: Bounds, limit_states: int | None = None, symmetry: bool = True, threads: int = 1
+) -> ExploreSpeed:
     """Explore, and say what it took: time, memory, and what a state takes of it."""
     began = time.perf_counter()
     model = Model(raft, bounds)
     traced = time.perf_counter() - began
-    result = explore_native(model, symmetry=symmetry, limit_states=limit_states)
+    result = explore_native(model, symmetry=symmetry, limit_states=limit_states, threads=threads)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return ExploreSpeed(result, traced, peak)

@@ -14,7 +14,8 @@ from typing import Any
 
 from llvmlite import ir
 
-I1, I32, I64, POINTER = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.PointerType()
+I1, I8, I32, I64, I128 = (ir.IntType(width) for width in (1, 8, 32, 64, 128))
+POINTER = ir.PointerType()
 MASK = (1 << 64) - 1
 
 
@@ -113,6 +114,12 @@ class Word:
         """As many bits as `bits` says, from the lowest."""
         return self & ((Word(self.b, ir.Constant(I64, 1)) << bits) - 1)
 
+    def times(self, other: Word) -> tuple[Word, Word]:
+        """The high and the low word of a product without signs."""
+        b = self.b
+        product = b.mul(b.zext(self.v, I128), b.zext(other.v, I128))
+        return Word(b, b.trunc(b.lshr(product, ir.Constant(I128, 64)), I64)), Word(b, b.trunc(product, I64))
+
     def mixed(self) -> Word:
         """A number that depends on every bit: the end of splitmix64."""
         x = (self ^ (self >> 30)) * 0xBF58476D1CE4E5B9
@@ -169,14 +176,22 @@ class Code:
         w = value if isinstance(value, Word) else self.const(value)
         self.b.store(w.v if t.width == 64 else self.b.trunc(w.v, t), self.address(pointer, index, t).v)
 
+    def read(self, pointer: Word, at: Word | int) -> Word:
+        """The word that begins at a byte, wherever that is."""
+        return Word(self.b, self.b.load(self.address(pointer, at, I8).v, align=1, typ=I64))
+
+    def write(self, pointer: Word, at: Word | int, value: Word) -> None:
+        """Store a word from a byte on, wherever that is."""
+        self.b.store(value.v, self.address(pointer, at, I8).v, align=1)
+
     def pointer(self, w: Word) -> Word:
         return Word(self.b, self.b.inttoptr(w.v, POINTER))
 
     def prefetch(self, place: Word) -> None:
-        """Ask for a place in memory that is looked at soon."""
+        """Ask for a place in memory that is looked at soon, and that other threads may look at, too."""
         t = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
         f = self.function.module.declare_intrinsic("llvm.prefetch", [POINTER], t)
-        write, keep, data = (ir.Constant(I32, x) for x in (1, 3, 1))
+        write, keep, data = (ir.Constant(I32, x) for x in (0, 3, 1))
         self.b.call(f, [place.v, write, keep, data])
 
     def local(self, start: Word | int) -> Word:

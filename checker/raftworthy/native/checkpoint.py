@@ -1,0 +1,179 @@
+"""Checkpoints: a search's state on disk, from which it goes on as if nothing had happened.
+
+A checkpoint is a small file that says how long other files were when it was made; those only grow, and
+what it needs isn't removed before there is a newer one. It is written beside the old one, made durable, and
+put in its place at once, so a kill at any moment leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raftworthy.explore.reference import UnusableError
+from raftworthy.generated import World
+from raftworthy.native.compiling import key_of
+from raftworthy.native.search import Search
+from raftworthy.native.shard import files_of
+
+FILE = "checkpoint.json"
+LOCK = "lock"
+FORMAT = 1
+
+
+class Checkpoints:
+    """The checkpoints of a search, made every so many seconds, if at all."""
+
+    def __init__(
+        self, search: Search, start: World, every: float | None, asked: Mapping[str, Any] | None = None
+    ) -> None:
+        """`asked` are the options of the command that goes on with it."""
+        self.search, self.every, self.asked = search, every, asked
+        self.number = 0
+        self.last = time.perf_counter()
+        self._lock: int | None = None
+        program, lay = search.program, search.program.layout
+        first = f"{lay.pack(start)} {sorted(map(lay.pack_message, start.messages))}"
+        # What can be said of a question in words, and all of it as a hash.
+        self.question: dict[str, Any] = {
+            "bounds": str(lay.bounds),
+            "without": sorted(program.model.without),
+            "mutant": program.model.mutant.name if program.model.mutant else None,
+            "properties": [*program.invariants, *program.step_properties],
+            "symmetry": program.symmetry,
+            "threads": search.threads,
+            "beginning": hashlib.sha256(first.encode()).hexdigest(),
+            "program": key_of(program.parts()),
+        }
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for another."""
+        return self.every is not None and now - self.last >= self.every
+
+    def refuse_another(self) -> None:
+        """Make sure that no checkpoint is overwritten by another search.
+
+        Raises:
+            UnusableError: there is one, or another process uses the folder.
+        """
+        folder = self.search.disk.given
+        if folder is None:
+            return
+        self._take(folder)
+        if (folder / FILE).exists():
+            raise UnusableError(
+                f"{folder} holds a checkpoint; go on with: raftworthy explore --resume {folder}, or remove it"
+            )
+
+    def _take(self, folder: Path) -> None:
+        """Keep other processes out of the folder."""
+        folder = self.search.disk.folder
+        self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UnusableError(f"another process explores in {folder}") from error
+
+    def finish(self) -> None:
+        """Remove what there is nothing to go on from any more, but not the folder."""
+        disk = self.search.disk
+        if disk.given is not None and self._lock is not None:
+            for path in disk.folder.iterdir():
+                if path.name in (FILE, LOCK) or path.name.split("-")[0] in OURS:
+                    path.unlink()
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def save(self, seconds: float) -> None:
+        """Make a checkpoint, after so many seconds of searching."""
+        search, disk = self.search, self.search.disk
+        self.number += 1
+        shards = [s.save(self.number) for s in search.shards]
+        data = {
+            "format": FORMAT, "question": self.question, "asked": self.asked, "number": self.number,
+            "depth": search.depth, "frontier": search.frontier, "seconds": seconds, "shards": shards,
+        }  # fmt: skip
+        new = disk.path(FILE + ".new")
+        files: set[str] = set().union(*map(files_of, shards))
+        for name in files:
+            _make_durable(disk.path(name))
+        with new.open("w") as file:
+            json.dump(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(disk.path(FILE))
+        _make_durable(disk.folder)
+        disk.kept = files | {FILE, LOCK}
+        in_use = {stream.name for s in search.shards for stream in (s.level, s.next, s.trail)}
+        for path in disk.folder.iterdir():
+            if path.name not in disk.kept | in_use and path.name.split("-")[0] in OURS:
+                path.unlink()
+        self.last = time.perf_counter()
+
+    def resume(self) -> float:
+        """Take up the checkpoint; how many seconds it had taken.
+
+        Raises:
+            UnusableError: there is none, or it is of another question.
+        """
+        folder = self.search.disk.given
+        assert folder is not None
+        data = read(folder)
+        ours, theirs = self.question, data["question"]
+        for name, mine in ours.items():
+            if theirs.get(name) != mine:
+                was = "" if name in ("beginning", "program") else f": {theirs.get(name)}, not {mine}"
+                raise UnusableError(f"the checkpoint in {folder} is of another {NAMES.get(name, name)}{was}")
+        self._take(folder)
+        self.search.disk.kept = {FILE, LOCK}
+        for shard, saved in zip(self.search.shards, data["shards"], strict=True):
+            self.search.disk.kept |= files_of(saved)
+            try:
+                shard.load(saved)
+            except (OSError, KeyError) as error:
+                raise UnusableError(f"the checkpoint in {folder} is damaged: {error}") from error
+        self.search.depth, self.search.frontier = data["depth"], data["frontier"]
+        self.number = data["number"]
+        return float(data["seconds"])
+
+
+NAMES = {
+    "program": "specification or version of raftworthy", "without": "set of rules taken away",
+    "threads": "number of threads", "beginning": "first state", "bounds": "size",
+}  # fmt: skip
+OURS = {"rows", "steps", "run", "dead", "dead_next"}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The checkpoint in a folder.
+
+    Raises:
+        UnusableError: there is none that can be read.
+    """
+    try:
+        data: dict[str, Any] = json.loads((folder / FILE).read_text())
+        if data["format"] == FORMAT:
+            return data
+    except FileNotFoundError as error:
+        raise UnusableError(f"there is no checkpoint in {folder}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnusableError(f"the checkpoint in {folder} can't be read: {error}") from error
+    raise UnusableError(f"the checkpoint in {folder} is of another version of raftworthy")
+
+
+def _make_durable(path: Path) -> None:
+    """Have a file, or a folder's names, on disk when this returns."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

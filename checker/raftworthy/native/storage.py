@@ -1,0 +1,214 @@
+"""Memory up to a limit, and files for what it has no room for.
+
+A stream is a sequence of bytes in pieces, written at its end and read from its beginning; a piece is in
+memory, in the stream's file, or both. Files only grow, so a checkpoint is how long they were.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.uint64]
+
+
+class Memory:
+    """Counts what a thread has allocated."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = self.peak = 0
+
+    def has(self, size: int) -> bool:
+        return self.used + size <= self.limit
+
+    def take(self, size: int) -> None:
+        self.used += size
+        self.peak = max(self.peak, self.used)
+
+    def free(self, size: int) -> None:
+        self.used -= size
+
+
+class Disk:
+    """A folder for what memory has no room for: one that was given, or a temporary one made when needed."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.given = folder
+        self._folder: Path | None = None
+        self.kept: set[str] = set()  # files that the last checkpoint needs
+        self.written = 0  # bytes
+
+    @property
+    def folder(self) -> Path:
+        if self._folder is None:
+            if self.given is not None:
+                self.given.mkdir(parents=True, exist_ok=True)
+            self._folder = self.given or Path(tempfile.mkdtemp(prefix="raftworthy-"))
+        return self._folder
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def discard(self, name: str) -> None:
+        """Remove a file, unless the last checkpoint needs it."""
+        if self._folder is not None and name not in self.kept:
+            self.path(name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the folder, if it is a temporary one that holds no checkpoint."""
+        if self._folder is not None and self.given is None and not self.kept:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@dataclass
+class Piece:
+    """A part of a stream: in memory, unless `array` is None; in the file, unless `offset` is None."""
+
+    array: Bytes | None
+    used: int
+    offset: int | None = None
+
+
+class Stream:
+    """Bytes in pieces. The last piece may be under work: its length is noted by `close`."""
+
+    def __init__(self, name: str, memory: Memory, disk: Disk) -> None:
+        self.name, self.memory, self.disk = name, memory, disk
+        self.pieces: deque[Piece] = deque()
+        self._file: int | None = None
+        self._end = 0  # of the file
+        self._writing = False  # whether the last piece may still become longer
+
+    def open_piece(self, size: int) -> Bytes:
+        """Begin a piece; there has to be memory for it."""
+        self.memory.take(size)
+        array = np.empty(size, np.uint8)
+        self.pieces.append(Piece(array, 0))
+        self._writing = True
+        return array
+
+    def close_piece(self, used: int) -> None:
+        """Note how much of the last piece is used, if it is under work."""
+        if self._writing:
+            self.pieces[-1].used = used
+
+    def evict(self, keep_first: bool = False) -> bool:
+        """Move one piece to the file, not the last nor, if so asked, the first; whether there was one."""
+        pieces = list(self.pieces)[1 if keep_first else 0 : -1]
+        for piece in reversed(pieces):
+            if piece.array is not None:
+                self._write(piece)
+                self.memory.free(piece.array.nbytes)
+                piece.array = None
+                return True
+        return False
+
+    def first(self) -> Piece:
+        """The first piece, brought into memory."""
+        piece = self.pieces[0]
+        if piece.array is None:
+            piece.array = self._read(piece)
+            self.memory.take(piece.array.nbytes)
+        return piece
+
+    def pop(self) -> None:
+        """Drop the first piece."""
+        piece = self.pieces.popleft()
+        if piece.array is not None:
+            self.memory.free(piece.array.nbytes)
+
+    def close(self) -> None:
+        """Drop everything but the file."""
+        while self.pieces:
+            self.pop()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def discard(self) -> None:
+        """Drop everything, and the file."""
+        self.close()
+        self.disk.discard(self.name)
+
+    def read(self, start: int, size: int) -> Bytes:
+        """So many bytes from a place on."""
+        out, at, before = np.empty(size, np.uint8), 0, 0
+        for piece in self.pieces:
+            a, b = max(start - before, 0), min(start + size - before, piece.used)
+            if a < b:
+                array = self._read(piece, a, b) if piece.array is None else piece.array[a:b]
+                out[at : at + b - a] = array[: b - a]
+                at += b - a
+            before += piece.used
+        assert at == size
+        return out
+
+    # --- the file ---
+
+    def _open(self) -> int:
+        if self._file is None:
+            self._file = os.open(self.disk.path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
+            os.ftruncate(self._file, self._end)
+        return self._file
+
+    def _write(self, piece: Piece) -> None:
+        if piece.offset is None:
+            assert piece.array is not None
+            data, file = piece.array[: piece.used].data, self._open()
+            piece.offset, at = self._end, 0
+            while at < len(data):
+                at += os.pwrite(file, data[at:], self._end + at)
+            self._end += len(data)
+            self.disk.written += len(data)
+
+    def _read(self, piece: Piece, start: int = 0, end: int | None = None) -> Bytes:
+        """A piece's bytes, with some behind them that mean nothing."""
+        assert piece.offset is not None
+        size = (piece.used if end is None else end) - start
+        out = np.zeros(size + 16, np.uint8)
+        at = 0
+        while at < size:
+            got = os.preadv(self._open(), [out.data[at:size]], piece.offset + start + at)
+            if got == 0:
+                raise OSError(f"{self.disk.path(self.name)} is shorter than it was")
+            at += got
+        return out
+
+    def save(self, last_used: int) -> dict[str, Any]:
+        """Have everything in the file, for good; what a checkpoint has to know of it.
+
+        The last piece is closed: what comes next begins another.
+        """
+        self.close_piece(last_used)
+        self._writing = False
+        for piece in self.pieces:
+            self._write(piece)
+        if self._file is not None:
+            os.fsync(self._file)
+        return {"name": self.name, "pieces": [[p.offset, p.used] for p in self.pieces], "end": self._end}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Take up what `save` said."""
+        self.name = saved["name"]
+        self._end = saved["end"] if saved["pieces"] else 0
+        self.pieces = deque(Piece(None, used, offset) for offset, used in saved["pieces"])
+        if self.pieces and self.disk.path(self.name).stat().st_size < self._end:
+            raise OSError(f"{self.disk.path(self.name)} is shorter than it was")
+
+
+def chunks(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    """A range, cut into parts."""
+    while start < end:
+        yield start, min(start + size, end)
+        start += size
