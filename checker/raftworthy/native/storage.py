@@ -23,14 +23,35 @@ Words = npt.NDArray[np.uint64]
 
 
 class Memory:
-    """Counts what a thread has allocated."""
+    """Counts what a thread has allocated, and keeps some pieces: new ones would have to be cleared."""
+
+    KEPT = 4
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = self.peak = 0
+        self._spare: list[Bytes] = []
 
     def has(self, size: int) -> bool:
+        while self._spare and self.used + size > self.limit:
+            self.free(self._spare.pop().nbytes)
         return self.used + size <= self.limit
+
+    def piece(self, size: int) -> Bytes:
+        """Memory for a piece; there has to be so much."""
+        while self._spare:
+            array = self._spare.pop()
+            if array.nbytes == size:
+                return array
+            self.free(array.nbytes)
+        self.take(size)
+        return np.empty(size, np.uint8)
+
+    def give_back(self, array: Bytes) -> None:
+        if len(self._spare) < self.KEPT:
+            self._spare.append(array)
+        else:
+            self.free(array.nbytes)
 
     def take(self, size: int) -> None:
         self.used += size
@@ -92,8 +113,7 @@ class Stream:
 
     def open_piece(self, size: int) -> Bytes:
         """Begin a piece; there has to be memory for it."""
-        self.memory.take(size)
-        array = np.empty(size, np.uint8)
+        array = self.memory.piece(size)
         self.pieces.append(Piece(array, 0))
         self._writing = True
         return array
@@ -126,7 +146,7 @@ class Stream:
         """Drop the first piece."""
         piece = self.pieces.popleft()
         if piece.array is not None:
-            self.memory.free(piece.array.nbytes)
+            self.memory.give_back(piece.array)
 
     def close(self) -> None:
         """Drop everything but the file."""
