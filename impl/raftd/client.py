@@ -36,6 +36,7 @@ from raftd.codec import (
     StatusRequest,
     UnknownOutcome,
 )
+from raftd.security import Tls
 
 FIRST_BACK_OFF: Final = 0.01
 MAX_BACK_OFF: Final = 0.2
@@ -64,9 +65,20 @@ class RequestTimeoutError(RequestError):
 class Client:
     """One connection per server, made when needed; any number of requests at a time on each."""
 
-    def __init__(self, addresses: Addresses, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        addresses: Addresses,
+        timeout: float = 5.0,
+        *,
+        cluster: str | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        """With `cluster`, servers of any other one refuse us. With `tls`, only those it knows are asked."""
         self.addresses = dict(addresses)
         self.timeout = timeout
+        self._cluster = cluster
+        self._tls = tls.opening() if tls else None
+        self._names = {address: server for server, address in addresses.items()}
         self._connections: dict[Address, _Connection] = {}
         self._connecting: dict[Address, asyncio.Lock] = {}
         self._leader: Address | None = None
@@ -152,6 +164,8 @@ class Client:
                         reply = await asyncio.wait_for(
                             connection.ask(make), GET_PATIENCE if repeatable else None
                         )
+                    except _RefusedError as error:
+                        raise RequestError(f"{address}: {error}", may_have_executed=False) from error
                     except OSError as error:
                         last = f"{address}: {error or 'no answer'}"
                     match reply:
@@ -174,6 +188,7 @@ class Client:
                         raise RequestError(last, may_have_executed=True)
                     if isinstance(reply, Redirect) and reply.address and hops < len(self.addresses):
                         self._leader = Address(*reply.address)
+                        self._names[self._leader] = reply.leader or ""
                         hops += 1
                         continue
                     # Also if servers send us in circles, as they may during an election.
@@ -202,54 +217,44 @@ class Client:
                 return connection
             loop = asyncio.get_running_loop()
             # Its TimeoutError is an OSError, so a caller need not tell them apart.
-            _, made = await asyncio.wait_for(
-                loop.create_connection(_Connection, address.host, address.port), CONNECT_TIMEOUT
+            opening = loop.create_connection(
+                lambda: _Connection(self._cluster),
+                *address,
+                ssl=self._tls,
+                server_hostname=self._names[address] if self._tls else None,
             )
+            _, made = await asyncio.wait_for(opening, CONNECT_TIMEOUT)
             self._connections[address] = made
             return made
 
 
-async def put(addresses: Addresses, key: str, value: bytes, timeout: float = 5.0) -> None:
-    """Set one key, for a command line."""
-    async with Client(addresses, timeout) as client:
-        await client.put(key, value)
+async def status(client: Client) -> dict[str, Status | None]:
+    """How each server sees itself, None for one that doesn't answer."""
 
+    async def one(server: str) -> Status | None:
+        try:
+            return await client.status(server)
+        except RequestError:
+            return None
 
-async def get(addresses: Addresses, key: str, timeout: float = 5.0) -> bytes | None:
-    """Read one key, for a command line."""
-    async with Client(addresses, timeout) as client:
-        return await client.get(key)
-
-
-async def delete(addresses: Addresses, key: str, timeout: float = 5.0) -> bytes | None:
-    """Remove one key, for a command line; the value it had."""
-    async with Client(addresses, timeout) as client:
-        return await client.delete(key)
-
-
-async def status(addresses: Addresses, timeout: float = 1.0) -> dict[str, Status | None]:
-    """How each server sees itself, None for one that doesn't answer; for a command line."""
-    async with Client(addresses, timeout) as client:
-
-        async def one(server: str) -> Status | None:
-            try:
-                return await client.status(server)
-            except RequestError:
-                return None
-
-        answers = await asyncio.gather(*map(one, addresses))
-    return dict(zip(addresses, answers, strict=True))
+    answers = await asyncio.gather(*map(one, client.addresses))
+    return dict(zip(client.addresses, answers, strict=True))
 
 
 class _BrokenError(ConnectionError):
     """The connection broke: whatever was asked on it and not answered may have arrived."""
 
 
+class _RefusedError(_BrokenError):
+    """The server doesn't want us: nothing that was asked has been executed."""
+
+
 class _Connection(asyncio.Protocol):
     """A connection to one server, with the requests that wait for its replies."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: str | None) -> None:
         self.broken: _BrokenError | None = None
+        self._cluster = cluster
         self._frames = codec.Frames(codec.REPLY.limit)
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._last_id = 0
@@ -273,26 +278,29 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(codec.encode(ClientHello()))
+        self._transport.write(codec.encode(ClientHello(self._cluster)))
 
     def data_received(self, data: bytes) -> None:
         self._frames.feed(data)
         try:
             while (body := self._frames.next()) is not None:
                 reply = codec.REPLY.decode(body)
+                if isinstance(reply, Refused) and reply.id == 0:
+                    self._break(_RefusedError(reply.reason))
+                    return
                 future = self._waiting.get(reply.id)
                 if future is not None and not future.done():
                     future.set_result(reply)
         except CodecError as error:
-            self._break(f"not a server of ours: {error}")
+            self._break(_BrokenError(f"not a server of ours: {error}"))
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._break(f"the connection broke: {error or 'closed by the server'}")
+        self._break(_BrokenError(f"the connection broke: {error or 'closed by the server'}"))
 
-    def _break(self, why: str) -> None:
+    def _break(self, why: _BrokenError) -> None:
         if self.broken is None:
-            self.broken = _BrokenError(why)
+            self.broken = why
             for future in self._waiting.values():
                 if not future.done():
                     future.set_exception(self.broken)

@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ from raftd.codec import (
     Status,
     StatusRequest,
 )
+from raftd.security import Tls
 
 # Below the ports that the kernel gives to outgoing connections: none of those can take a dead server's
 # port, or connect to itself there.
@@ -64,13 +66,18 @@ class Cluster:
         trace: bool = True,
         options: Sequence[str] = (),
         own_options: Mapping[str, Sequence[str]] | None = None,
+        tls: Tls | None = None,
     ) -> None:
-        """`options` go to every server, as in `("--election-timeout", "0.3")`; `own_options` to one each."""
+        """`options` go to every server, as in `("--election-timeout", "0.3")`; `own_options` to one each.
+
+        `tls` is for us, its clients; the servers have theirs in their options.
+        """
         self.servers = tuple(f"n{number}" for number in range(1, size + 1))
         self.addresses = dict(zip(self.servers, free_addresses(size), strict=True))
         self._temporary = tempfile.TemporaryDirectory(prefix="raftd-") if folder is None else None
         self.folder = Path(self._temporary.name) if self._temporary else folder or Path()
         self.traces = self.folder / "traces"
+        self.tls = tls
         self._options = [*options, *(("--trace", str(self.traces)) if trace else ())]
         self._own_options = dict(own_options or {})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -174,7 +181,7 @@ class Cluster:
     def status(self, server: str) -> Status | None:
         """How it sees itself, or None if it doesn't answer."""
         try:
-            reply = ask(self.addresses[server], StatusRequest(1))
+            reply = self._ask(server, StatusRequest(1))
         except OSError:
             return None
         assert isinstance(reply, Status), reply
@@ -184,7 +191,7 @@ class Cluster:
 
     def client(self, timeout: float = 5.0) -> Client:
         """A client that knows all servers; to be used inside a running loop."""
-        return Client(self.addresses, timeout)
+        return Client(self.addresses, timeout, tls=self.tls)
 
     def leader(self, timeout: float = 10.0) -> str:
         """Wait until a majority of all servers follows one leader that is up."""
@@ -234,17 +241,30 @@ class Cluster:
                 self._switch(server, HealRequest(1))
 
     def _switch(self, server: str, request: Request) -> None:
-        reply = ask(self.addresses[server], request)
+        reply = self._ask(server, request)
         assert isinstance(reply, Done), f"{server}: {reply}"
+
+    def _ask(self, server: str, request: Request) -> Reply:
+        context = self.tls.opening() if self.tls else None
+        return ask(self.addresses[server], request, context=context, server=server)
 
     def _error(self, message: str, servers: Iterable[str]) -> ClusterError:
         ends = [f"--- end of {server}'s log\n{self.log(server)[-2000:]}" for server in servers]
         return ClusterError("\n".join([message, *ends]))
 
 
-def ask(address: Address, request: Request, timeout: float = 2.0) -> Reply:
+def ask(
+    address: Address,
+    request: Request,
+    timeout: float = 2.0,
+    context: ssl.SSLContext | None = None,
+    server: str | None = None,
+) -> Reply:
     """One request, one reply, without asyncio. Raises `OSError` if there is none."""
-    with socket.create_connection(address, timeout) as connection:
+    with contextlib.ExitStack() as open_sockets:
+        connection = open_sockets.enter_context(socket.create_connection(address, timeout))
+        if context is not None:
+            connection = open_sockets.enter_context(context.wrap_socket(connection, server_hostname=server))
         connection.sendall(codec.encode(ClientHello()) + codec.encode(request))
         frames = codec.Frames(codec.REPLY.limit)
         while (body := frames.next()) is None:

@@ -14,7 +14,14 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from raftd.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raftd.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
 
 VERSION: Final = 1
 
@@ -41,12 +48,14 @@ class PeerHello(msgspec.Struct, frozen=True, tag="peer_hello", tag_field="kind")
     source: str
     target: str
     servers: tuple[str, ...]
+    cluster: str
     version: int = VERSION
 
 
 class ClientHello(msgspec.Struct, frozen=True, tag="client_hello", tag_field="kind"):
-    """A client follows."""
+    """A client follows. It may say which cluster it wants."""
 
+    cluster: str | None = None
     version: int = VERSION
 
 
@@ -119,7 +128,10 @@ class Redirect(msgspec.Struct, frozen=True, tag="redirect", tag_field="kind"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
-    """Not executed, for a reason that another server would give too."""
+    """Not executed, for a reason that another server would give too.
+
+    With the id 0, which no request has, all that is asked on the connection is refused, and it is closed.
+    """
 
     id: int
     reason: str
@@ -132,8 +144,16 @@ class UnknownOutcome(msgspec.Struct, frozen=True, tag="unknown_outcome", tag_fie
     reason: str
 
 
+class FollowerStatus(msgspec.Struct, frozen=True):
+    """A follower as its leader sees it: what it lacks, and for how many seconds it has been silent."""
+
+    match_index: int
+    lag: int
+    silent: float
+
+
 class Status(msgspec.Struct, frozen=True, tag="status_reply", tag_field="kind"):
-    """A server as it sees itself."""
+    """A server as it sees itself. `followers` is what a leader knows of them, empty for all others."""
 
     id: int
     server: str
@@ -144,6 +164,7 @@ class Status(msgspec.Struct, frozen=True, tag="status_reply", tag_field="kind"):
     commit_index: int
     last_applied: int
     start: int
+    followers: dict[str, FollowerStatus] = {}
     partitioned_from: tuple[str, ...] = ()
 
 
@@ -172,21 +193,21 @@ class Reader(Generic[T]):
             raise CodecError(f"bad frame: {error}") from error
 
 
-class MessageReader(Reader[Message]):
+class MessageReader(Reader[Message | TimeoutNow]):
     """As `Reader`, and numbers are what they can be: terms and indexes, not just any integers."""
 
-    def decode(self, body: bytes) -> Message:
+    def decode(self, body: bytes) -> Message | TimeoutNow:
         message = super().decode(body)
         if not all(0 <= number <= MAX_NUMBER for number in _numbers(message)):
             raise CodecError(f"bad frame: a number out of range in {message.__struct_config__.tag}")
         return message
 
 
-def _numbers(message: Message) -> list[int]:
+def _numbers(message: Message | TimeoutNow) -> list[int]:
     match message:
         case RequestVote():
             return [message.term, message.last_log_index, message.last_log_term]
-        case RequestVoteReply():
+        case RequestVoteReply() | TimeoutNow():
             return [message.term]
         case AppendEntries():
             terms = [entry.term for entry in message.entries]
@@ -202,12 +223,12 @@ def _numbers(message: Message) -> list[int]:
 
 
 HELLO: Final[Reader[Hello]] = Reader(Hello, MAX_HELLO)
-MESSAGE: Final = MessageReader(Message, MAX_MESSAGE)
+MESSAGE: Final = MessageReader(Message | TimeoutNow, MAX_MESSAGE)
 REQUEST: Final[Reader[Request]] = Reader(Request, MAX_REQUEST)
 REPLY: Final[Reader[Reply]] = Reader(Reply, MAX_REQUEST)
 
 
-def encode(value: Hello | Message | Request | Reply) -> bytes:
+def encode(value: Hello | Message | TimeoutNow | Request | Reply) -> bytes:
     """One frame."""
     body = _encoder.encode(value)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body

@@ -26,6 +26,7 @@ from raftd.messages import (
     Message,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
 )
 from raftd.trace import traced_entries, traced_message
 
@@ -196,6 +197,26 @@ class Core:
                 self._send_entries(peer)
         self._advance_commit_index()
         return self._finish("client_request")
+
+    def hand_over(self) -> TimeoutNow | None:
+        """A leader that wants to go asks a follower with all of its log to stand. Dissertation, section 3.10.
+
+        None as long as no follower has caught up. This is no step: no variable changes.
+        """
+        assert self.role is Role.LEADER, f"{self.server} does not lead term {self.current_term}"
+        ready = [peer for peer in self.peers if self.match_index[peer] == len(self.log)]
+        if not ready:
+            return None
+        return TimeoutNow(self.server, max(ready, key=self._heard.__getitem__), self.current_term)
+
+    def timeout_now(self, now: float, m: TimeoutNow) -> Batch | None:
+        """A follower's timeout comes early because its leader asks; None if that was in another term."""
+        current = m.term == self.current_term and self.leader == m.source
+        return self.start_election(now) if current and self.role is Role.FOLLOWER else None
+
+    def heard(self, peer: str, now: float) -> float:
+        """For how many seconds a leader has had no answer from a follower."""
+        return max(0.0, now - self._heard[peer])
 
     def start_election(self, now: float) -> Batch:
         """A server without a leader increments its term and asks for votes. Section 5.2."""

@@ -1,4 +1,6 @@
-"""The four messages of Raft and the log entry. Figure 2 of Ongaro and Ousterhout (2014).
+"""The four messages of Raft, one more to hand leadership over, and the log entry.
+
+Figure 2 of Ongaro and Ousterhout (2014).
 
 Messages are values: never changed, equal if their fields are. On the wire they are
 MessagePack maps whose `kind` tells them apart.
@@ -64,3 +66,14 @@ class AppendEntriesReply(msgspec.Struct, frozen=True, tag="append_entries_reply"
 
 
 Message = RequestVote | RequestVoteReply | AppendEntries | AppendEntriesReply
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, tag="timeout_now", tag_field="kind", gc=False):
+    """A leader that wants to go asks a follower to stand for election at once. Dissertation, section 3.10.
+
+    To the follower it is its own timeout, which may come at any time.
+    """
+
+    source: str
+    target: str
+    term: int

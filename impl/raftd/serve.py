@@ -17,14 +17,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from raftd.addresses import Addresses, parse_addresses
+from raftd.addresses import Address, Addresses, parse_addresses
 from raftd.codec import MAX_COMMAND, MAX_MESSAGE
 from raftd.core import Config
 from raftd.faults import BREAKS, make_core
+from raftd.security import Tls, is_loopback
 from raftd.server import KILL_POINTS, KillAt, NoTrace, Server, Trace
 from raftd.storage import Storage, StorageError
 from raftd.trace import TraceFile
-from raftd.transport import Transport
+from raftd.transport import MAX_CONNECTIONS, Transport
 
 log = logging.getLogger("raftd")
 
@@ -40,6 +41,10 @@ async def serve(
     trace: Path | None = None,
     config: Config | None = None,
     listen: str | None = None,
+    cluster: str | None = None,
+    tls: Tls | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+    watch: Address | None = None,
     seed: int | None = None,
     duration: float | None = None,
     exit_with_stdin: bool = False,
@@ -50,15 +55,17 @@ async def serve(
 ) -> None:
     """Run one server until SIGTERM or SIGINT, for `duration` seconds, or until its stdin is closed.
 
-    `data` is its folder, made if it isn't there; `trace` a folder for its trace files. Raises `StorageError`
-    if its store can't be used, `OSError` if its port can't.
+    `data` is its folder, made if it isn't there; `trace` a folder for its trace files; `watch` where it
+    answers over HTTP how it is. Raises `StorageError` if its store can't be used, `OSError` if a port can't.
     """
     config = config or Config()
     assert config.max_entries * (MAX_COMMAND + 64) < MAX_MESSAGE, "an AppendEntries would not fit a frame"
-    transport = Transport(server, addresses, listen)
+    transport = Transport(
+        server, addresses, listen, cluster=cluster, tls=tls, max_connections=max_connections
+    )
     servers = tuple(addresses)
     with contextlib.ExitStack() as open_files:
-        storage = open_files.enter_context(Storage(data, server, servers))
+        storage = open_files.enter_context(Storage(data, server, servers, cluster))
         events: Trace = NoTrace(lambda: storage.note_started(storage.started + 1))
         if trace is not None:
             events = file = TraceFile(trace, server, servers, storage.started, storage.note_started)
@@ -74,10 +81,14 @@ async def serve(
             fault_switch=fault_switch,
             kill_at=kill_at,
         )
+        if watch is not None:
+            from raftd.watching import watched
+
+            open_files.enter_context(watched(running, watch))
         with _stopped_by(running, duration, exit_with_stdin):
-            log.info("%s serves on %s with %s", server, addresses[server], data)
+            log.info("%s serves on %s with %s", server, addresses[server], data, extra={"server": server})
             await running.run()
-    log.info("%s has stopped", server)
+    log.info("%s has stopped", server, extra={"server": server})
 
 
 @contextlib.contextmanager
@@ -86,7 +97,7 @@ def _stopped_by(running: Server, duration: float | None, exit_with_stdin: bool) 
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
-        loop.add_signal_handler(number, running.stop)
+        loop.add_signal_handler(number, running.leave)
     timer = loop.call_later(duration, running.stop) if duration is not None else None
 
     def watch_stdin() -> None:
@@ -121,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, type=Path, help="its folder, used by no other server")
     parser.add_argument("--trace", type=Path, help="write its trace into this folder")
     parser.add_argument("--listen", metavar="HOST", help="listen here, not on its address in --cluster")
+    parser.add_argument(
+        "--cluster-id", metavar="NAME", help="talk only to servers that give the same; kept in the store"
+    )
     parser.add_argument("--election-timeout", type=float, default=default.election_timeout, metavar="SECONDS")
     parser.add_argument(
         "--heartbeat-interval", type=float, default=default.heartbeat_interval, metavar="SECONDS"
@@ -135,6 +149,27 @@ def _parser() -> argparse.ArgumentParser:
         help="stop when stdin is closed, as it is when the parent dies",
     )
     parser.add_argument("--verbose", action="store_true", help="log connections that come and go")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--watch",
+        type=_address,
+        metavar="[HOST:]PORT",
+        help="answer /metrics (Prometheus), /health and /status over HTTP here",
+    )
+    parser.add_argument(
+        "--max-connections", type=int, default=MAX_CONNECTIONS, metavar="N", help="from peers and clients"
+    )
+    security = parser.add_argument_group("security")
+    security.add_argument("--tls-certificate", type=Path, metavar="PEM", help="names this server (SAN, DNS)")
+    security.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
+    security.add_argument(
+        "--tls-authority", type=Path, metavar="PEM", help="whose certificates servers and clients must show"
+    )
+    security.add_argument(
+        "--insecure",
+        action="store_true",
+        help="listen beyond this machine without TLS: whoever reaches the port may read, write and vote",
+    )
     tests = parser.add_argument_group("for tests only")
     tests.add_argument(
         "--trace-after-persist", action="store_true", help="write each event after its fsync, not before"
@@ -158,6 +193,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _address(text: str) -> Address:
+    return parse_addresses(f"watch={text}")["watch"]
+
+
+def _refuse_strangers(options: argparse.Namespace, tls: Tls | None) -> None:
+    """Without TLS a server is for this machine only, unless it is told otherwise."""
+    address = parse_addresses(options.cluster).get(options.server)
+    if tls or options.insecure or address is None:
+        return
+    host = options.listen or address.host
+    if not is_loopback(host):
+        raise ValueError(
+            f"{host} can be reached from other machines, and anybody there could read, write and vote: "
+            "give --tls-certificate, --tls-key and --tls-authority, or --insecure on a network you trust"
+        )
+
+
+def _logging(verbose: bool, format: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if format == "json":
+        from pythonjsonlogger.json import JsonFormatter
+
+        handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(message)s", timestamp=True))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one server; the exit code is 2 if it can't be run."""
     parser = _parser()
@@ -168,11 +230,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--election-timeout must be a number of seconds")
     if options.duration is not None and not 0 < options.duration < float("inf"):
         parser.error("--for must be a number of seconds, more than 0")
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s",
-        level=logging.DEBUG if options.verbose else logging.INFO,
-    )
+    if options.max_connections < 1:
+        parser.error("--max-connections must be 1 at least")
+    _logging(options.verbose, options.log_format)
     try:
+        tls = Tls.of(options.tls_certificate, options.tls_key, options.tls_authority)
+        _refuse_strangers(options, tls)
         asyncio.run(
             serve(
                 options.server,
@@ -181,6 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 trace=options.trace,
                 config=Config(options.election_timeout, options.heartbeat_interval),
                 listen=options.listen,
+                cluster=options.cluster_id,
+                tls=tls,
+                max_connections=options.max_connections,
+                watch=options.watch,
                 seed=options.seed,
                 duration=options.duration,
                 exit_with_stdin=options.exit_with_stdin,

@@ -24,6 +24,7 @@ from raftd.codec import (
     MAX_COMMAND,
     DeleteRequest,
     Done,
+    FollowerStatus,
     GetRequest,
     HealRequest,
     PartitionRequest,
@@ -35,9 +36,9 @@ from raftd.codec import (
     StatusRequest,
     UnknownOutcome,
 )
-from raftd.core import NO_OP, Batch, Core, NotLeader, Role
+from raftd.core import NO_OP, Batch, Core, NotLeader, Persist, Role
 from raftd.kv import Command, Delete, Get, KeyValue, Put, encode_command
-from raftd.messages import Entry, Message
+from raftd.messages import Entry, Message, TimeoutNow
 from raftd.storage import Storage
 from raftd.transport import Respond, Transport
 
@@ -92,6 +93,17 @@ class KillAt:
         return cls(point, int(nth) if colon else 1)
 
 
+@dataclass
+class Counts:
+    """What a server has done since its start, for whoever watches it."""
+
+    elections: int = 0  # it has stood in
+    leaderships: int = 0
+    writes: int = 0  # to the disk, each with its fsync
+    write_seconds: float = 0.0
+    commands: int = 0  # appended for clients
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A client's command on its way into the log, and whom to tell."""
@@ -127,14 +139,18 @@ class Server:
         self._fault_switch = fault_switch
         self._kill_at = kill_at
         self._persisting_steps = 0
+        self._noted: tuple[Role, int, str | None] = (core.role, core.current_term, core.leader)
 
-        self._messages: deque[Message] = deque(maxlen=MAX_MESSAGES)
+        self.counts = Counts()
+        self._messages: deque[Message | TimeoutNow] = deque(maxlen=MAX_MESSAGES)
         self._proposals: list[Proposal] = []
         # What this leader has appended in `_appended_term` and not applied yet, by log index.
         self._appended: dict[int, Proposal] = {}
         self._appended_term = 0
         self._woken = asyncio.Event()
         self._stopping = False
+        self._handed_over = False
+        self._leaving: float | None = None  # until when this server waits for another to lead
 
     async def run(self) -> None:
         """Serve until `stop`, or until something fails that a server can't go on without."""
@@ -144,6 +160,7 @@ class Server:
             while not self._stopping:
                 await self._input_or_deadline()
                 self._take_inputs()
+                self._leave()
                 await asyncio.sleep(0)  # read the sockets, even if our own deadlines keep us busy
         finally:
             await self._transport.close()
@@ -153,9 +170,31 @@ class Server:
         self._stopping = True
         self._woken.set()
 
+    def leave(self) -> None:
+        """Stop; a leader first hands over to a follower, so that clients don't wait for an election.
+
+        It takes no more commands, and waits for an election timeout at most. A second call stops at once.
+        """
+        if self._leaving is not None or self.core.role is not Role.LEADER or not self.core.peers:
+            self.stop()
+            return
+        self._leaving = self._clock() + self.core.config.election_timeout
+        self._woken.set()
+
+    def _leave(self) -> None:
+        """Ask a follower that has caught up to stand, once; stop when this server leads no more."""
+        if self._leaving is None:
+            return
+        if self.core.role is not Role.LEADER or self._clock() >= self._leaving:
+            self.stop()
+        elif not self._handed_over and (request := self.core.hand_over()):
+            log.info("%s hands over to %s", self.core.server, request.target, extra=self._fields())
+            self._transport.send(request)
+            self._handed_over = True
+
     # Inputs wait here until the step before them is done.
 
-    def _on_message(self, message: Message) -> None:
+    def _on_message(self, message: Message | TimeoutNow) -> None:
         self._messages.append(message)
         self._woken.set()
 
@@ -168,7 +207,7 @@ class Server:
             case DeleteRequest(id, key):
                 self._enqueue(id, Delete(key), respond)
             case StatusRequest(id):
-                respond(self._status(id))
+                respond(self.status(id))
             case PartitionRequest(id) | HealRequest(id) if not self._fault_switch:
                 respond(
                     Refused(id, "the fault switch is off: for tests, start the server with --fault-switch")
@@ -187,7 +226,9 @@ class Server:
 
     def _enqueue(self, id: int, command: Command, respond: Respond) -> None:
         encoded = encode_command(command)
-        if len(encoded) > MAX_COMMAND:
+        if self._leaving is not None:
+            respond(Redirect(id, None, None))
+        elif len(encoded) > MAX_COMMAND:
             respond(Refused(id, f"the command has {len(encoded)} bytes, {MAX_COMMAND} are allowed"))
         elif len(self._proposals) + len(self._appended) >= MAX_WAITING:
             respond(Refused(id, f"{MAX_WAITING} commands are waiting already: try again later"))
@@ -201,7 +242,8 @@ class Server:
         self._woken.clear()
         if self._stopping:
             return
-        delay = max(0.0, self.core.deadline - self._clock())
+        deadline = min(self.core.deadline, self._leaving or self.core.deadline)
+        delay = max(0.0, deadline - self._clock())
         timer = asyncio.get_running_loop().call_later(delay, self._woken.set)
         try:
             await self._woken.wait()
@@ -213,7 +255,11 @@ class Server:
     def _take_inputs(self) -> None:
         """Messages before time: a heartbeat that has arrived counts, however late we come to read it."""
         for _ in range(len(self._messages)):
-            self._step(self.core.receive(self._clock(), self._messages.popleft()))
+            message = self._messages.popleft()
+            if not isinstance(message, TimeoutNow):
+                self._step(self.core.receive(self._clock(), message))
+            elif early := self.core.timeout_now(self._clock(), message):
+                self._step(early)
         if self._proposals:
             proposals, self._proposals = self._proposals, []
             self._propose(proposals)
@@ -229,6 +275,7 @@ class Server:
             for proposal in proposals:
                 proposal.respond(Redirect(proposal.id, error.leader, address))
             return
+        self.counts.commands += len(proposals)
         first = len(self.core.log) - len(proposals) + 1
         self._appended_term = self.core.current_term
         self._appended.update(enumerate(proposals, start=first))
@@ -243,7 +290,7 @@ class Server:
         if not self._trace_after_persist:
             self._write_trace(batch, persisting)
         if batch.persist is not None:
-            self._storage.write(batch.persist)
+            self._write(batch.persist)
             self._pass("after-persist", persisting)
         if self._trace_after_persist:
             self._write_trace(batch, persisting)
@@ -256,6 +303,40 @@ class Server:
             self._apply(index, entry)
         self._pass("after-apply", persisting)
         self._give_up_what_is_lost()
+        self._note_role()
+
+    def _write(self, persist: Persist) -> None:
+        began = self._clock()
+        self._storage.write(persist)
+        self.counts.writes += 1
+        self.counts.write_seconds += self._clock() - began
+
+    def _note_role(self) -> None:
+        """Count and log what this server has become; who operates it wants to know."""
+        core = self.core
+        now = (core.role, core.current_term, core.leader)
+        if now == self._noted:
+            return
+        if core.role is not self._noted[0] or core.role is not Role.FOLLOWER:
+            self.counts.elections += core.role is Role.CANDIDATE
+            self.counts.leaderships += core.role is Role.LEADER
+            log.info("%s is %s in term %d", core.server, core.role, core.current_term, extra=self._fields())
+        elif core.leader is not None:
+            log.info(
+                "%s follows %s in term %d", core.server, core.leader, core.current_term, extra=self._fields()
+            )
+        self._noted = now
+
+    def _fields(self) -> dict[str, Any]:
+        """What goes with each line of a structured log."""
+        core = self.core
+        return {
+            "server": core.server,
+            "role": str(core.role),
+            "term": core.current_term,
+            "leader": core.leader,
+            "commit_index": core.commit_index,
+        }
 
     def _write_trace(self, batch: Batch, persisting: bool) -> None:
         self._trace.write(batch.event)
@@ -288,8 +369,19 @@ class Server:
             log.warning("%s kills itself %s, as it was told", self.core.server, point)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _status(self, id: int) -> Status:
-        core = self.core
+    @property
+    def transport(self) -> Transport:
+        """Its connections."""
+        return self._transport
+
+    def status(self, id: int = 0) -> Status:
+        """This server as it sees itself; what `status` prints."""
+        core, now = self.core, self._clock()
+        followers = {
+            peer: FollowerStatus(match, len(core.log) - match, round(core.heard(peer, now), 3))
+            for peer, match in core.match_index.items()
+            if core.role is Role.LEADER
+        }
         return Status(
             id,
             server=core.server,
@@ -300,5 +392,6 @@ class Server:
             commit_index=core.commit_index,
             last_applied=core.last_applied,
             start=self._storage.start,
+            followers=followers,
             partitioned_from=tuple(sorted(self._transport.partitioned_from)),
         )

@@ -15,7 +15,7 @@ What finds which damage:
     missing rows                          length and checksum of the log in `meta`
     a WAL cut short, changed or deleted   `writes`: SQLite takes a broken WAL for one that ends early, and
                                           would go back in time without a word
-    another server's folder               name and cluster in `meta`
+    another server's folder               name, members and cluster in `meta`
 
 `writes` follows each commit, so it is never ahead of what is durable: it refuses no store that only
 suffered a crash, of the process or of the machine. Not found: a whole folder put back from an older copy;
@@ -89,18 +89,28 @@ class Meta(msgspec.Struct, array_like=True, frozen=True):
     log_length: int
     log_crc: int
     started: int = 0  # the number of the last start that went as far as its trace's first event
+    cluster: str = ""  # what the cluster is called, if it has a name
+
+
+# A server's name, the cluster's members, and what the cluster is called if it has a name.
+Identity = tuple[str, tuple[str, ...], str]
+
+
+def _in_words(identity: Identity) -> str:
+    server, servers, cluster = identity
+    return f"{server} in the cluster {f'{cluster!r} of ' if cluster else ''}{', '.join(servers)}"
 
 
 class Storage:
     """An open store. `persistent` is what it held when it was opened, `start` counts the openings from 1."""
 
-    def __init__(self, folder: Path, server: str, servers: Iterable[str]) -> None:
+    def __init__(self, folder: Path, server: str, servers: Iterable[str], cluster: str | None = None) -> None:
         self.folder = folder
         self._lock = _take_lock(folder)
         self._connection: sqlite3.Connection | None = None
         self._writes_file: int | None = None
         self._failed = False
-        identity = (server, tuple(sorted(servers)))
+        identity = (server, tuple(sorted(servers)), cluster or "")
         try:
             if _is_new(folder, self._lock):
                 _initialise(folder, *identity)
@@ -110,7 +120,7 @@ class Storage:
             self._release()
             raise
 
-    def _open(self, identity: tuple[str, tuple[str, ...]]) -> None:
+    def _open(self, identity: Identity) -> None:
         database = self.folder / STORE / DATABASE
         if not database.is_file():
             raise StorageError(
@@ -125,11 +135,11 @@ class Storage:
         if self._meta.writes < writes:
             lost = f"{writes - self._meta.writes} of {writes} writes are missing"
             raise StorageError(database, f"{lost}: the database or its -wal file is damaged", ANOTHER_MEMBER)
-        if (self._meta.server, self._meta.servers) != identity:
+        found = (self._meta.server, self._meta.servers, self._meta.cluster)
+        if found != identity:
             raise StorageError(
                 self.folder,
-                f"this is the store of {self._meta.server} in the cluster {', '.join(self._meta.servers)}, "
-                f"not of {identity[0]} in {', '.join(identity[1])}",
+                f"this is the store of {_in_words(found)}, not of {_in_words(identity)}",
                 "give each server its own folder, and keep the cluster's members as they were",
             )
         self.persistent = Persistent(self._meta.current_term, self._meta.voted_for, log)
@@ -266,12 +276,22 @@ def _set_initialised(lock: int) -> None:
         os.fsync(lock)
 
 
-def _initialise(folder: Path, server: str, servers: tuple[str, ...]) -> None:
+def _initialise(folder: Path, server: str, servers: tuple[str, ...], cluster: str) -> None:
     """Make an empty store under another name and rename it: there is all of it or nothing."""
     unfinished = folder / (STORE + ".new")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    meta = Meta(server, servers, start=0, writes=0, current_term=0, voted_for=None, log_length=0, log_crc=0)
+    meta = Meta(
+        server,
+        servers,
+        start=0,
+        writes=0,
+        current_term=0,
+        voted_for=None,
+        log_length=0,
+        log_crc=0,
+        cluster=cluster,
+    )
     content = msgspec.msgpack.encode(meta)
     connection = sqlite3.connect(unfinished / DATABASE, isolation_level=None)
     try:

@@ -4,21 +4,24 @@ Raft asks little of its network: messages may be lost, late, doubled or out of o
 server opens one connection to each peer and sends on it; what doesn't fit the queue while a peer is slow
 or away is dropped, the oldest first, and nobody is told.
 
-Anybody who can reach the port can claim to be a peer. Run this on a network whose machines you trust.
+Without TLS, anybody who can reach the port can claim to be a peer: then run this on a network whose machines
+you trust. With it (`security.py`), a peer has to show the certificate of the server that it claims to be.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from raftd import codec
-from raftd.addresses import Addresses
-from raftd.codec import CodecError, PeerHello, Reply, Request
-from raftd.messages import Message
+from raftd.addresses import Addresses, format_addresses
+from raftd.codec import ClientHello, CodecError, PeerHello, Refused, Reply, Request
+from raftd.messages import Message, TimeoutNow
+from raftd.security import Tls, names
 
 log = logging.getLogger("raftd")
 
@@ -28,7 +31,11 @@ FIRST_BACK_OFF: Final = 0.02
 # Short of an election timeout or two: a restarted server should hear its leader before it becomes impatient.
 MAX_BACK_OFF: Final = 0.2
 
-OnMessage = Callable[[Message], None]
+MAX_CONNECTIONS: Final = 1000  # from others; each may hold a frame in memory that is not yet whole
+MAX_OUTSTANDING: Final = 1000  # requests of one client that are not answered yet
+HELLO_TIMEOUT: Final = 5.0  # who says nothing in this time is hung up on
+
+OnMessage = Callable[[Message | TimeoutNow], None]
 Respond = Callable[[Reply], None]
 OnRequest = Callable[[Request, Respond], None]
 
@@ -36,11 +43,25 @@ OnRequest = Callable[[Request, Respond], None]
 class Transport:
     """All connections of one server."""
 
-    def __init__(self, server: str, addresses: Addresses, listen: str | None = None) -> None:
+    def __init__(
+        self,
+        server: str,
+        addresses: Addresses,
+        listen: str | None = None,
+        *,
+        cluster: str | None = None,
+        tls: Tls | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        """`cluster` tells clusters apart; two that give none are the same if all their addresses are."""
         if server not in addresses:
             raise ValueError(f"{server!r} is not one of the cluster's servers: {', '.join(addresses)}")
         self.server = server
         self.addresses = dict(addresses)
+        self.cluster = cluster or format_addresses(dict(sorted(addresses.items())))
+        self.max_connections = max_connections
+        self.accepting = tls.accepting() if tls else None
+        self.opening = tls.opening() if tls else None
         self.partitioned_from: frozenset[str] = frozenset()
         self._listen = listen or addresses[server].host
         self._links = {peer: _Link(self, peer) for peer in addresses if peer != server}
@@ -54,10 +75,16 @@ class Transport:
         self._on_request = on_request
         loop = asyncio.get_running_loop()
         port = self.addresses[self.server].port
-        self._listener = await loop.create_server(lambda: _Incoming(self), self._listen, port)
+        self._listener = await loop.create_server(
+            lambda: _Incoming(self),
+            self._listen,
+            port,
+            ssl=self.accepting,
+            ssl_handshake_timeout=HELLO_TIMEOUT if self.accepting else None,
+        )
         self._tasks = [asyncio.create_task(link.run()) for link in self._links.values()]
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message | TimeoutNow) -> None:
         """Hand a message to the connection of its target, or drop it."""
         assert message.source == self.server, message
         if message.target not in self.partitioned_from:
@@ -89,17 +116,28 @@ class Transport:
         for incoming in list(self._incoming):
             incoming.close()
 
-    def greeted_by(self, hello: PeerHello) -> None:
-        """A peer has connected; refuse one that isn't of this cluster."""
+    @property
+    def connections(self) -> int:
+        """How many connections others have opened to this server."""
+        return len(self._incoming)
+
+    def greeted_by(self, hello: PeerHello, names: frozenset[str]) -> None:
+        """A peer has connected, with a certificate for `names`; refuse one that isn't of this cluster."""
         if hello.source not in self._links:
             raise CodecError(f"{hello.source!r} is not a peer of {self.server}")
+        if self.accepting and hello.source not in names:
+            raise CodecError(
+                f"the certificate of {', '.join(sorted(names)) or 'nobody'}, not of {hello.source}"
+            )
         if hello.target != self.server:
             raise CodecError(f"{hello.source} wants {hello.target!r}, this is {self.server}")
         if set(hello.servers) != set(self.addresses):
             raise CodecError(f"{hello.source} is in another cluster: {', '.join(hello.servers)}")
+        if hello.cluster != self.cluster:
+            raise CodecError(f"{hello.source} is in the cluster {hello.cluster}, this is {self.cluster}")
         self._links[hello.source].hurry()
 
-    def received(self, peer: str, message: Message) -> None:
+    def received(self, peer: str, message: Message | TimeoutNow) -> None:
         """A peer has sent a message; refuse one that isn't from it to us."""
         if (message.source, message.target) != (peer, self.server):
             raise CodecError(
@@ -112,8 +150,18 @@ class Transport:
         """A client asks for something."""
         self._on_request(request, respond)
 
+    def asked_by(self, hello: ClientHello) -> None:
+        """A client has connected; refuse one that wants another cluster."""
+        if hello.cluster not in (None, self.cluster):
+            raise CodecError(f"{self.server} is in the cluster {self.cluster}, not in {hello.cluster}")
+
     def opened(self, incoming: _Incoming) -> None:
-        self._incoming.add(incoming)
+        """Somebody has connected; one too many is hung up on at once."""
+        if len(self._incoming) >= self.max_connections:
+            log.warning("%s has %d connections, and takes no more", self.server, self.max_connections)
+            incoming.abort()
+        else:
+            self._incoming.add(incoming)
 
     def closed(self, incoming: _Incoming) -> None:
         self._incoming.discard(incoming)
@@ -123,7 +171,7 @@ class _Link(asyncio.Protocol):
     """The connection to one peer, opened again whenever it breaks. Nothing is received on it."""
 
     def __init__(self, owner: Transport, peer: str) -> None:
-        self.queue: deque[Message] = deque(maxlen=QUEUE_LIMIT)
+        self.queue: deque[Message | TimeoutNow] = deque(maxlen=QUEUE_LIMIT)
         self._owner = owner
         self._peer = peer
         self._transport: asyncio.Transport | None = None
@@ -131,7 +179,7 @@ class _Link(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._hurry = asyncio.Event()
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message | TimeoutNow) -> None:
         self.queue.append(message)
         self._flush()
 
@@ -153,9 +201,15 @@ class _Link(asyncio.Protocol):
             self._hurry.clear()
             began = loop.time()
             try:
+                # Who answers there must be this very peer, not just any server of ours.
+                name = self._peer if self._owner.opening else None
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await loop.create_connection(lambda: self, host, port)
+                    await loop.create_connection(
+                        lambda: self, host, port, ssl=self._owner.opening, server_hostname=name
+                    )
                 await self._lost.wait()
+            except ssl.SSLError as error:
+                log.warning("%s does not trust %s: %s", self._owner.server, self._peer, error)
             except (OSError, TimeoutError) as error:
                 log.debug("%s cannot reach %s: %s", self._owner.server, self._peer, error)
             # A peer that accepts and then hangs up is no better than one that is away.
@@ -170,7 +224,8 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        hello = PeerHello(self._owner.server, self._peer, tuple(self._owner.addresses))
+        owner = self._owner
+        hello = PeerHello(owner.server, self._peer, tuple(owner.addresses), owner.cluster)
         self._transport.write(codec.encode(hello))
         self._flush()
 
@@ -203,13 +258,19 @@ class _Incoming(asyncio.Protocol):
         self._owner = owner
         self._frames = codec.Frames(codec.HELLO.limit)
         self._handle: Callable[[bytes], None] = self._on_hello
+        self._outstanding = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._patience = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, self._transport.abort)
         self._owner.opened(self)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._patience.cancel()
         self._owner.closed(self)
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     def close(self) -> None:
         self._transport.close()
@@ -225,18 +286,36 @@ class _Incoming(asyncio.Protocol):
 
     def _on_hello(self, body: bytes) -> None:
         hello = codec.HELLO.decode(body)
+        self._patience.cancel()
         if hello.version != codec.VERSION:
             raise CodecError(f"version {hello.version} of the protocol, this is {codec.VERSION}")
         if isinstance(hello, PeerHello):
-            self._owner.greeted_by(hello)
+            self._owner.greeted_by(hello, names(self._transport.get_extra_info("peercert")))
             peer = hello.source
             self._frames.limit = codec.MESSAGE.limit
             self._handle = lambda body: self._owner.received(peer, codec.MESSAGE.decode(body))
         else:
+            try:
+                self._owner.asked_by(hello)
+            except CodecError as error:
+                # It is a client of somebody, and can be told; all else would be guessing.
+                self._transport.write(codec.encode(Refused(0, str(error))))
+                self._transport.close()
+                return
             self._frames.limit = codec.REQUEST.limit
-            self._handle = lambda body: self._owner.requested(codec.REQUEST.decode(body), self._respond)
+            self._handle = self._on_request
+
+    def _on_request(self, body: bytes) -> None:
+        request = codec.REQUEST.decode(body)
+        self._outstanding += 1
+        if self._outstanding > MAX_OUTSTANDING:
+            reason = f"{MAX_OUTSTANDING} requests of this client are waiting already"
+            self._respond(Refused(request.id, f"{reason}: wait for their replies"))
+        else:
+            self._owner.requested(request, self._respond)
 
     def _respond(self, reply: Reply) -> None:
+        self._outstanding -= 1
         if not self._transport.is_closing():
             self._transport.write(codec.encode(reply))
 

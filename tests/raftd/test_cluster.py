@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import raftd
-from raftd.client import Client, RequestError, RequestTimeoutError, delete, get, put, status
+from raftd.client import Client, RequestError, RequestTimeoutError, status
 from raftd.cluster import Cluster, ask
 from raftd.codec import Done, GetRequest, PutRequest, Redirect, Status
 from raftd.server import KILL_POINTS
@@ -30,9 +30,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
-def put_all(cluster: Cluster, values: dict[str, bytes], timeout: float = 10.0) -> None:
+def put_all(
+    cluster: Cluster, values: dict[str, bytes], servers: list[str] | None = None, timeout: float = 10.0
+) -> None:
     async def run() -> None:
-        async with cluster.client(timeout) as client:
+        known = {server: cluster.addresses[server] for server in servers or cluster.servers}
+        async with Client(known, timeout) as client:
             await asyncio.gather(*(client.put(key, value) for key, value in values.items()))
 
     asyncio.run(run())
@@ -66,12 +69,13 @@ def converge(cluster: Cluster) -> None:
 
 def test_values_are_put_read_and_removed(shared: Cluster) -> None:
     async def run() -> None:
-        assert await get(shared.addresses, "colour") is None
-        await put(shared.addresses, "colour", b"green")
-        assert await get(shared.addresses, "colour") == b"green"
-        assert await delete(shared.addresses, "colour") == b"green"
-        assert await get(shared.addresses, "colour") is None
-        seen = await status(shared.addresses)
+        async with shared.client() as client:
+            assert await client.get("colour") is None
+            await client.put("colour", b"green")
+            assert await client.get("colour") == b"green"
+            assert await client.delete("colour") == b"green"
+            assert await client.get("colour") is None
+            seen = await status(client)
         assert [s.role for s in seen.values() if s].count("leader") == 1
 
     asyncio.run(run())
@@ -157,7 +161,7 @@ def test_a_leader_that_is_cut_off_commits_nothing_and_follows_when_it_is_back() 
             return leader if leader != old else None
 
         new = cluster.wait_until(successor, "another server leads")
-        asyncio.run(put({new: cluster.addresses[new]}, "a", b"after"))
+        put_all(cluster, {"a": b"after"}, [new])
         still = cluster.status(old)
         assert still is not None
         assert still.partitioned_from == tuple(s for s in cluster.servers if s != old)
@@ -188,14 +192,14 @@ def test_a_leader_that_was_frozen_is_replaced_and_comes_back() -> None:
         put_all(cluster, {"a": b"1"})
         frozen = cluster.leader()
         with cluster.paused(frozen):
-            others = {server: cluster.addresses[server] for server in cluster.servers if server != frozen}
+            others = [server for server in cluster.servers if server != frozen]
 
             def leader_among_others() -> bool:
-                seen = asyncio.run(status(others))
-                return any(s is not None and s.role == "leader" for s in seen.values())
+                seen = [cluster.status(server) for server in others]
+                return any(s is not None and s.role == "leader" for s in seen)
 
             cluster.wait_until(leader_among_others, "another server leads")
-            asyncio.run(put(others, "a", b"2"))
+            put_all(cluster, {"a": b"2"}, others)
         assert get_all(cluster, ["a"]) == {"a": b"2"}
         converge(cluster)
 

@@ -37,12 +37,21 @@ from raftd.codec import (
 )
 from raftd.core import Config, Core, Persist, Role
 from raftd.kv import KeyValue, Put, encode_command
-from raftd.messages import AppendEntries, AppendEntriesReply, Entry, Message, RequestVote, RequestVoteReply
+from raftd.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Entry,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
 from raftd.server import KillAt, Server
 from raftd.storage import Storage
 from raftd.transport import QUEUE_LIMIT, Transport
 
 SERVERS = ("n1", "n2", "n3")
+CLUSTER = "tests"
 ADDRESSES = {"n1": Address("127.0.0.1", 1), "n2": Address("127.0.0.1", 2), "n3": Address("127.0.0.1", 3)}
 
 
@@ -63,9 +72,9 @@ class RecordedTransport(Transport):
     def __init__(self, done: list[str]) -> None:
         super().__init__("n1", ADDRESSES)
         self.done = done
-        self.sent: list[Message] = []
+        self.sent: list[Message | TimeoutNow] = []
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message | TimeoutNow) -> None:
         self.done.append("send")
         self.sent.append(message)
 
@@ -109,7 +118,7 @@ class Bench:
         self.done.append("reply")
         self.replies.append(reply)
 
-    def receive(self, *messages: Message) -> None:
+    def receive(self, *messages: Message | TimeoutNow) -> None:
         for message in messages:
             self.server._on_message(message)
         self.server._take_inputs()
@@ -286,6 +295,7 @@ class Running:
     def __init__(self, folder: Path) -> None:
         self.addresses = dict(zip(SERVERS, free_addresses(3), strict=True))
         self.address = self.addresses["n1"]
+        self.transport = Transport("n1", self.addresses, cluster=CLUSTER, max_connections=20)
         self._loop = asyncio.new_event_loop()
         self._folder = folder
         self._up = threading.Event()
@@ -305,7 +315,7 @@ class Running:
     async def _serve(self) -> None:
         with Storage(self._folder, "n1", SERVERS) as storage:
             core = Core("n1", SERVERS, random.Random(1), Config(), storage.persistent)
-            self._server = Server(core, storage, Transport("n1", self.addresses), time.monotonic)
+            self._server = Server(core, storage, self.transport, time.monotonic)
             self._loop.call_later(0.05, self._up.set)
             await self._server.run()
 
@@ -337,7 +347,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     server.stop()
 
 
-PEER = codec.encode(PeerHello("n2", "n1", SERVERS))
+PEER = codec.encode(PeerHello("n2", "n1", SERVERS, CLUSTER))
 CLIENT = codec.encode(ClientHello())
 VOTE = codec.encode(RequestVoteReply("n2", "n1", 0, granted=False))
 
@@ -370,11 +380,12 @@ def test_random_bytes_do_not_harm_a_server(running: Running, hello: bytes, data:
         CLIENT + CLIENT,
         PEER + PEER,
         PEER + codec.encode(GetRequest(1, "a")),
-        codec.encode(PeerHello("n9", "n1", SERVERS)),
-        codec.encode(PeerHello("n1", "n1", SERVERS)),
-        codec.encode(PeerHello("n2", "n3", SERVERS)),
-        codec.encode(PeerHello("n2", "n1", ("n1", "n2"))),
-        codec.encode(PeerHello("n2", "n1", SERVERS, version=2)),
+        codec.encode(PeerHello("n9", "n1", SERVERS, CLUSTER)),
+        codec.encode(PeerHello("n1", "n1", SERVERS, CLUSTER)),
+        codec.encode(PeerHello("n2", "n3", SERVERS, CLUSTER)),
+        codec.encode(PeerHello("n2", "n1", ("n1", "n2"), CLUSTER)),
+        codec.encode(PeerHello("n2", "n1", SERVERS, "another")),
+        codec.encode(PeerHello("n2", "n1", SERVERS, CLUSTER, version=2)),
         codec.encode(ClientHello(version=2)),
         PEER + codec.encode(RequestVoteReply("n3", "n1", 0, granted=True)),
         PEER + codec.encode(RequestVoteReply("n2", "n3", 0, granted=True)),

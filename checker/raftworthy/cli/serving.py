@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
@@ -21,6 +22,10 @@ from raftworthy.cli.common import (
     print_json,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from raftd.client import Client
+    from raftd.codec import Status
 
 Answer = TypeVar("Answer")
 
@@ -44,11 +49,37 @@ Cluster = Annotated[
 ]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Access:
+    """What a cluster asks of its clients."""
+
+    cluster_id: str | None = None
+    "what the servers were given as --cluster-id"
+    tls_certificate: Path | None = None
+    "this client's certificate, PEM"
+    tls_key: Path | None = None
+    "its private key"
+    tls_authority: Path | None = None
+    "whose certificates the servers must show"
+
+
+OPEN = Access()
+
 Timeout = Annotated[float, Parameter(name="--timeout", help="how long to wait for an answer, in seconds")]
 
 
 @app.command
-def put(key: str, value: str, /, *, cluster: Cluster, timeout: Timeout = 5.0, json: Json = False) -> int:
+def put(
+    key: str,
+    value: str,
+    /,
+    *,
+    cluster: Cluster,
+    timeout: Timeout = 5.0,
+    access: Access = OPEN,
+    json: Json = False,
+) -> int:
     """Set a key of the replicated store.
 
     Exit code: 0 it is committed and applied, 2 it is not, or nobody knows: the message says which.
@@ -56,16 +87,16 @@ def put(key: str, value: str, /, *, cluster: Cluster, timeout: Timeout = 5.0, js
     Example:
         raftworthy put colour green --cluster n1=7001,n2=7002,n3=7003
     """
-    from raftd.client import put
-
-    _ask(cluster, timeout, json, lambda addresses: put(addresses, key, os.fsencode(value), timeout))
+    _ask(cluster, timeout, access, json, lambda client: client.put(key, os.fsencode(value)))
     if json:
         print_json({"verdict": "done", "key": key, "value": value})
     return CONFORMS
 
 
 @app.command
-def get(key: str, /, *, cluster: Cluster, timeout: Timeout = 5.0, json: Json = False) -> int:
+def get(
+    key: str, /, *, cluster: Cluster, timeout: Timeout = 5.0, access: Access = OPEN, json: Json = False
+) -> int:
     """Read a key of the replicated store.
 
     Exit code: 0 it is there, 1 it is not, 2 nobody answered.
@@ -73,9 +104,7 @@ def get(key: str, /, *, cluster: Cluster, timeout: Timeout = 5.0, json: Json = F
     Example:
         raftworthy get colour --cluster n1=7001,n2=7002,n3=7003
     """
-    from raftd.client import get
-
-    found = _ask(cluster, timeout, json, lambda addresses: get(addresses, key, timeout))
+    found = _ask(cluster, timeout, access, json, lambda client: client.get(key))
     value = None if found is None else found.decode(errors="replace")
     if json:
         print_json({"verdict": "not set" if found is None else "done", "key": key, "value": value})
@@ -87,8 +116,8 @@ def get(key: str, /, *, cluster: Cluster, timeout: Timeout = 5.0, json: Json = F
 
 
 @app.command
-def status(*, cluster: Cluster, timeout: Timeout = 1.0, json: Json = False) -> int:
-    """Say how each server sees itself: role, term, commit index.
+def status(*, cluster: Cluster, timeout: Timeout = 1.0, access: Access = OPEN, json: Json = False) -> int:
+    """Say how each server sees itself: role, term, commit index; and of a leader's followers, what they lack.
 
     Exit code: 0 somebody answered, 2 nobody did.
 
@@ -97,37 +126,57 @@ def status(*, cluster: Cluster, timeout: Timeout = 1.0, json: Json = False) -> i
     """
     from raftd.client import status
 
-    seen = _ask(cluster, timeout, json, lambda addresses: status(addresses, timeout))
+    seen = _ask(cluster, timeout, access, json, status)
     if json:
         print_json({"verdict": "done" if any(seen.values()) else "unusable", "servers": seen})
     else:
         for server, answer in seen.items():
-            print(
-                f"{server}: no answer"
-                if answer is None
-                else f"{server}: {answer.role} in term {answer.current_term}, "
-                f"commit index {answer.commit_index}, follows {answer.leader or 'nobody'}"
-            )
+            print(f"{server}: {'no answer' if answer is None else _in_words(answer)}")
     if any(seen.values()):
         return CONFORMS
     return UNUSABLE if json else fail(f"no server answered; is one of {cluster} running?")
 
 
+def _in_words(status: Status) -> str:
+    """A server as it sees itself, and what a leader knows of its followers."""
+    told = [
+        f"{status.role} in term {status.current_term}",
+        f"commit index {status.commit_index}",
+        f"follows {status.leader or 'nobody'}",
+    ]
+    for peer, follower in status.followers.items():
+        told.append(
+            f"{peer} lacks {follower.lag}"
+            + (f" (silent for {follower.silent:.1f} s)" if follower.silent > 1 else "")
+        )
+    return ", ".join(told)
+
+
 def _ask(
-    cluster: str, timeout: float, json: bool, ask: Callable[[Any], Coroutine[Any, Any, Answer]]
+    cluster: str,
+    timeout: float,
+    access: Access,
+    json: bool,
+    ask: Callable[[Client], Coroutine[Any, Any, Answer]],
 ) -> Answer:
     """Ask the cluster, or end with one line that says what became of the request."""
     import asyncio
 
     from raftd.addresses import parse_addresses
-    from raftd.client import RequestError
+    from raftd.client import Client, RequestError
+    from raftd.security import Tls
+
+    async def run(addresses: Any, tls: Tls | None) -> Answer:
+        async with Client(addresses, timeout, cluster=access.cluster_id, tls=tls) as client:
+            return await ask(client)
 
     try:
+        tls = Tls.of(access.tls_certificate, access.tls_key, access.tls_authority)
         addresses = parse_addresses(cluster)
         if not 0 < timeout < float("inf"):
             raise ValueError(f"--timeout {timeout:g} is no time to wait; give seconds, more than 0")
-        return asyncio.run(ask(addresses))
-    except (RequestError, ValueError) as error:
+        return asyncio.run(run(addresses, tls))
+    except (RequestError, ValueError, OSError) as error:
         sys.exit(fail(str(error), json))
 
 
