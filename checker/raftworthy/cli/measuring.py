@@ -186,3 +186,47 @@ def bench_explore(
     starts = measure_starts()
     print_json(speed.as_data() | {"starts": starts.as_data()}) if json else print(f"{speed}\n{starts}")
     return CONFORMS
+
+
+@bench.command(name="server")
+def bench_server(
+    *,
+    clients: str = "1,64",
+    seconds: float = 5.0,
+    size: int = 100,
+    rounds: int = 3,
+    peer: Literal["etcd"] | None = None,
+    json: Json = False,
+) -> int:
+    """Measure a cluster of three real servers: puts a second and latency, on disk before each answer.
+
+    Without and with traces, and another system beside it if it is installed. They take turns.
+
+    Args:
+        clients: how many at a time, each with one put under way
+        seconds: how long each load lasts
+        size: of the values put, in bytes
+        rounds: how many turns each system has; the medians are shown
+        peer: measure this system, too
+
+    Examples:
+        raftworthy bench server
+        raftworthy bench server --peer etcd --seconds 10
+    """
+    from raftworthy.measure_server import PeerError, measure_server
+
+    numbers = [part.strip() for part in clients.split(",")]
+    if not all(part.isdigit() and 0 < int(part) <= 1000 for part in numbers):
+        return fail(f"--clients {clients}: write numbers of clients such as 1,64, each from 1 to 1000", json)
+    if not (0.1 <= seconds < 3600 and 0 <= size <= 60_000 and rounds > 0):
+        return fail("--seconds from 0.1, --size up to 60000, --rounds from 1", json)
+    try:
+        with progress_bar("measuring servers", "turns") as progress:
+            speed = measure_server(list(map(int, numbers)), seconds, size, rounds, peer, progress)
+    except PeerError as error:
+        return fail(str(error), json)
+    if json:
+        print_json(speed)
+    else:
+        print(speed)
+    return CONFORMS
