@@ -210,6 +210,7 @@ class Simulation:
         self.rng = random.Random(seed)
         self.faults = faults
         self.config = config
+        self.latency = LATENCY
         self.summary = Summary(seed, servers)
         self.servers = {name: Server(name, self.rng, faults) for name in servers}
         self.broken = dict.fromkeys(servers, broken) if isinstance(broken, str) else dict(broken or {})
@@ -229,11 +230,12 @@ class Simulation:
         self._steps = 0
 
     def run(self, steps: int, progress: Progress | None = None) -> Summary:
-        """Let the world go on until the servers have taken this many steps."""
+        """Let the world go on until the servers have taken this many steps, in this and earlier runs."""
         self._steps = steps
-        for server in self.servers.values():
-            self._at(self.rng.uniform(0, self.config.election_timeout), self._start, server)
-        self._at(self.rng.expovariate(1 / REQUEST_INTERVAL), self._request)
+        if not self._queue:
+            for server in self.servers.values():
+                self._at(self.rng.uniform(0, self.config.election_timeout), self._start, server)
+            self._at(self.rng.expovariate(1 / REQUEST_INTERVAL), self._request)
         reported = 0
         while self.summary.steps < steps:
             self.now, _, happen, what = heapq.heappop(self._queue)
@@ -391,7 +393,7 @@ class Simulation:
         if rng.random() < faults.corruption:
             self.summary.faults["corruption"] += 1
             m = self._corrupted(m)
-        arrival = self.now + rng.uniform(*LATENCY)
+        arrival = self.now + rng.uniform(*self.latency)
         if rng.random() < faults.delay:
             self.summary.faults["delay"] += 1
             arrival += rng.uniform(0, 4) * self.config.election_timeout

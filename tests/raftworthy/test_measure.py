@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,12 @@ from raftworthy.measure import FORMS, measure_conformance, measure_detection
 
 def quietly(done: int, of: int | None) -> None:
     """No progress is shown."""
+
+
+def raftworthy(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, run."""
+    command = [sys.executable, "-m", "raftworthy", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 # Where less is logged, more changes leave a trace that is right, too: a heartbeat may tell another index.
@@ -45,3 +54,29 @@ def test_simulations_conform_in_the_minimal_form() -> None:
     found = measure_conformance(range(31, 33), 600, 3, "minimal", quietly)
     assert not found.does_not_conform, str(found)
     assert sum(found.conforming.values()) == 22
+
+
+def test_elections_are_timed_and_drawn(tmp_path: Path) -> None:
+    plot = tmp_path / "elections.svg"
+    command = ["bench", "elections", "--ratios", "5,10", "--elections", "5", "--steps", "300"]
+    done = raftworthy(*command, "--plot", str(plot))
+    assert done.returncode == 0
+    assert "T / broadcast time" in done.stdout
+    assert "asynchronous" in done.stdout
+    assert plot.read_text().startswith("<?xml")
+    assert raftworthy(*command, "--plot", str(tmp_path / "x.nothing")).returncode == 2
+    assert raftworthy("bench", "elections", "--ratios", "0").returncode == 2
+
+
+def test_a_cluster_is_measured_with_and_without_its_trace() -> None:
+    done = raftworthy("bench", "server", "--clients", "1,4", "--seconds", "0.3", "--rounds", "1", "--json")
+    assert done.returncode == 0
+    loads = json.loads(done.stdout)["loads"]
+    assert [(load["system"], load["clients"]) for load in loads] == [
+        ("raftd", 1),
+        ("raftd", 4),
+        ("raftd with its trace", 1),
+        ("raftd with its trace", 4),
+    ]
+    assert all(load["puts"] > 0 and 0 < load["p50"] <= load["p99"] for load in loads)
+    assert raftworthy("bench", "server", "--clients", "0").returncode == 2

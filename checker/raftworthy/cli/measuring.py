@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from raftworthy.cli.common import CONFORMS, VIOLATES, Json, app, bench, fail, print_json, progress_bar, reason
+from raftworthy.cli.common import (
+    CONFORMS,
+    VIOLATES,
+    Json,
+    app,
+    bench,
+    check_writable,
+    fail,
+    print_json,
+    progress_bar,
+    reason,
+)
 
 Form = Annotated[Literal["full", "minimal"], Parameter(help="what the traces log; minimal: the least events")]
 
@@ -229,4 +240,61 @@ def bench_server(
         print_json(speed)
     else:
         print(speed)
+    return CONFORMS
+
+
+@bench.command(name="elections")
+def bench_elections(
+    *,
+    ratios: str = "0.5,1,2,5,10,20",
+    servers: int = 5,
+    elections: int = 1000,
+    steps: int = 50_000,
+    seed: int = 1,
+    plot: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Measure how long a cluster is without a leader, against T / broadcast time, in virtual time.
+
+    Leaders are crashed again and again, as for Figure 16 of the paper. Then the same cluster runs in a
+    synchronous world, an asynchronous one, and between: it is safe in all, and gets on only within bounds.
+
+    Args:
+        ratios: T / broadcast time, one or more
+        elections: how many for each ratio
+        steps: how many in each world
+        plot: draw the times into this file, .svg or .png
+
+    Examples:
+        raftworthy bench elections
+        raftworthy bench elections --elections 1000 --plot elections.svg
+    """
+    from raftd.simulator import SimulationError
+    from raftworthy.measure_timing import PlotError, measure_timing
+    from raftworthy.measure_timing import plot as draw
+
+    try:
+        wanted = [float(part) for part in ratios.split(",")]
+    except ValueError:
+        wanted = []
+    if not wanted or not all(0 < ratio <= 1000 for ratio in wanted):
+        return fail(f"--ratios {ratios}: write numbers such as 1,5,10, each above 0", json)
+    if servers < 2 or elections < 2 or steps < 1:
+        return fail("at least two servers, two elections and one step, or nothing is measured", json)
+    try:
+        if plot is not None:
+            check_writable(plot)
+        with progress_bar("timing elections", "values of T") as progress:
+            timing = measure_timing(wanted, servers, elections, steps, seed, progress)
+        if plot is not None:
+            draw(timing, plot)
+    except (PlotError, ValueError) as error:
+        return fail(str(error), json)
+    except SimulationError as error:
+        print(f"error: {error}")
+        return VIOLATES
+    if json:
+        print_json(timing)
+    else:
+        print(timing)
     return CONFORMS
