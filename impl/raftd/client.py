@@ -24,9 +24,9 @@ from raftd.codec import (
     CodecError,
     DeleteRequest,
     Done,
+    FaultRequest,
+    Faults,
     GetRequest,
-    HealRequest,
-    PartitionRequest,
     PutRequest,
     Redirect,
     Refused,
@@ -108,13 +108,12 @@ class Client:
             raise RequestError(f"{server} answered a status request with {reply}", may_have_executed=False)
         return reply
 
-    async def partition(self, server: str, peers: tuple[str, ...], timeout: float | None = None) -> None:
-        """For tests: `server` exchanges no messages with `peers`. Needs its `--fault-switch`."""
-        await self._switch(server, lambda id: PartitionRequest(id, peers), timeout)
-
-    async def heal(self, server: str, timeout: float | None = None) -> None:
-        """For tests: `server` exchanges messages with all peers again."""
-        await self._switch(server, HealRequest, timeout)
+    async def fault(self, server: str, faults: Faults, timeout: float | None = None) -> None:
+        """For tests: these faults are in force around `server`, and no others. Needs its `--fault-switch`."""
+        reply = await self._to_server(server, lambda id: FaultRequest(id, faults), timeout)
+        if not isinstance(reply, Done):
+            reason = reply.reason if isinstance(reply, Refused) else str(reply)
+            raise RequestError(f"{server}: {reason}", may_have_executed=False)
 
     async def close(self) -> None:
         """Close the connections; requests under way fail."""
@@ -129,12 +128,6 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    async def _switch(self, server: str, make: MakeRequest, timeout: float | None) -> None:
-        reply = await self._to_server(server, make, timeout)
-        if not isinstance(reply, Done):
-            reason = reply.reason if isinstance(reply, Refused) else str(reply)
-            raise RequestError(f"{server}: {reason}", may_have_executed=False)
 
     async def _to_server(self, server: str, make: MakeRequest, timeout: float | None) -> Reply:
         try:

@@ -34,8 +34,8 @@ from raftd.client import Client
 from raftd.codec import (
     ClientHello,
     Done,
-    HealRequest,
-    PartitionRequest,
+    FaultRequest,
+    Faults,
     Reply,
     Request,
     Status,
@@ -232,16 +232,17 @@ class Cluster:
         for server in self.servers:
             other_side = [peer for peer in self.servers if (peer in inside) != (server in inside)]
             if self.is_alive(server):
-                self._switch(server, PartitionRequest(1, tuple(other_side)))
+                self.fault(server, Faults(mute=tuple(other_side), deaf=tuple(other_side)))
 
     def heal(self) -> None:
-        """Connect all servers again."""
+        """Let nothing be wrong around any server that is up."""
         for server in self.servers:
             if self.is_alive(server):
-                self._switch(server, HealRequest(1))
+                self.fault(server, Faults())
 
-    def _switch(self, server: str, request: Request) -> None:
-        reply = self._ask(server, request)
+    def fault(self, server: str, faults: Faults) -> None:
+        """Let these faults be in force around a server, and no others."""
+        reply = self._ask(server, FaultRequest(1, faults))
         assert isinstance(reply, Done), f"{server}: {reply}"
 
     def _ask(self, server: str, request: Request) -> Reply:

@@ -93,20 +93,24 @@ class StatusRequest(msgspec.Struct, frozen=True, tag="status", tag_field="kind")
     id: int
 
 
-class PartitionRequest(msgspec.Struct, frozen=True, tag="partition", tag_field="kind"):
-    """For tests: exchange no messages with `peers` until healed. Needs `--fault-switch`."""
+class Faults(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What goes wrong around a server, which itself knows nothing of it: by default nothing."""
+
+    mute: tuple[str, ...] = ()  # what it sends to these peers is lost
+    deaf: tuple[str, ...] = ()  # what these peers send to it is lost
+    disk_delay: float = 0.0  # seconds that each write takes longer
+    disk_full: bool = False  # until its next start: a full disk stops a server
+    clock: float = 0.0  # seconds that its clock has jumped ahead, or back
+
+
+class FaultRequest(msgspec.Struct, frozen=True, tag="fault", tag_field="kind"):
+    """For tests: let these faults be in force, and no others, from now on. Needs `--fault-switch`."""
 
     id: int
-    peers: tuple[str, ...]
+    faults: Faults = Faults()
 
 
-class HealRequest(msgspec.Struct, frozen=True, tag="heal", tag_field="kind"):
-    """For tests: exchange messages with all peers again. Needs `--fault-switch`."""
-
-    id: int
-
-
-Request = PutRequest | GetRequest | DeleteRequest | StatusRequest | PartitionRequest | HealRequest
+Request = PutRequest | GetRequest | DeleteRequest | StatusRequest | FaultRequest
 
 
 # --- replies ----------------------------------------------------------------------------------------
@@ -165,7 +169,7 @@ class Status(msgspec.Struct, frozen=True, tag="status_reply", tag_field="kind"):
     last_applied: int
     start: int
     followers: dict[str, FollowerStatus] = {}
-    partitioned_from: tuple[str, ...] = ()
+    faults: Faults = Faults()
 
 
 Reply = Done | Redirect | Refused | UnknownOutcome | Status

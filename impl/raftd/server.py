@@ -24,10 +24,10 @@ from raftd.codec import (
     MAX_COMMAND,
     DeleteRequest,
     Done,
+    FaultRequest,
+    Faults,
     FollowerStatus,
     GetRequest,
-    HealRequest,
-    PartitionRequest,
     PutRequest,
     Redirect,
     Refused,
@@ -51,6 +51,7 @@ MAX_MESSAGES: Final = 10_000
 KILL_POINTS: Final = (
     "before-trace",
     "after-trace",
+    "after-write",  # the write is with the system, which has not been told to fsync it
     "after-persist",
     "after-first-send",
     "after-send",
@@ -133,7 +134,8 @@ class Server:
         self.machine = machine or KeyValue()
         self._storage = storage
         self._transport = transport
-        self._clock = clock
+        self._true_clock = clock
+        self._faults = Faults()
         self._trace = trace or NoTrace()
         self._trace_after_persist = trace_after_persist
         self._fault_switch = fault_switch
@@ -208,21 +210,32 @@ class Server:
                 self._enqueue(id, Delete(key), respond)
             case StatusRequest(id):
                 respond(self.status(id))
-            case PartitionRequest(id) | HealRequest(id) if not self._fault_switch:
+            case FaultRequest(id) if not self._fault_switch:
                 respond(
                     Refused(id, "the fault switch is off: for tests, start the server with --fault-switch")
                 )
-            case PartitionRequest(id, peers):
+            case FaultRequest(id, faults):
                 try:
-                    self._transport.partition(peers)
+                    self._suffer(faults)
                     respond(Done(id))
                 except ValueError as error:
                     respond(Refused(id, str(error)))
-            case HealRequest(id):
-                self._transport.heal()
-                respond(Done(id))
             case _:
                 assert_never(request)
+
+    def _suffer(self, faults: Faults) -> None:
+        """For tests: the network, the disk and the clock are as told from now on."""
+        if not 0 <= faults.disk_delay < 60:
+            raise ValueError(f"a disk that takes {faults.disk_delay:g} s longer: write 0 to 60")
+        self._transport.lose(faults.mute, faults.deaf)
+        self._storage.delay = faults.disk_delay
+        if faults.disk_full:
+            self._storage.fill()
+        self._faults = faults
+        self._woken.set()  # the clock may have jumped past a deadline
+
+    def _clock(self) -> float:
+        return self._true_clock() + self._faults.clock
 
     def _enqueue(self, id: int, command: Command, respond: Respond) -> None:
         encoded = encode_command(command)
@@ -307,7 +320,8 @@ class Server:
 
     def _write(self, persist: Persist) -> None:
         began = self._clock()
-        self._storage.write(persist)
+        self._storage.write(persist, fsync=not self._dies("after-write", True))
+        self._pass("after-write", True)
         self.counts.writes += 1
         self.counts.write_seconds += self._clock() - began
 
@@ -363,9 +377,12 @@ class Server:
                 proposal.respond(UnknownOutcome(proposal.id, reason))
             self._appended.clear()
 
-    def _pass(self, point: str, persisting: bool) -> None:
+    def _dies(self, point: str, persisting: bool) -> bool:
         kill = self._kill_at
-        if kill is not None and persisting and kill.point == point and self._persisting_steps >= kill.nth:
+        return kill is not None and persisting and kill.point == point and self._persisting_steps >= kill.nth
+
+    def _pass(self, point: str, persisting: bool) -> None:
+        if self._dies(point, persisting):
             log.warning("%s kills itself %s, as it was told", self.core.server, point)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -393,5 +410,5 @@ class Server:
             last_applied=core.last_applied,
             start=self._storage.start,
             followers=followers,
-            partitioned_from=tuple(sorted(self._transport.partitioned_from)),
+            faults=self._faults,
         )

@@ -29,6 +29,7 @@ import os
 import shutil
 import sqlite3
 import struct
+import time
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -110,6 +111,7 @@ class Storage:
         self._connection: sqlite3.Connection | None = None
         self._writes_file: int | None = None
         self._failed = False
+        self.delay = 0.0  # for tests: how many seconds longer each write takes
         identity = (server, tuple(sorted(servers)), cluster or "")
         try:
             if _is_new(folder, self._lock):
@@ -161,12 +163,17 @@ class Storage:
         changed = msgspec.structs.replace(self._meta, started=number)
         self._commit(changed, keep=self._meta.log_length, rows=[])
 
-    def write(self, persist: Persist) -> None:
+    def write(self, persist: Persist, *, fsync: bool = True) -> None:
         """Make a step's term, vote and log durable: when this returns they survive a crash.
 
+        Without `fsync`, for tests, they survive only the death of this process.
         After a failure nothing is known about the disk (a second fsync may report success for pages
         that the first one lost), so the store refuses all further use and the server has to stop.
         """
+        if self.delay:
+            time.sleep(self.delay)
+        if not fsync:
+            self._execute("PRAGMA synchronous = OFF")
         meta = self._meta
         assert 0 <= persist.keep <= meta.log_length, (persist.keep, meta.log_length)
         crc = meta.log_crc if persist.keep == meta.log_length else self._crc_at(persist.keep)
@@ -207,6 +214,14 @@ class Storage:
                 "look at the disk (full? failing?), then start the server again",
             ) from error
         self._meta = meta
+
+    def fill(self) -> None:
+        """For tests: the disk has no room for one page more, until the store is opened again."""
+        self._execute("PRAGMA max_page_count = 1")  # which SQLite takes for as few as there are
+
+    def _execute(self, statement: str) -> None:
+        assert self._connection is not None
+        self._connection.execute(statement)
 
     def _crc_at(self, n: int) -> int:
         """The checksum of the log up to entry n."""

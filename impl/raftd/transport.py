@@ -62,7 +62,8 @@ class Transport:
         self.max_connections = max_connections
         self.accepting = tls.accepting() if tls else None
         self.opening = tls.opening() if tls else None
-        self.partitioned_from: frozenset[str] = frozenset()
+        self._mute: frozenset[str] = frozenset()
+        self._deaf: frozenset[str] = frozenset()
         self._listen = listen or addresses[server].host
         self._links = {peer: _Link(self, peer) for peer in addresses if peer != server}
         self._incoming: set[_Incoming] = set()
@@ -87,22 +88,17 @@ class Transport:
     def send(self, message: Message | TimeoutNow) -> None:
         """Hand a message to the connection of its target, or drop it."""
         assert message.source == self.server, message
-        if message.target not in self.partitioned_from:
+        if message.target not in self._mute:
             self._links[message.target].send(message)
 
-    def partition(self, peers: Iterable[str]) -> None:
-        """Fault switch: lose all messages to and from `peers`, the waiting ones too."""
-        self.partitioned_from = frozenset(peers)
-        unknown = self.partitioned_from - self._links.keys()
+    def lose(self, mute: Iterable[str], deaf: Iterable[str]) -> None:
+        """Fault switch: lose all messages to `mute`, the waiting ones too, and from `deaf`; and no others."""
+        unknown = {*mute, *deaf} - self._links.keys()
         if unknown:
-            self.heal()
             raise ValueError(f"not peers of {self.server}: {', '.join(sorted(unknown))}")
-        for peer in self.partitioned_from:
+        self._mute, self._deaf = frozenset(mute), frozenset(deaf)
+        for peer in self._mute:
             self._links[peer].queue.clear()
-
-    def heal(self) -> None:
-        """Fault switch: lose no more messages."""
-        self.partitioned_from = frozenset()
 
     async def close(self) -> None:
         """Close everything. What clients wait for stays unanswered."""
@@ -143,7 +139,7 @@ class Transport:
             raise CodecError(
                 f"a message from {message.source!r} to {message.target!r} on the connection of {peer}"
             )
-        if peer not in self.partitioned_from:
+        if peer not in self._deaf:
             self._on_message(message)
 
     def requested(self, request: Request, respond: Respond) -> None:

@@ -164,7 +164,7 @@ def test_a_leader_that_is_cut_off_commits_nothing_and_follows_when_it_is_back() 
         put_all(cluster, {"a": b"after"}, [new])
         still = cluster.status(old)
         assert still is not None
-        assert still.partitioned_from == tuple(s for s in cluster.servers if s != old)
+        assert still.faults.mute == tuple(s for s in cluster.servers if s != old)
 
         cluster.heal()
         converge(cluster)

@@ -38,8 +38,11 @@ requests = st.one_of(
     st.builds(codec.GetRequest, numbers, st.text(max_size=9)),
     st.builds(codec.DeleteRequest, numbers, st.text(max_size=9)),
     st.builds(codec.StatusRequest, numbers),
-    st.builds(codec.PartitionRequest, numbers, st.lists(names, max_size=3).map(tuple)),
-    st.builds(codec.HealRequest, numbers),
+    st.builds(
+        codec.FaultRequest,
+        numbers,
+        st.builds(codec.Faults, st.lists(names, max_size=3).map(tuple), disk_full=st.booleans()),
+    ),
 )
 replies = st.one_of(
     st.builds(codec.Done, numbers, st.none() | st.binary(max_size=9)),

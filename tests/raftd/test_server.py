@@ -23,9 +23,9 @@ from raftd.cluster import ask, free_addresses
 from raftd.codec import (
     ClientHello,
     Done,
+    FaultRequest,
+    Faults,
     GetRequest,
-    HealRequest,
-    PartitionRequest,
     PeerHello,
     PutRequest,
     Redirect,
@@ -47,7 +47,7 @@ from raftd.messages import (
     TimeoutNow,
 )
 from raftd.server import KillAt, Server
-from raftd.storage import Storage
+from raftd.storage import Storage, StorageError
 from raftd.transport import QUEUE_LIMIT, Transport
 
 SERVERS = ("n1", "n2", "n3")
@@ -63,8 +63,8 @@ class RecordedStorage(Storage):
         super().__init__(folder, "n1", SERVERS)
         self.done = done
 
-    def write(self, persist: Persist) -> None:
-        super().write(persist)
+    def write(self, persist: Persist, *, fsync: bool = True) -> None:
+        super().write(persist, fsync=fsync)
         self.done.append("persist")
 
 
@@ -249,18 +249,53 @@ def test_a_command_that_is_too_long_is_refused(bench: Callable[..., Bench]) -> N
 
 def test_the_fault_switch_is_off_unless_it_was_asked_for(bench: Callable[..., Bench]) -> None:
     server = bench()
-    for request in (PartitionRequest(1, ("n2",)), HealRequest(2)):
-        server.server._on_request(request, server.respond)
-    assert [type(reply) for reply in server.replies] == [Refused, Refused]
-    assert server.transport.partitioned_from == frozenset()
+    server.server._on_request(FaultRequest(1, Faults(mute=("n2",))), server.respond)
+    assert [type(reply) for reply in server.replies] == [Refused]
+    assert server.server.status().faults == Faults()
 
 
-def test_a_partition_names_peers_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [Faults(mute=("n9",)), Faults(deaf=("n2", "n1")), Faults(disk_delay=-1.0)])
+def test_faults_that_can_not_be_are_refused(tmp_path: Path, wrong: Faults) -> None:
     server = Bench(tmp_path, fault_switch=True)
-    server.server._on_request(PartitionRequest(1, ("n2", "n9")), server.respond)
-    server.server._on_request(PartitionRequest(2, ("n2",)), server.respond)
+    server.server._on_request(FaultRequest(1, wrong), server.respond)
+    server.server._on_request(FaultRequest(2, Faults(mute=("n2",))), server.respond)
     assert [type(reply) for reply in server.replies] == [Refused, Done]
-    assert server.transport.partitioned_from == {"n2"}
+    assert server.server.status().faults == Faults(mute=("n2",))
+    server.storage.close()
+
+
+def test_what_the_deaf_are_sent_is_lost_and_what_the_mute_send(tmp_path: Path) -> None:
+    transport = Transport("n1", ADDRESSES)
+    heard: list[Message | TimeoutNow] = []
+    transport._on_message = heard.append
+    transport.lose(mute=["n2"], deaf=["n3"])
+    for peer in ("n2", "n3"):
+        transport.send(RequestVoteReply("n1", peer, 1, granted=False))
+        transport.received(peer, RequestVoteReply(peer, "n1", 1, granted=False))
+    assert [m.source for m in heard] == ["n2"]
+    assert [len(transport._links[peer].queue) for peer in ("n2", "n3")] == [0, 1]
+
+
+def test_a_full_disk_stops_a_server_before_it_promises_anything(tmp_path: Path) -> None:
+    server = Bench(tmp_path, fault_switch=True)
+    server.lead()
+    server.server._on_request(FaultRequest(1, Faults(disk_full=True)), server.respond)
+    server.server._on_request(PutRequest(2, "a", bytes(60_000)), server.respond)
+    sent = len(server.transport.sent)
+    with pytest.raises(StorageError, match="full"):
+        server.server._take_inputs()
+    assert [type(reply) for reply in server.replies] == [Done]
+    assert len(server.transport.sent) == sent
+    server.storage.close()
+    with Storage(tmp_path, "n1", SERVERS) as again:
+        assert len(again.persistent.log) == 1  # the no-op of its election
+
+
+def test_a_clock_that_jumps_ahead_brings_the_timeout_on(tmp_path: Path) -> None:
+    server = Bench(tmp_path, fault_switch=True)
+    server.server._on_request(FaultRequest(1, Faults(clock=1000.0)), server.respond)
+    server.server._take_inputs()
+    assert server.server.core.role is Role.CANDIDATE
     server.storage.close()
 
 
