@@ -118,7 +118,9 @@ class Core:
         rng: random.Random,
         config: Config | None = None,
         persistent: Persistent | None = None,
+        traced: bool = True,
     ) -> None:
+        """Without `traced`, a batch's event has no more than its name: nobody will read it."""
         assert server in servers, f"{server} is not one of {servers}"
         assert len(set(servers)) == len(servers), f"{servers} names a server twice"
         self.server = server
@@ -126,6 +128,7 @@ class Core:
         self.peers = tuple(peer for peer in servers if peer != server)
         self.config = config or Config()
         self._rng = rng
+        self._traced = traced
 
         persistent = persistent or Persistent()
         self.current_term = persistent.current_term
@@ -615,6 +618,8 @@ class Core:
     ) -> dict[str, Any]:
         """The step as a line of the trace: the variables it changed, and what it sent."""
         event: dict[str, Any] = {"server": self.server, "event": name, "time": round(self._now, 6)}
+        if not self._traced:
+            return event
         if message is not None:
             event["message"] = traced_message(message)
         if name == "restart":

@@ -23,12 +23,14 @@ def make_core(
     config: Config | None = None,
     persistent: Persistent | None = None,
     broken: str | None = None,
+    *,
+    traced: bool = True,
 ) -> Core:
     """A server that keeps every rule, or all but one."""
     if broken is not None and broken not in BREAKS:
         raise ValueError(f"no fault is called {broken!r}: choose one of {', '.join(sorted(BREAKS))}")
     kind = BREAKS[broken] if broken is not None else Core
-    return kind(server, servers, rng, config, persistent)
+    return kind(server, servers, rng, config, persistent, traced)
 
 
 def breaks(rule: str) -> Callable[[type[Core]], type[Core]]:

@@ -70,7 +70,10 @@ async def serve(
         if trace is not None:
             events = file = TraceFile(trace, server, servers, storage.started, storage.note_started)
             open_files.callback(file.close)
-        core = make_core(server, servers, random.Random(seed), config, storage.persistent, broken=broken)
+        rng = random.Random(seed)
+        core = make_core(
+            server, servers, rng, config, storage.persistent, broken=broken, traced=trace is not None
+        )
         running = Server(
             core,
             storage,

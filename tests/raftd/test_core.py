@@ -706,3 +706,17 @@ def test_any_schedule_keeps_safety(servers: tuple[str, ...]) -> None:
         terms_seen = max(terms_seen, *(core.current_term for core in cores.values()))
     assert reached > 3, "something is committed"
     assert terms_seen > 3, "leaders change"
+
+
+def test_a_server_that_nobody_traces_takes_the_same_steps() -> None:
+    """Only what a step says of itself differs, so a measurement without traces is one of the same server."""
+    servers = ("n1", "n2", "n3")
+    traced, untraced = (Core("n1", servers, random.Random(1), traced=traced) for traced in (True, False))
+    reply = RequestVoteReply("n2", "n1", 1, granted=True)
+    for core in (traced, untraced):
+        core.start(0.0)
+    pairs = [[core.start_election(1.0), core.receive(1.0, reply)] for core in (traced, untraced)]
+    for a, b in zip(*pairs, strict=True):
+        assert a[1:] == b[1:]
+        assert b.event.keys() == {"server", "event", "time"}
+        assert a.event.keys() > b.event.keys()
