@@ -12,6 +12,7 @@ from raftworthy.cli import (  # noqa: F401  (each adds its commands)
     checking,
     exploring,
     exporting,
+    linearizing,
     measuring,
     proving,
     serving,

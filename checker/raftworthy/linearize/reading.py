@@ -1,0 +1,230 @@
+"""Reading histories: lines of invokes and returns, put together to operations.
+
+The format is docs/linearize.md: events of clients as they can stand in a trace, too, beside those of servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from raftworthy.linearize.history import Asked, Builder, History, Value
+from raftworthy.replay.reading import BYTE_ORDER_MARKS, VERSION, Place, Unusable, open_trace
+
+Format = Literal["native", "porcupine-kv", "jepsen-etcd"]
+
+
+class Header(msgspec.Struct):
+    """The first line of a history, and of a trace that holds one."""
+
+    raftworthy: int
+    initial: Value = None
+
+
+class Line(msgspec.Struct, gc=False):
+    """A client's event; or a server's, which has no client."""
+
+    event: str
+    client: str | None = None
+    seq: int = 0
+    operation: Literal["get", "put", "append", "cas", "delete"] | UnsetType = UNSET
+    key: str | UnsetType = UNSET
+    value: Value | UnsetType = UNSET
+    expected: Value | UnsetType = UNSET
+    outcome: Literal["done", "unknown", "not_executed"] = "done"
+    swapped: bool | UnsetType = UNSET
+    time: float | None = None
+    server: Any = UNSET
+
+
+_LINE = msgspec.json.Decoder(Line)
+
+
+def read_history(files: Sequence[Path], form: Format | None = None) -> History:
+    """The operations in some files.
+
+    Raises:
+        Unusable: a file can't be read, or doesn't make sense; the message says where and why.
+    """
+    from raftworthy.linearize.importing import read_jepsen_etcd, read_porcupine_kv
+
+    texts = {path: _lines(path) for path in files}
+    forms = {form or recognise(path, lines) for path, lines in texts.items()}
+    if forms == {"native"}:
+        return _read_native(texts)
+    if len(texts) > 1:
+        raise Unusable(str(files[1]), "one file at a time, please: only native histories can be put together")
+    (path, lines), read = (
+        texts.popitem(),
+        {"porcupine-kv": read_porcupine_kv, "jepsen-etcd": read_jepsen_etcd},
+    )
+    return read[forms.pop()](path, lines)
+
+
+def recognise(path: Path, lines: Sequence[bytes]) -> Format:
+    """The format of a file, from its first line."""
+    first = lines[0].lstrip() if lines else b""
+    if first.startswith(b"{:"):
+        return "porcupine-kv"
+    if first.startswith(b"INFO") and b"jepsen" in first:
+        return "jepsen-etcd"
+    if first.startswith(b"{"):
+        return "native"
+    raise Unusable(Place(str(path), 1), "no format that is known; name one with --format")
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        with open_trace(path) as file:
+            lines = file.read().split(b"\n")
+    except (OSError, EOFError, ValueError) as error:
+        raise Unusable(str(path), f"can't be read: {error}") from error
+    if lines[0].startswith(BYTE_ORDER_MARKS):
+        raise Unusable(Place(str(path), 1), "begins with a byte order mark; write plain UTF-8 without one")
+    if not lines[-1]:
+        lines.pop()
+    elif len(lines) > 1 and lines[-1].startswith(b"{"):
+        # Cut off by a kill, perhaps. An invoke is written before its request is sent, and a
+        # return that isn't there leaves its outcome unknown, so nothing wrong comes of it.
+        try:
+            _LINE.decode(lines[-1])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            if not lines[-1].startswith(b"{:"):
+                lines.pop()
+    if not lines:
+        raise Unusable(str(path), "the file is empty; nothing can be said about no operations")
+    return lines
+
+
+# --- the native format -----------------------------------------------------------
+
+
+def _read_native(texts: dict[Path, list[bytes]]) -> History:
+    events: list[tuple[Place, Line]] = []
+    initials = set()
+    skipped = 0
+    for path, lines in texts.items():
+        initials.add(_header(path, lines[0]).initial)
+        for number, line in enumerate(_decode(path, lines[1:]), 2):
+            if line.client is not None:
+                events.append((Place(str(path), number), line))
+            elif line.server is not UNSET:
+                skipped += 1
+            else:
+                raise Unusable(
+                    Place(str(path), number), "an event of nobody: it has neither client nor server"
+                )
+    if len(initials) > 1:
+        raise Unusable(str(next(iter(texts))), f"the files don't agree on the initial value: {initials}")
+    history = _assemble(_in_order(events, len(texts)), initials.pop())
+    history.skipped = skipped
+    return history
+
+
+def _header(path: Path, line: bytes) -> Header:
+    place = Place(str(path), 1)
+    try:
+        header = msgspec.json.decode(line, type=Header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unusable(
+            place, f'the first line is not a header ({error}); it should read {{"raftworthy":{VERSION}}}'
+        ) from error
+    if header.raftworthy != VERSION:
+        raise Unusable(place, f"version {header.raftworthy} is not known; this reads version {VERSION}")
+    return header
+
+
+def _decode(path: Path, lines: list[bytes]) -> list[Line]:
+    try:
+        events = _LINE.decode_lines(b"\n".join(lines))
+        if len(events) == len(lines):
+            return events
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    for number, line in enumerate(lines, 2):
+        try:
+            _LINE.decode(line)
+        except msgspec.ValidationError as error:
+            raise Unusable(Place(str(path), number), f"not an event: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            what = f"not JSON: {error}" if line.strip() else "a blank line; remove it"
+            raise Unusable(Place(str(path), number), what) from error
+    raise AssertionError("lines that can be read one by one only")
+
+
+def _in_order(events: list[tuple[Place, Line]], files: int) -> list[tuple[Place, Line]]:
+    """The events by their times, if they have them, an invoke before a return; else as they stand."""
+    timed = [line.time is not None for _, line in events]
+    if not any(timed):
+        if files > 1:
+            raise Unusable(
+                events[0][0], "no time: several files can be put in order only by times of one clock"
+            )
+        return events
+    if not all(timed):
+        raise Unusable(events[timed.index(False)][0], "no time, and other events have one; give all or none")
+    return sorted(events, key=lambda e: (e[1].time, e[1].event != "invoke"))
+
+
+def _assemble(events: list[tuple[Place, Line]], initial: Value) -> History:
+    builder = Builder(initial)
+    under_way: dict[tuple[str, int], Asked] = {}
+    ended: set[tuple[str, int]] = set()
+    for position, (place, line) in enumerate(events):
+        assert line.client is not None
+        who = (line.client, line.seq)
+        if line.event == "invoke":
+            if who in under_way or who in ended:
+                raise Unusable(
+                    place, f"{line.client} has invoked seq {line.seq} before; number its operations"
+                )
+            under_way[who] = _asked(place, line, position)
+        elif line.event == "return":
+            asked = under_way.pop(who, None)
+            if asked is None:
+                why = "has returned before" if who in ended else "was not invoked before"
+                raise Unusable(place, f"seq {line.seq} of {line.client} {why}")
+            if asked.file != place.file:
+                raise Unusable(place, f"was invoked in {asked.file}; a client's events belong in one file")
+            ended.add(who)
+            _finish(builder, asked, place, line, position)
+        else:
+            raise Unusable(place, f'a client\'s event is "invoke" or "return", not "{line.event}"')
+    return builder.history(under_way.values())
+
+
+def _asked(place: Place, line: Line, position: int) -> Asked:
+    operation, key = line.operation, line.key
+    if operation is UNSET or key is UNSET:
+        raise Unusable(place, "an invoke needs operation and key")
+    value = None if line.value is UNSET else line.value
+    if operation in ("put", "append", "cas") and line.value is UNSET:
+        raise Unusable(place, f"the invoke of a {operation} needs a value")
+    if operation == "append" and not isinstance(value, str):
+        raise Unusable(place, f"text is appended, not {value!r}")
+    if operation == "cas" and line.expected is UNSET:
+        raise Unusable(place, "the invoke of a cas needs expected, the value that it replaces")
+    expected = None if line.expected is UNSET else line.expected
+    assert line.client is not None
+    return Asked(line.client, operation, key, value, expected, position, place.file, place.line)
+
+
+def _finish(builder: Builder, asked: Asked, place: Place, line: Line, position: int) -> None:
+    if line.outcome == "unknown":
+        builder.unknown(asked)
+    elif line.outcome == "not_executed":
+        builder.not_executed()
+    else:
+        told = line.value is not UNSET
+        if asked.kind == "get" and not told:
+            raise Unusable(place, "the return of a get needs the value found; null if there was none")
+        if asked.kind == "cas":
+            if line.swapped is UNSET:
+                raise Unusable(place, "the return of a cas needs swapped, true or false")
+            told = line.swapped
+        value = None if line.value is UNSET else line.value
+        builder.returned(asked, position, place.line, value=value, told=told)

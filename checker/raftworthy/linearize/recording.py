@@ -1,0 +1,90 @@
+"""Writing a history while clients work: an invoke before each request is sent, a return after its answer.
+
+All clients of a recorder are in one process, and each line is written at once, so the order of the lines is the
+order of the events. A kill leaves at worst a request without its answer, which is an operation of unknown outcome.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from raftworthy.linearize.history import Value
+from raftworthy.replay.reading import VERSION
+
+Answer = TypeVar("Answer")
+
+
+class Store(Protocol):
+    """A client of a key-value store. What it raises may say `may_have_executed`; if not, nobody knows."""
+
+    async def put(self, key: str, value: bytes) -> None: ...
+    async def get(self, key: str) -> bytes | None: ...
+
+
+class Recorder:
+    """A history file that is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb", buffering=0)
+        self._write({"raftworthy": VERSION})
+        self._clients = 0
+
+    def client(self, store: Store) -> RecordedClient:
+        """A client with a name of its own; several may share one connection."""
+        self._clients += 1
+        return RecordedClient(f"c{self._clients}", store, self._write)
+
+    def close(self) -> None:
+        """No more events; operations under way stay of unknown outcome."""
+        self._file.close()
+
+    def _write(self, event: dict[str, Any]) -> None:
+        if not self._file.closed:
+            self._file.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+
+
+class RecordedClient:
+    """Asks a store, and writes down what was asked and answered."""
+
+    def __init__(self, name: str, store: Store, write: Callable[[dict[str, Any]], None]) -> None:
+        self.name = name
+        self._store = store
+        self._write = write
+        self._seq = 0
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Set a key."""
+        asked = {"operation": "put", "key": key, "value": _text(value)}
+        await self._ask(asked, lambda: self._store.put(key, value), lambda _: {})
+
+    async def get(self, key: str) -> bytes | None:
+        """Read a key."""
+        asked = {"operation": "get", "key": key}
+        return await self._ask(asked, lambda: self._store.get(key), lambda found: {"value": _text(found)})
+
+    async def _ask(
+        self,
+        asked: dict[str, Any],
+        ask: Callable[[], Awaitable[Answer]],
+        told: Callable[[Answer], dict[str, Value]],
+    ) -> Answer:
+        self._seq += 1
+        who = {"client": self.name, "seq": self._seq}
+        self._write({**who, "event": "invoke", **asked})
+        try:
+            answer = await ask()
+        except BaseException as error:
+            known = getattr(error, "may_have_executed", True) is False
+            self._write({**who, "event": "return", "outcome": "not_executed" if known else "unknown"})
+            raise
+        self._write({**who, "event": "return", **told(answer)})
+        return answer
+
+
+def _text(value: bytes | None) -> str | None:
+    # Equal for equal values and different otherwise, whatever the bytes.
+    return None if value is None else value.decode("latin-1")
