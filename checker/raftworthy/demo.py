@@ -1,8 +1,9 @@
 """The main job on real input: real servers, killed and cut off, and what their traces say.
 
-Four scenes. Three processes that keep all rules, and their traces conform. Three of which one breaks a
-rule, and the trace shows where, whatever the servers themselves believe. The specification within small
-bounds, where nothing goes wrong. The same without one rule, and a shortest way to disaster.
+Four scenes. Three processes that keep all rules: their traces conform, and what clients saw is linearizable.
+Three of which one breaks a rule, and the trace shows where, whatever the servers themselves believe. The
+specification within small bounds, where nothing goes wrong. The same without one rule, and a shortest way
+to disaster.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -29,6 +30,10 @@ from raftspec.properties import raft
 from raftworthy.diagram import explain
 from raftworthy.explore.cases import RULE_CASES
 from raftworthy.explore.reference import Bounds, Progress, Result, explore
+from raftworthy.linearize.checking import Result as Linearized
+from raftworthy.linearize.checking import check as check_history
+from raftworthy.linearize.reading import read_history
+from raftworthy.linearize.recording import RecordedClient, Recorder
 from raftworthy.replay.explain import render
 from raftworthy.replay.verdict import Verdict, check, summary
 
@@ -38,10 +43,14 @@ BROKEN_SERVER, BROKEN_RULE = "n1", "commit.majority"
 MISSING_RULE = "vote.up_to_date"
 BOUNDS = Bounds(max_messages=8)
 
+HISTORY = "history.ndjson"
 WIDTH = 100  # where there is no terminal
 
-WRITERS = 4  # commands under way at a time
+WRITERS = 4  # clients of which each writes keys of its own
+RIVALS = 4  # clients that write and read the same few keys
+SHARED = 3  # so many
 PAUSE = 0.005  # seconds between two commands of a writer: a few hundred a second are enough to see
+RIVALS_PAUSE = 0.02
 # So n1 stands for election long before the others think of it.
 PATIENT = ("--election-timeout", "1.0")
 HASTY = ("--election-timeout", "0.15")
@@ -112,7 +121,11 @@ def right_servers(teller: Teller, folder: Path) -> Scene:
     teller.say(
         "each server logs its steps; whether they were steps of Raft is judged from these traces alone"
     )
-    with Cluster(3, folder) as cluster, Load(cluster) as load:
+    with (
+        Cluster(3, folder) as cluster,
+        closing(Recorder(folder / HISTORY)) as recorder,
+        Load(cluster, recorder) as load,
+    ):
         leader = cluster.leader()
         load.wait_for(100)
         teller.step(f"{leader} leads; kill -9: what it has acknowledged must survive it")
@@ -132,21 +145,25 @@ def right_servers(teller: Teller, folder: Path) -> Scene:
         load.wait_for(50)
         load.stop()
         _converge(cluster)
-        missing = _missing(cluster, load.acknowledged)
+        missing = _missing(cluster, load.acknowledged, recorder)
         teller.step(
             f"{len(load.acknowledged):,} writes were acknowledged ({load.failed} not, while nobody led): "
             f"{f'{len(missing)} are lost' if missing else 'all can be read, which goes through the log, too'}"
         )
+    linearized = _check_history(teller, recorder.path)
     verdict = _check(teller, cluster)
+    details = verdict.as_data() | {"history": linearized.as_data()}
     if verdict.report is None or missing:
-        return "failed" if missing else verdict.verdict, "see above", verdict.as_data()
+        return "failed" if missing else verdict.verdict, "see above", details
+    if linearized.verdict != "linearizable":
+        return linearized.verdict, "see above", details
     r = verdict.report
     rules = len(r.exercised) + len(r.not_exercised)
     numbers = (
-        f"{len(load.acknowledged):,} writes, {r.events:,} events, {r.elections} elections, {r.terms} terms, "
-        f"{r.committed:,} entries committed, {len(r.exercised)} of {rules} rules exercised"
+        f"{linearized.operations:,} linearizable operations, {r.events:,} events, {r.elections} elections, "
+        f"{r.terms} terms, {r.committed:,} entries committed, {len(r.exercised)} of {rules} rules exercised"
     )
-    return verdict.verdict, numbers, verdict.as_data()
+    return verdict.verdict, numbers, details
 
 
 def wrong_server(teller: Teller, folder: Path) -> Scene:
@@ -154,34 +171,36 @@ def wrong_server(teller: Teller, folder: Path) -> Scene:
     broken, rule = BROKEN_SERVER, BROKEN_RULE
     teller.say(f"{broken} has one line of Figure 2 wrong, {rule}: it commits what it alone stores")
     options = dict.fromkeys(("n2", "n3"), PATIENT) | {broken: (*HASTY, "--break", rule)}
-    with Cluster(3, folder, own_options=options) as cluster:
+    with Cluster(3, folder, own_options=options) as cluster, closing(Recorder(folder / HISTORY)) as recorder:
         _elect(cluster, broken)
-        asyncio.run(_put(cluster, broken, "colour", b"green"))
-        if _missing(cluster, ["colour"]):
+        asyncio.run(_put(cluster, broken, "colour", b"green", recorder))
+        if _missing(cluster, ["colour"], recorder):
             return "failed", f"{broken} lost a write before anything happened", {}
         teller.step(f"{broken} leads, and seems to do well: what is written can be read")
         cluster.partition({broken})
-        asyncio.run(_put(cluster, broken, "promise", b"kept"))
+        asyncio.run(_put(cluster, broken, "promise", b"kept", recorder))
         teller.step(f"cut off, {broken} still says yes to a client: nobody else has the entry")
         successor = cluster.wait_until(
             lambda: server if (server := cluster.leader()) != broken else None, "another server leads"
         )
         cluster.heal()
         _converge(cluster)
-        missing = _missing(cluster, ["promise"])
+        missing = _missing(cluster, ["promise"], recorder)
         teller.step(
             f"{successor} leads, the network is whole, and the acknowledged write is "
             f"{'gone; no server complains' if missing else 'still there'}"
         )
+    linearized = _check_history(teller, recorder.path)
     verdict = _check(teller, cluster)
+    details = verdict.as_data() | {"history": linearized.as_data()}
     if verdict.explanation is None:
-        return verdict.verdict, "nothing found", verdict.as_data()
+        return verdict.verdict, "nothing found", details
     x = verdict.explanation
     teller.say(f"the first wrong step is {broken}'s first commit, long before any harm was seen")
     return (
         verdict.verdict,
         f"{Path(x.file).name}:{x.line}, {x.event} of {x.server}: rule {x.rule}",
-        verdict.as_data(),
+        details,
     )
 
 
@@ -228,12 +247,16 @@ SCENES: tuple[tuple[Callable[[Teller, Path], Scene], str, str], ...]
 
 
 class Load:
-    """Clients that write one key after another, until stopped. A failed write is counted, not repeated."""
+    """Clients at work until stopped: some write one new key after another, some write and read the same keys.
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.acknowledged: list[str] = []
+    What they see is recorded. A failed write of a new key is counted; nothing is repeated.
+    """
+
+    def __init__(self, cluster: Cluster, recorder: Recorder) -> None:
+        self.acknowledged: list[str] = []  # keys
         self.failed = 0
         self._cluster = cluster
+        self._recorder = recorder
         self._count = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -260,9 +283,10 @@ class Load:
 
     async def _run(self) -> None:
         async with self._cluster.client(timeout=2.0) as client:
-            await asyncio.gather(*(self._write(client) for _ in range(WRITERS)))
+            clients = [self._recorder.client(client) for _ in range(WRITERS + RIVALS)]
+            await asyncio.gather(*map(self._write, clients[:WRITERS]), *map(self._rival, clients[WRITERS:]))
 
-    async def _write(self, client: Client) -> None:
+    async def _write(self, client: RecordedClient) -> None:
         while not self._stopping.is_set():
             self._count += 1
             key = f"key {self._count}"
@@ -273,11 +297,21 @@ class Load:
                 self.failed += 1
             await asyncio.sleep(PAUSE)
 
+    async def _rival(self, client: RecordedClient) -> None:
+        count = 0
+        while not self._stopping.is_set():
+            count += 1
+            key = f"shared {count % SHARED}"
+            with suppress(RequestError):  # it is in the history
+                await client.put(key, f"{client.name}'s {count}".encode())
+                await client.get(key)
+            await asyncio.sleep(RIVALS_PAUSE)
 
-async def _put(cluster: Cluster, server: str, key: str, value: bytes) -> None:
+
+async def _put(cluster: Cluster, server: str, key: str, value: bytes, recorder: Recorder) -> None:
     """Write through one server only."""
     async with Client({server: cluster.addresses[server]}, 10.0) as client:
-        await client.put(key, value)
+        await recorder.client(client).put(key, value)
 
 
 def _elect(cluster: Cluster, server: str) -> None:
@@ -302,15 +336,23 @@ def _converge(cluster: Cluster) -> None:
     cluster.wait_until(same, "all servers have the same log", 20.0)
 
 
-def _missing(cluster: Cluster, keys: list[str]) -> list[str]:
+def _missing(cluster: Cluster, keys: list[str], recorder: Recorder) -> list[str]:
     """Those of the keys that can't be read."""
 
     async def run() -> list[str]:
         async with cluster.client(timeout=20.0) as client:
-            values = await asyncio.gather(*map(client.get, keys))
+            values = await asyncio.gather(*map(recorder.client(client).get, keys))
         return [key for key, value in zip(keys, values, strict=True) if value is None]
 
     return asyncio.run(run())
+
+
+def _check_history(teller: Teller, path: Path) -> Linearized:
+    """Look for one order of all that clients did that explains what they were told."""
+    teller.step(f"raftworthy linearize {path.name}")
+    result = check_history(read_history([path]))
+    teller.say(str(result).replace(f"{path.parent}{os.sep}", ""))
+    return result
 
 
 def _check(teller: Teller, cluster: Cluster) -> Verdict:

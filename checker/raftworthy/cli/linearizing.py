@@ -18,10 +18,10 @@ Form = Annotated[
 
 @app.command
 def linearize(files: Histories, /, *, format: Form = None, seconds: float = 60.0, json: Json = False) -> int:
-    """Check what clients of a key-value store saw: is there one order of the operations that explains it?
+    """Check what clients of a key-value store saw: is there one order of operations that explains it?
 
-    Each operation must take effect at one moment between its invoke and its return; one without an answer may have
-    happened at any time after its invoke, or never. What can't be ordered is reduced to a few operations.
+    Each operation must take effect at one moment between its invoke and its return. One without
+    an answer may have happened at any time after its invoke, or never. What has no order is reduced to a few operations.
     Several files are one history, if their events have times. The format is in docs/linearize.md.
     Exit code: 0 linearizable, 1 not, 2 undecided within --seconds, or unusable.
 
@@ -44,10 +44,5 @@ def linearize(files: Histories, /, *, format: Form = None, seconds: float = 60.0
         return fail(str(error), json)
     with progress_bar("looking for an order", "returns") as progress:
         result = check(history, seconds, progress)
-    if json:
-        print_json(result.as_data())
-    else:
-        if result.explanation is not None:
-            print(result.explanation)
-        print(result)
+    print_json(result.as_data()) if json else print(result)
     return result.exit_code

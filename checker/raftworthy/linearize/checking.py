@@ -45,7 +45,8 @@ class Result:
 
     def __str__(self) -> str:
         unknown = f", {self.unknown:,} of unknown outcome" if self.unknown else ""
-        lines = [
+        lines = [] if self.explanation is None else [str(self.explanation)]
+        lines += [
             f"{_count(self.operations, 'operation')} of {_count(self.clients, 'client')} on "
             f"{_count(self.keys, 'key')}{unknown}; {_count(self.configurations, 'configuration')} in "
             f"{self.seconds:.2f} s"
@@ -55,13 +56,9 @@ class Result:
         if self.skipped:
             lines.append(f"skipped: {self.skipped:,} lines that are no client's")
         if len(self.not_linearizable) > 1:
-            lines.append(
-                f"not linearizable: {len(self.not_linearizable)} keys, {_some(self.not_linearizable)}"
-            )
+            lines.append(f"not linearizable: {_some(self.not_linearizable)}")
         if self.undecided:
-            lines.append(
-                f"undecided: {len(self.undecided)} keys, {_some(self.undecided)}; give more --seconds"
-            )
+            lines.append(f"undecided: {_some(self.undecided)}; give more --seconds")
         return "\n".join([*lines, self.verdict])
 
     def as_data(self) -> dict[str, Any]:
@@ -74,8 +71,8 @@ def _count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join([*names[:5], *(["…"] if len(names) > 5 else [])])
+def _some(keys: Sequence[str]) -> str:
+    return f"{_count(len(keys), 'key')}, {', '.join(keys[:5])}{', …' if len(keys) > 5 else ''}"
 
 
 def check(
@@ -170,4 +167,6 @@ def replay(operations: Sequence[Operation], order: Sequence[Operation], initial:
         state = after(op.effect, state)
         assert state is not IMPOSSIBLE, f"{op} is not possible here"
     known = {id(op) for op in operations if op.returned is not None}
-    assert known <= {id(op) for op in order} and len(order) == len({id(op) for op in order})
+    ordered = {id(op) for op in order}
+    assert known <= ordered
+    assert len(order) == len(ordered)

@@ -1,12 +1,12 @@
 """Why a key's operations have no order: a few of them that have none, and how they lie in time.
 
-What is left out of the few is not merely forgotten: without its write a read could not be explained, and
-that would prove nothing. A read that is left out makes no demand; a write may take effect at any time, or never.
-If there is no order even then, there is none.
+What is left out of the few is not merely forgotten: that a read can't be explained without its write would
+prove nothing. A read that is left out makes no demand; a write may take effect at any time, or never. If
+there is no order even then, there is none.
 
-The history is cut at the first return after which no order exists. Usually what returned there has found a value
-that can't be there, which is quickly seen. If not, QuickXplain (Junker 2004) finds a set of operations from
-which none can be left out.
+The history is cut at the first return after which no order exists. Usually what returned there has found
+a value that can't be there, which is quickly seen. If not, QuickXplain (Junker 2004) finds a set of
+operations from which none can be left out.
 """
 
 from __future__ import annotations
@@ -157,7 +157,10 @@ def first_without_order(ops: Sequence[Operation], initial: Value, deepest: int) 
 def shrink(
     before: Sequence[Operation], culprit: Operation, initial: Value, time_is_up: Callable[[], bool]
 ) -> list[Operation]:
-    """Operations, the culprit among them, that have no order, whatever the others did; none can be left out."""
+    """Operations, the culprit among them, that have no order, whatever the others did.
+
+    None can be left out, unless the time was up or a search too long.
+    """
 
     def fails(kept: Sequence[Operation], among: Sequence[Operation]) -> bool:
         """Whether there is no order of some, if the rest of `among` may happen at any time."""

@@ -67,7 +67,7 @@ def read_porcupine_kv(path: Path, lines: Sequence[bytes]) -> History:
 
 
 def read_jepsen_etcd(path: Path, lines: Sequence[bytes]) -> History:
-    """A log of read, write and cas of whole numbers on one register; lines of others than clients are skipped."""
+    """A log of read, write and cas of whole numbers on one register, among lines of others than clients."""
     processes = _Processes(path, None)
     skipped = 0
     names = {"read": "get", "write": "put", "cas": "cas"}

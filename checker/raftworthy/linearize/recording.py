@@ -1,7 +1,7 @@
-"""Writing a history while clients work: an invoke before each request is sent, a return after its answer.
+"""Writing a history while clients work: an invoke before each request, a return after its answer.
 
-All clients of a recorder are in one process, and each line is written at once, so the order of the lines is the
-order of the events. A kill leaves at worst a request without its answer, which is an operation of unknown outcome.
+All clients of a recorder are in one thread, and each line is written at once, so the order of the lines is
+the order of the events. A kill leaves at worst a request without its answer: an operation of unknown outcome.
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ class _Uses:
         self.any_must_see_invoked = max(self.must_see_invoked.values(), default=NEVER)
         self.any_made_invoked = max(self.made_invoked.values(), default=NEVER)
         self._texts = sorted(v for v in self.seen_until if isinstance(v, str))
+        self._begins: dict[str, bool] = {}  # whether one of the texts begins so
 
     def alive(self, value: State, k: int) -> bool:
         """Whether what the key holds can make a difference to anybody who returns k-th or later."""
@@ -85,10 +86,13 @@ class _Uses:
             return True
         if not self.appends or isinstance(value, int):
             return False
-        at = bisect_left(self._texts, value or "")
-        alive = at < len(self._texts) and self._texts[at].startswith(value or "")
-        self.seen_until[value] = ALWAYS if alive else NEVER
-        return alive
+        text = value or ""
+        begins = self._begins.get(text)
+        if begins is None:
+            at = bisect_left(self._texts, text)
+            begins = at < len(self._texts) and self._texts[at].startswith(text)
+            self._begins[text] = begins
+        return begins
 
     def is_void(self, op: Operation) -> bool:
         """Of unknown outcome, and nobody could notice."""

@@ -1,7 +1,7 @@
 """Histories of a store that is linearizable, made from a seed: for measuring, and for tests.
 
-Each operation takes effect at one moment between its invoke and its return. Some never return, and take effect at any
-time later, or never. One seed gives one history.
+Each operation takes effect at one moment between its invoke and its return. Some never return, and take
+effect at any time later, or never. One seed gives one history.
 """
 
 from __future__ import annotations
