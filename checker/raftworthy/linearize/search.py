@@ -10,7 +10,8 @@ What is left out on the way never is the only way:
 - Who only looks does so as soon as it can: that changes nothing, and it is done with.
 - Of operations with equal effects the one that must return first goes first.
 - A value that nobody looks at any more is as good as any other such value. All are `JUNK`. A write of junk
-  takes effect just before the next write, where nobody notices; one of unknown outcome never does.
+  takes effect just before the next write, where nobody notices; one of unknown outcome never does. An append
+  that makes junk waits until it must return, or until something can be written over it.
 - A value that somebody still has to see, and that nobody can bring back, isn't overwritten.
 
     k  the number of a return, from 0     state  what the key holds
@@ -244,10 +245,18 @@ class Search:
         if new is IMPOSSIBLE:
             return new
         if not self._uses.alive(new, k):
-            if call.until == ALWAYS and k > self._uses.differs_until:
+            if k > self._uses.differs_until and (
+                call.until == ALWAYS or (i > 0 and self._can_wait(k, call, mask))
+            ):
                 return IMPOSSIBLE
             new = JUNK
         return IMPOSSIBLE if self._stranded(k, state, new, call, mask) else new
+
+    def _can_wait(self, k: int, call: _Call, mask: int) -> bool:
+        """Whether an append that makes junk may as well come later."""
+        return call.effect.kind == "append" and not any(
+            other.effect.kind == "write" and not mask & other.bit for other in self._under_way[k]
+        )
 
     def _stranded(self, k: int, state: State, new: State, by: _Call, mask: int) -> bool:
         """Whether somebody not yet invoked must see `state`, and nobody could make it again.
