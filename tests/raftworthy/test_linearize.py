@@ -221,7 +221,9 @@ def lines(*events: str) -> list[dict[str, Any]]:
     made = []
     for event in events:
         client, what, *rest = event.split()
-        value = {"value": rest[0]} if rest and rest[0] != "null" else {"value": None} if rest else {}
+        value: dict[str, Any] = {}
+        if rest:
+            value["value"] = None if rest[0] == "null" else rest[0]
         if what in ("put", "get"):
             seqs[client] = seqs.get(client, 0) + 1
             made.append({"event": "invoke", "operation": what, "key": "x", **value})

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from raftworthy.linearize.history import Asked, Builder, History, Value
-from raftworthy.replay.reading import BYTE_ORDER_MARKS, VERSION, Place, Unusable, open_trace
+from raftworthy.replay.reading import BYTE_ORDER_MARKS, VERSION, Place, Unusable, open_trace, unreadable
 
 Format = Literal["native", "porcupine-kv", "jepsen-etcd"]
 
@@ -81,7 +81,7 @@ def _lines(path: Path) -> list[bytes]:
     try:
         with open_trace(path) as file:
             lines = file.read().split(b"\n")
-    except (OSError, EOFError, ValueError) as error:
+    except unreadable() as error:
         raise Unusable(str(path), f"can't be read: {error}") from error
     if lines[0].startswith(BYTE_ORDER_MARKS):
         raise Unusable(Place(str(path), 1), "begins with a byte order mark; write plain UTF-8 without one")
@@ -122,6 +122,8 @@ def _read_native(texts: dict[Path, list[bytes]]) -> History:
         raise Unusable(str(next(iter(texts))), f"the files don't agree on the initial value: {initials}")
     history = _assemble(_in_order(events, len(texts)), initials.pop())
     history.skipped = skipped
+    if not history.operations and not history.left_out:
+        raise Unusable(str(next(iter(texts))), "no operation of a client is in it")
     return history
 
 

@@ -192,7 +192,7 @@ class TraceFile:
                 try:
                     # Lines and not bytes: that counts them on the way, which takes longer afterwards.
                     lines = file.readlines(CHUNK)
-                except _unreadable() as error:
+                except unreadable() as error:
                     raise Unusable(
                         Place(str(self.path), line), f"the packed file breaks off: {error}"
                     ) from error
@@ -241,7 +241,7 @@ class TraceFile:
         return next((n for n, text in enumerate(lines, line) if not text.strip()), line)
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
+def unreadable() -> tuple[type[Exception], ...]:
     """What reading a file raises that is gone, not packed as its name says, or damaged."""
     import zlib
 
@@ -253,7 +253,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
 def _read_header_line(path: Path, file: IO[bytes]) -> bytes:
     try:
         line = file.readline(1 << 16)
-    except _unreadable() as error:
+    except unreadable() as error:
         raise Unusable(str(path), f"can't be read: {error}") from error
     if not line:
         raise Unusable(str(path), "the file is empty; a trace begins with a header line")
