@@ -132,9 +132,7 @@ def test_what_a_linearizable_store_did_is_accepted(
     kinds = KINDS if many else ("get", "put")
     events = list(simulate(random, 60, clients=4, keys=2, kinds=kinds, values=values, unknown=0.1))
     history = read_history([record(tmp_path_factory.mktemp("h") / "h.ndjson", events)])
-    result = check(history)
-    assert result.verdict == "linearizable", f"seed {seed}"
-    assert sum(map(len, result.orders.values())) >= result.operations - result.unknown
+    assert check(history).verdict == "linearizable", f"seed {seed}"
 
 
 def changed(events: list[dict[str, Any]], random: Random) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from raftworthy.linearize.explain import Explanation, explain
@@ -14,7 +14,7 @@ from raftworthy.linearize.search import Search
 Verdict = Literal["linearizable", "not linearizable", "undecided"]
 EXIT_CODES: dict[Verdict, int] = {"linearizable": 0, "not linearizable": 1, "undecided": 2}
 
-FIRST_SLICE = 2_000  # steps that a key gets in its first turn, and twice as many in each further one
+SLICE = 2_000  # steps; a key gets one in its first turn, and twice as many in each further one
 EXPLAINING = 10.0  # seconds for looking for fewer operations
 MAX_CONFIGURATIONS = 8_000_000  # some 2 GB
 
@@ -37,7 +37,6 @@ class Result:
     configurations: int
     seconds: float
     explanation: Explanation | None = None
-    orders: dict[str, list[Operation]] = field(default_factory=dict)  # the order found, by key
 
     @property
     def exit_code(self) -> int:
@@ -62,9 +61,8 @@ class Result:
         return "\n".join([*lines, self.verdict])
 
     def as_data(self) -> dict[str, Any]:
-        data = {name: value for name, value in vars(self).items() if name not in ("orders", "explanation")}
-        data["explanation"] = None if self.explanation is None else self.explanation.as_data()
-        return data
+        explanation = None if self.explanation is None else self.explanation.as_data()
+        return {**vars(self), "explanation": explanation}
 
 
 def _count(number: int, thing: str) -> str:
@@ -73,6 +71,29 @@ def _count(number: int, thing: str) -> str:
 
 def _some(keys: Sequence[str]) -> str:
     return f"{_count(len(keys), 'key')}, {', '.join(keys[:5])}{', …' if len(keys) > 5 else ''}"
+
+
+@dataclass
+class _Key:
+    """One key's part of a history, and how far its search is."""
+
+    name: str
+    operations: list[Operation]
+    search: Search | None = None
+    answer: bool | None = None
+    deepest: int = 0
+    configurations: int = 0
+
+    def run(self, steps: int, initial: Value) -> None:
+        """Search on; an order that is found is replayed, and the search's memory is given back."""
+        if self.search is None:
+            self.search = Search(self.operations, initial)
+        self.answer = self.search.run(steps)
+        self.deepest, self.configurations = self.search.deepest, self.search.configurations
+        if self.answer:
+            replay(self.operations, self.search.order, initial)
+        if self.answer is not None:
+            self.search = None
 
 
 def check(
@@ -86,19 +107,15 @@ def check(
     An order that is found is replayed. `seconds` is for the search; explaining takes a few more.
     """
     start = clock()
-    keys = history.by_key()
-    searches = _search_all(keys, history.initial, start + seconds, progress, clock)
-    results = {key: result for key, (_, result) in searches.items()}
-    orders = {key: search.order for key, (search, result) in searches.items() if result}
-    for key, order in orders.items():
-        replay(keys[key], order, history.initial)
-    bad = [key for key, result in results.items() if result is False]
-    open_ = [key for key, result in results.items() if result is None]
+    keys = [_Key(name, ops) for name, ops in history.by_key().items()]
+    keys.sort(key=lambda key: len(key.operations))
+    _search(keys, history.initial, start + seconds, progress, clock)
+    bad = [key for key in keys if key.answer is False]
+    open_ = [key for key in keys if key.answer is None]
     explanation = None
     if bad:
-        key = min(bad, key=lambda key: len(keys[key]))
         until = clock() + min(seconds, EXPLAINING)
-        explanation = explain(keys[key], searches[key][0].deepest, history.initial, lambda: clock() > until)
+        explanation = explain(bad[0].operations, bad[0].deepest, history.initial, lambda: clock() > until)
     return Result(
         "not linearizable" if bad else "undecided" if open_ else "linearizable",
         len(history.operations),
@@ -107,49 +124,35 @@ def check(
         history.left_out,
         history.skipped,
         len(keys),
-        bad,
-        open_,
-        sum(search.configurations for search, _ in searches.values()),
+        [key.name for key in bad],
+        [key.name for key in open_],
+        sum(key.configurations for key in keys),
         clock() - start,
         explanation,
-        orders,
     )
 
 
-def _search_all(
-    keys: dict[str, list[Operation]],
-    initial: Value,
-    deadline: float,
-    progress: Progress,
-    clock: Callable[[], float],
-) -> dict[str, tuple[Search, bool | None]]:
+def _search(
+    keys: list[_Key], initial: Value, deadline: float, progress: Progress, clock: Callable[[], float]
+) -> None:
     """Search in turns, so that one hard key doesn't keep the others from an answer."""
-    total = sum(op.returned is not None for ops in keys.values() for op in ops)
-    found: dict[str, tuple[Search, bool | None]] = {}
-    waiting = sorted(keys, key=lambda key: len(keys[key]))
-    steps, passed, configurations = FIRST_SLICE, 0, 0
+    total = sum(len(key.operations) for key in keys)
+    waiting, slices = keys, 1
+    passed = configurations = 0
     while waiting:
-        again = []
         for key in waiting:
-            search = found[key][0] if key in found else Search(keys[key], initial)
-            before, size = search.deepest, search.configurations
-            result = None
-            for _ in range(0, steps, FIRST_SLICE):
+            for _ in range(slices):
                 if clock() > deadline or configurations > MAX_CONFIGURATIONS:
+                    return
+                passed -= key.deepest
+                configurations -= key.configurations
+                key.run(SLICE, initial)
+                passed += key.deepest
+                configurations += key.configurations
+                progress(passed, total)
+                if key.answer is not None:
                     break
-                result = search.run(FIRST_SLICE)
-                if result is not None:
-                    break
-            found[key] = (search, result)
-            if result is None:
-                again.append(key)
-            passed += search.deepest - before
-            configurations += search.configurations - size
-            progress(passed, total)
-        if clock() > deadline or configurations > MAX_CONFIGURATIONS:
-            break
-        waiting, steps = again, 2 * steps
-    return found
+        waiting, slices = [key for key in waiting if key.answer is None], 2 * slices
 
 
 def replay(operations: Sequence[Operation], order: Sequence[Operation], initial: Value) -> None:

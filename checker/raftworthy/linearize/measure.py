@@ -7,6 +7,7 @@ an order, and both have one core and are measured by the processor's time.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import resource
@@ -227,11 +228,13 @@ def measure(operations: int, clients: int, keys: int, seed: int, kinds: Sequence
             file.write(json.dumps({"raftworthy": VERSION}) + "\n")
             for event in simulate(Random(seed), operations, clients, keys, kinds=tuple(kinds)):
                 file.write(json.dumps(event) + "\n")
+        gc.disable()  # as the command does
         start = time.process_time()
         history = read_history([path])
         read = time.process_time()
         result = check(history, seconds=3600)
         checked = time.process_time()
+        gc.enable()
     if result.verdict != "linearizable":
         raise AssertionError(f"seed {seed}: {result}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
