@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from raftworthy.linearize.reading import read_history
+
 ROOT = Path(__file__).parent.parent.parent
 PATHS = os.pathsep.join(str(ROOT / folder) for folder in ("spec", "impl", "checker"))
 
@@ -59,6 +61,12 @@ def test_all_scenes_come_out_as_expected_and_leave_nothing_behind(tmp_path: Path
     assert report["committed"] >= 400
     assert report["restarts"] >= 4
     assert len(report["leaders"]) >= 2
+    history = right["details"]["history"]
+    assert history["verdict"] == "linearizable"
+    assert history["operations"] >= 1000
+    assert len(read_history([kept / "1" / "history.ndjson"]).operations) == history["operations"]
+    promise = wrong["details"]["history"]["explanation"]
+    assert [op["operation"] for op in promise["core"]] == ["put kept", "get -> nothing"]
     explanation = wrong["details"]["explanation"]
     assert (explanation["server"], explanation["rule"]) == ("n1", "commit.majority")
     assert specification["details"]["distinct"] > 1000
