@@ -69,8 +69,8 @@ def bench_linearize(
 ) -> int:
     """Measure how long histories take: a simulated one, or those of a folder.
 
-    With --porcupine, decide the histories in its test_data, and run its benchmarks of them in the same run:
-    CPU milliseconds here, and its own figures with one processor.
+    With --porcupine, decide the histories in its test_data, and run its benchmarks of them in the same run,
+    each with one processor. Times are the processor's.
     Exit code: 0 measured, 1 a verdict differs from Porcupine's, 2 unusable.
 
     Examples:

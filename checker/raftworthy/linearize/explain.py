@@ -23,7 +23,7 @@ from raftworthy.linearize.telling import Reason, tell, usual_reason
 
 STEPS = 5_000  # for one set of operations; a set that needs more counts as one that may have an order
 FIRST_WINDOW = 8
-MOST_PLAIN = 10  # operations of which a plain search can look at all orders
+MOST_PLAIN = 7  # operations of which a plain search can look at all orders
 MOST_DRAWN = 12
 MOST_WRITERS = 4
 
@@ -67,7 +67,7 @@ class Explanation:
                 f"{f', and {more} more' if more > 0 else ''}"
             )
         if not self.minimal:
-            lines.append("note: the time to look for fewer operations was up")
+            lines.append("note: fewer operations may do; there was no time to find out")
         return "\n".join(lines)
 
 
@@ -88,7 +88,7 @@ def explain(
     cut = first_without_order(ops, initial, deepest)
     *before, culprit = cut
     usual = usual_reason(cut, initial)
-    core = usual.core if usual else shrink(before, culprit, initial, time_is_up)
+    core, minimal = (usual.core, True) if usual else shrink(before, culprit, initial, time_is_up)
     core = sorted(core, key=lambda op: op.invoked)
     chosen = {id(op) for op in core}
     seen = {op.effect.seen for op in core if op.effect.kind in ("read", "swap")}
@@ -97,9 +97,7 @@ def explain(
         found = find_order([*map(_relaxed, writers), *core], initial)
         assert found is None, f"there is an order after all: {found}"
     reason = (usual or Reason(core, tell(core))).text
-    return Explanation(
-        culprit.key, tuple(core), culprit, tuple(writers), reason, usual is not None or not time_is_up()
-    )
+    return Explanation(culprit.key, tuple(core), culprit, tuple(writers), reason, minimal)
 
 
 def _wrote_part_of(op: Operation, seen: Iterable[Value]) -> bool:
@@ -156,20 +154,25 @@ def first_without_order(ops: Sequence[Operation], initial: Value, deepest: int) 
 
 def shrink(
     before: Sequence[Operation], culprit: Operation, initial: Value, time_is_up: Callable[[], bool]
-) -> list[Operation]:
+) -> tuple[list[Operation], bool]:
     """Operations, the culprit among them, that have no order, whatever the others did.
 
-    None can be left out, unless the time was up or a search too long.
+    And whether none can be left out: that isn't known if the time was up or a search too long.
     """
+    unsure = False
 
     def fails(kept: Sequence[Operation], among: Sequence[Operation]) -> bool:
         """Whether there is no order of some, if the rest of `among` may happen at any time."""
+        nonlocal unsure
         if time_is_up():
+            unsure = True
             return False
         strict = {id(op) for op in kept}
         free = [_relaxed(op) for op in among if id(op) not in strict and not op.effect.only_looks]
         ordered = sorted([*kept, culprit], key=lambda op: op.invoked)
-        return Search([*free, *ordered], initial).run(STEPS) is False
+        answer = Search([*free, *ordered], initial).run(STEPS)
+        unsure = unsure or answer is None
+        return answer is False
 
     window = list(before)
     size = FIRST_WINDOW
@@ -194,4 +197,6 @@ def shrink(
         kept_late = core(background + kept_early, bool(kept_early), late)
         return kept_early + kept_late
 
-    return [culprit] if fails([], among) else [*core([], False, window), culprit]
+    unsure = False  # so far it was about the window only
+    found = [culprit] if fails([], among) else [*core([], False, window), culprit]
+    return found, not unsure
