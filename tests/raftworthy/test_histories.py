@@ -23,7 +23,7 @@ from raftworthy.linearize.simulate import simulate
 from raftworthy.replay.reading import Unusable
 
 ROOT = Path(__file__).parent.parent.parent
-EXAMPLES = sorted(ROOT.glob("histories/*.ndjson"))
+EXAMPLES = sorted(ROOT.glob("traces/histories/*.ndjson"))
 
 
 def written(path: Path, *lines: str | dict[str, Any]) -> Path:
@@ -53,7 +53,8 @@ def test_examples_are_judged_as_they_are_meant(path: Path, capsys: pytest.Captur
 
 def test_every_example_has_an_expectation() -> None:
     assert len(EXAMPLES) >= 6
-    assert {f"{path}.expect" for path in EXAMPLES} == {str(path) for path in ROOT.glob("histories/*.expect")}
+    expectations = {str(path) for path in ROOT.glob("traces/histories/*.expect")}
+    assert {f"{path}.expect" for path in EXAMPLES} == expectations
 
 
 @pytest.mark.parametrize(

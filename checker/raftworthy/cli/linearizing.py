@@ -30,7 +30,7 @@ def linearize(files: Histories, /, *, format: Form = None, seconds: float = 60.0
         seconds: how long to look for an order
 
     Examples:
-        raftworthy linearize histories/stale_read.ndjson
+        raftworthy linearize traces/histories/stale_read.ndjson
         raftworthy linearize etcd_000.log --format jepsen-etcd --json
     """
     import gc
