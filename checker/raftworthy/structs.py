@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Optional
 
 import msgspec
 
@@ -24,16 +24,22 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def structs_of(spec: Spec) -> dict[type[Record], type[msgspec.Struct]]:
+def name_of(servers: tuple[str, ...]) -> Any:
+    """The type of a server's name: one of these, or any if none are given."""
+    return Literal[servers] if servers else str
+
+
+def structs_of(spec: Spec, servers: tuple[str, ...] = ()) -> dict[type[Record], type[msgspec.Struct]]:
     """A struct for each record that is sent or stored.
 
     Messages carry their name in snake_case as `kind`. Entries are JSON arrays in the order of their fields.
+    If the servers are given, no other names are read, and each is always one string, quick to compare.
     """
     made: dict[type[Record], type[msgspec.Struct]] = {}
     held = (*spec.server.types().values(), *spec.history.types().values())
     stored = [t.of.cls for t in held if t.of and t.of.kind == "record" and t.of.cls]
     for cls in dict.fromkeys((*stored, *spec.messages)):
-        fields = [(name, annotation_of(t, made)) for name, t in cls.types().items()]
+        fields = [(name, annotation_of(t, made, servers)) for name, t in cls.types().items()]
         if issubclass(cls, Message):
             made[cls] = msgspec.defstruct(
                 cls.__name__, fields, frozen=True, gc=False, tag_field="kind", tag=snake_case(cls.__name__)
@@ -43,29 +49,32 @@ def structs_of(spec: Spec) -> dict[type[Record], type[msgspec.Struct]]:
     return made
 
 
-def annotation_of(t: Type, structs: Mapping[type[Record], type[msgspec.Struct]]) -> Any:
+def annotation_of(
+    t: Type, structs: Mapping[type[Record], type[msgspec.Struct]], servers: tuple[str, ...] = ()
+) -> Any:
     """What a reader of JSON should accept for a type of the specification."""
+    server: Any = name_of(servers)
     match t.kind:
         case "bool":
             return bool
         case "num":
             return str if t.name == "value" else Natural
         case "server":
-            return str
+            return server
         case "maybe":
-            return str | None
+            return Optional[server]  # noqa: UP045  (a Literal and None can't be joined by |)
         case "set":
-            return frozenset[str]
+            return frozenset[server]
         case "enum":
             assert t.cls is not None
             assert issubclass(t.cls, enum.Enum)
             return t.cls
         case "seq":
             assert t.of is not None
-            return tuple[annotation_of(t.of, structs), ...]  # type: ignore[misc]
+            return tuple[annotation_of(t.of, structs, servers), ...]  # type: ignore[misc]
         case "map":
             assert t.of is not None
-            return dict[str, annotation_of(t.of, structs)]  # type: ignore[misc]
+            return dict[server, annotation_of(t.of, structs, servers)]  # type: ignore[misc]
         case _:
             assert t.cls is not None
             return structs[t.cls]

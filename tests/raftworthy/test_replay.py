@@ -189,7 +189,7 @@ def persistent(v: Any) -> tuple[int, str | None, list[list[Any]]]:
 def replayed(events: Sequence[Event], servers: Sequence[str] = (N1, N2, N3)) -> Iterator[tuple[Event, Any]]:
     """Each event with its server's variables after it."""
     replay = Replay(tuple(servers))
-    decode = trace_format().decode.decode
+    decode = trace_format(tuple(servers)).decode.decode
     for k, e in enumerate(events):
         replay.feed([decode(json.dumps(e))], "test", k + 2)
         assert not replay.parked

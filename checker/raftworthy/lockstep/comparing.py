@@ -112,7 +112,7 @@ def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Diffe
             yield Difference(f"trace: {name}", show(after[name]), show(told.get(name)))
     if batch.event["sends"] != [traced_message(m) for m in batch.send]:
         yield Difference("trace: sends", f"{len(batch.send)} messages", f"{len(batch.event['sends'])} others")
-    event: Any = msgspec.convert({**batch.event, "state": state}, trace_format().event)
+    event: Any = msgspec.convert({**batch.event, "state": state}, trace_format(s.servers).event)
     replay = replay_from(s, i)
     if event.message is not msgspec.UNSET:
         replay.sent.recent[hash(event.message)] = ""
@@ -168,7 +168,7 @@ def replay_from(s: S, i: str) -> Replay:
     """A replay in which server i has come to this state; its log holds digests, as in a trace."""
     replay = Replay(s.servers)
     me, v = s[i], replay.world.variables[i]
-    entry = trace_format().structs[Entry]
+    entry = trace_format(s.servers).structs[Entry]
     v.role = str(me.role)
     v.log = Log(entry(e.term, digest(e.value.encode())) for e in me.log)
     v.votes = frozenset(me.votes)

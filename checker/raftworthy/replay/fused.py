@@ -37,7 +37,8 @@ USUAL_ROLE = {"handle_append_entries": "follower", "handle_append_entries_reply"
 KNOWN = ("log", "role", "current_term")
 
 BEGIN = """\
-def {name}(e):
+def {name}(e, UNSET=UNSET):
+    nonlocal {kind}_taken
     i = e.server
     server = servers.get(i)
     sends = e.sends
@@ -118,27 +119,29 @@ LEADERS_MESSAGES = """\
 END = """\
     server.before = current_term, {voted_for}, length
     server.seq = seq
-    kinds["{name}"] += 1
+    {name}_taken += 1
     return True
 """
-# Leader i may send each of these AppendEntries now. Anything else is for `send` to judge.
+# Leader i may send each of these now, or has sent it before. Anything else is for `send` to judge.
 MESSAGES = """\
 def leaders_messages(e, i, me, server, sends):
 {before}
+    server.news = news = []
     for x in sends:
+        key = hash(x)
+        if key in recent:
+            if x.source != i: break
+            continue
         if type(x) is not AppendEntries or x.target not in servers: break
 {lines}
         if {unlike}: break
         if x.entries and x.entries != {entries}: break
+        recent[key] = ""
+        news.append(key)
+        if owed or waiting: replay.arrived(key)
     else:
-        server.news = news = []
-        for x in sends:
-            key = hash(x)
-            if key not in recent:
-                recent[key] = ""
-                news.append(key)
-                if owed or waiting: replay.arrived(key)
         return
+    for key in news: del recent[key]
     replay.send(e, server, ())
 """
 BIND = """\
@@ -147,7 +150,12 @@ def bind(replay):
     owed, waiting = replay.owed, replay.waiting
     apply_entries = replay.actions["apply_entries"]
     advance_commit_index = replay.actions["advance_commit_index"]
+    {counters} = 0
 {functions}
+    def count():
+        nonlocal {names}
+{counted}
+        {counters} = 0
     return locals()
 """
 
@@ -206,12 +214,21 @@ def _where(
 def _simpler(op: str, args: tuple[Node, ...], graph: Graph) -> Node | None:
     """What an operation comes to where a term is its own, or a sequence is empty."""
     empty = [a.op == "const" and a.type.kind == "seq" and not len(a.attr) for a in args]
-    if op == "lt" and args[0] is args[1]:
-        return graph.const(False, BOOL)
-    if op == "slice" and empty[0]:
+    same = len(args) == 2 and args[0] is args[1]
+    if same and op in ("lt", "le", "eq"):
+        return graph.const(op != "lt", BOOL)
+    if same and op == "sub":
+        return graph.const(0, args[0].type)
+    if op == "ite" and args[0].op == "const":
+        return args[1] if args[0].attr else args[2]
+    if op == "ite" and args[2].op == "len" and _is_smaller(args) and _never_positive(args[1]):
+        return args[1]
+    if op == "slice" and (empty[0] or (_never_positive(args[1]) and _is_length(args[2], args[0]))):
         return args[0]
     if op == "concat" and empty[1]:
         return args[0]
+    if op == "len" and args[0].op == "concat":
+        return graph.node("add", *(graph.node("len", a) for a in args[0].args))
     if op == "add" and args[1].op == "const" and not args[1].attr:
         return args[0]
     if op in ("exists", "forall") and _never_positive(args[0]):
@@ -221,9 +238,20 @@ def _simpler(op: str, args: tuple[Node, ...], graph: Graph) -> Node | None:
 
 def _never_positive(n: Node) -> bool:
     """Whether a number is a constant that isn't, or the smaller of it and another."""
-    if n.op == "ite" and n.args[0].op == "lt" and n.args[0].args == n.args[1:]:
+    if n.op == "ite" and _is_smaller(n.args):
         return _never_positive(n.args[2])
     return n.op == "const" and n.attr <= 0
+
+
+def _is_smaller(args: tuple[Node, ...]) -> bool:
+    """Whether a choice is the smaller of two numbers."""
+    condition, *two = args
+    return condition.op == "lt" and condition.args == tuple(two)
+
+
+def _is_length(n: Node, q: Node) -> bool:
+    """Whether a number is the length of a sequence."""
+    return n.op == "len" and n.args[0] is q
 
 
 def _handled(t: Transition, w: Writer, said: Mapping[Node, Node], without: Mapping[str, bool]) -> str:
@@ -259,19 +287,24 @@ def _handler_source(t: Transition, graph: Graph, without: Mapping[str, bool]) ->
     whole = _handled(t, _writer(t, watched_rules(t)), {n: n for n in watched_rules(t)}, without)
     role = USUAL_ROLE.get(t.name)
     if role is None:
-        return begin.format(name=t.name) + whole
+        return begin.format(name=t.name, kind=t.name) + whole
     types = raft.server.types()
     known = {
         ("message", "term"): graph.leaf("get", ("current_term", 0), types["current_term"], t.server),
         ("get", "role"): graph.const(Role(role), types["role"]),
     }
-    parts = [begin.format(name=f"{t.name}_otherwise"), whole]
-    parts += [begin.format(name=t.name), USUALLY.format(name=t.name, role=role)]
+    parts = [begin.format(name=f"{t.name}_otherwise", kind=t.name), whole]
+    parts += [begin.format(name=t.name, kind=t.name), USUALLY.format(name=t.name, role=role)]
     if "entries" in t.action.message.types():  # a heartbeat has none
         entries = t.action.message.types()["entries"]
         heartbeat = {("message", "entries"): graph.const(zero(entries), entries)}
         usual, said = _where(t, graph, known | heartbeat)
         parts.append("    if not m.entries:\n")
+        parts.append(indent(_handled(usual, _writer(usual, said.values()), said, without), "    "))
+        log = graph.leaf("get", ("log", 0), types["log"], t.server)
+        following = {("message", "prev_log_index"): graph.node("len", log)}
+        usual, said = _where(t, graph, known | following)
+        parts.append("    if m.prev_log_index == length:\n")
         parts.append(indent(_handled(usual, _writer(usual, said.values()), said, without), "    "))
     usual, said = _where(t, graph, known)
     return "".join([*parts, _handled(usual, _writer(usual, said.values()), said, without)])
@@ -283,7 +316,7 @@ def _client_request_source(t: Transition, without: Mapping[str, bool]) -> str:
     w.indent = "        "
     body = action_body(t, w, "assert len(log) == length; return False", without)
     assert not body.sends
-    parts = [BEGIN.format(name=t.name), BEFORE, ENTRIES, *_lines(body.lines)]
+    parts = [BEGIN.format(name=t.name, kind=t.name), BEFORE, ENTRIES, *_lines(body.lines)]
     parts += [*_lines("        " + x for x in body.stores), CHECK_ENTRY]
     parts += [COMPARE.format(further="", differs=_differs({})), LEADERS_MESSAGES]
     return "".join([*parts, END.format(name=t.name, voted_for="me.voted_for")])
@@ -292,7 +325,7 @@ def _client_request_source(t: Transition, without: Mapping[str, bool]) -> str:
 def _append_entries_source() -> str:
     """The function for an event that only says what its leader sends."""
     name = "append_entries"
-    parts = [BEGIN.format(name=name), BEFORE, "    log.cut = None\n"]
+    parts = [BEGIN.format(name=name, kind=name), BEFORE, "    log.cut = None\n"]
     parts += [COMPARE.format(further="e.entries or ", differs=_differs({})), LEADERS_MESSAGES]
     return "".join([*parts, END.format(name=name, voted_for="me.voted_for")])
 
@@ -339,7 +372,13 @@ def fused_source(generated: Generated) -> str:
     functions = [_messages_source(steps["append_entries"], without), _append_entries_source()]
     functions.append(_client_request_source(steps["client_request"], without))
     functions += [_handler_source(steps[name], graph, without) for name in HANDLERS]
-    return BIND.format(functions=indent("".join(functions), "    "))
+    counters = [f"{name}_taken" for name in FUSED]
+    return BIND.format(
+        functions=indent("".join(functions), "    "),
+        names=", ".join(counters),
+        counters=" = ".join(counters),
+        counted="\n".join(f'        kinds["{name}"] += {name}_taken' for name in FUSED),
+    )
 
 
 @cache
@@ -348,13 +387,14 @@ def _compiled(servers: tuple[str, ...]) -> CodeType:
     return compile(source, "<fused from the specification>", "exec")
 
 
-def fused(replay: Steps) -> dict[str, Callable[[Any], bool]]:
-    """The fast path of a replay, by kind of event."""
+def fused(replay: Steps) -> tuple[dict[str, Callable[[Any], bool]], Callable[[], None]]:
+    """The fast path of a replay, by kind of event, and what adds those taken to `replay.kinds`."""
     generated = replay.generated
     scope = scope_of(generated.structs) | {"exercised": generated.exercised, "UNSET": UNSET}
     exec(_compiled(replay.servers), scope)
     functions = scope["bind"](replay)
-    return {name: functions[name] if name in FUSED else _never for name in generated.actions}
+    fast = {name: functions[name] if name in FUSED else _never for name in generated.actions}
+    return fast, functions["count"]
 
 
 def _never(e: Any) -> bool:

@@ -202,7 +202,7 @@ class Report:
 @cache
 def replay_actions(servers: tuple[str, ...]) -> Generated:
     """The specification as replay runs it: in place, without Figure 2's policy."""
-    return generate(raft, servers, trace_format().structs, NOT_ASKED, watch=True, properties=False)
+    return generate(raft, servers, trace_format(servers).structs, NOT_ASKED, watch=True, properties=False)
 
 
 class Ledger:

@@ -33,11 +33,12 @@ class Replay(Steps):
         self.observer = observer
         self.stop_at: int | None = None
         self.fast: Mapping[str, Callable[[Any], bool]] = {}
+        self._count_fast: Callable[[], None] = lambda: None
         self.hungry: set[str] = set()  # those of the parked who wait for anything at all
 
     def hurry(self) -> None:
         """Get ready for many events."""
-        self.fast = fused(self)
+        self.fast, self._count_fast = fused(self)
 
     def feed(
         self, events: Sequence[Any], file: str, line: int, start: int = 0, pause_at: str | None = None
@@ -78,6 +79,8 @@ class Replay(Steps):
             raise
         except Unusable as u:
             raise (u if u.place else Unusable(Place(file, line + at), u.what)) from None
+        finally:
+            self._count_fast()
         return at
 
     def _feed(self, e: Any, place: Place) -> None:

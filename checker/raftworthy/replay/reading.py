@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from raftspec.properties import raft
 from raftspec.spec import Spec
 from raftspec.types import Record, Type
-from raftworthy.structs import Natural, annotation_of, structs_of
+from raftworthy.structs import Natural, annotation_of, name_of, structs_of
 
 VERSION = 1
 CHUNK = 1 << 14  # bytes; the events of a chunk stay in the processor's cache
@@ -62,23 +62,25 @@ class Format(NamedTuple):
 
 
 @cache
-def trace_format() -> Format:
-    """The types that a trace of Raft is read into, derived from the specification."""
-    return format_of(raft)
+def trace_format(servers: tuple[str, ...] = ()) -> Format:
+    """The types that a trace of Raft is read into, derived from the specification.
+
+    With a cluster's servers, for events that name no others; those are the quickest to replay.
+    """
+    return format_of(raft, servers)
 
 
-def format_of(spec: Spec) -> Format:
-    structs = structs_of(spec)
+def format_of(spec: Spec, servers: tuple[str, ...] = ()) -> Format:
+    structs = structs_of(spec, servers)
     message = Union[tuple(structs[m] for m in spec.messages)]  # type: ignore[valid-type]  # noqa: UP007
     entry = next(s for cls, s in structs.items() if cls not in spec.messages)
-    state = msgspec.defstruct(
-        "State", [(name, t | UnsetType, UNSET) for name, t in _state_fields(spec, structs)], gc=False
-    )
+    variables = _state_fields(spec, structs, servers)
+    state = msgspec.defstruct("State", [(name, t | UnsetType, UNSET) for name, t in variables], gc=False)
     optional_natural = Annotated[int, msgspec.Meta(ge=1)] | UnsetType
     event = msgspec.defstruct(
         "Event",
         [
-            ("server", str),
+            ("server", name_of(servers)),
             ("event", Literal[tuple(spec.actions)]),
             ("message", message | UnsetType, UNSET),
             ("state", state | UnsetType, UNSET),
@@ -95,7 +97,7 @@ def format_of(spec: Spec) -> Format:
 
 
 def _state_fields(
-    spec: Spec, structs: Mapping[type[Record], type[msgspec.Struct]]
+    spec: Spec, structs: Mapping[type[Record], type[msgspec.Struct]], servers: tuple[str, ...]
 ) -> Iterator[tuple[str, Any]]:
     """The server's variables; a log is told by its length and its last entry's term."""
     for name, t in spec.server.types().items():
@@ -103,7 +105,26 @@ def _state_fields(
             yield f"{name}_length", Natural
             yield f"last_{name}_term", Natural
         else:
-            yield name, annotation_of(t, structs)
+            yield name, annotation_of(t, structs, servers)
+
+
+def _read_event(text: bytes, servers: tuple[str, ...]) -> Any:
+    """One event, even if it names servers that are not in the header's list: replay says what is wrong then.
+
+    Raises:
+        msgspec.DecodeError, UnicodeDecodeError
+    """
+    ours, any_servers = trace_format(servers), trace_format()
+    try:
+        return ours.decode.decode(text)
+    except msgspec.ValidationError:
+        e = any_servers.decode.decode(text)
+    known = {made: ours.structs[cls] for cls, made in any_servers.structs.items()}
+    if e.message is not UNSET:
+        e.message = known[type(e.message)](*msgspec.structs.astuple(e.message))
+    if e.sends is not UNSET:
+        e.sends = tuple(known[type(m)](*msgspec.structs.astuple(m)) for m in e.sends)
+    return e
 
 
 def schema() -> dict[str, Any]:
@@ -184,7 +205,7 @@ class TraceFile:
         Raises:
             Unusable: the first line that isn't an event, with what is wrong about it.
         """
-        decode_lines = trace_format().decode.decode_lines
+        decode_lines = trace_format(self.servers).decode.decode_lines
         line = 2
         with open_trace(self.path) as file:
             _read_header_line(self.path, file)
@@ -215,7 +236,7 @@ class TraceFile:
     def _last(self, text: bytes, line: int, lenient: bool) -> Iterator[tuple[int, list[Any]]]:
         """A last line without its newline."""
         try:
-            yield line, [trace_format().decode.decode(text)]
+            yield line, [_read_event(text, self.servers)]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if not lenient:
                 raise Unusable(
@@ -225,11 +246,10 @@ class TraceFile:
 
     def _one_by_one(self, lines: Sequence[bytes], line: int) -> list[Any]:
         """The same lines, to find the one that is wrong."""
-        decode = trace_format().decode.decode
         events = []
         for number, text in enumerate(lines, line):
             try:
-                events.append(decode(text.rstrip(b"\r\n")))
+                events.append(_read_event(text.rstrip(b"\r\n"), self.servers))
             except msgspec.ValidationError as error:
                 raise Unusable(Place(str(self.path), number), f"not an event: {error}") from error
             except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -258,18 +258,17 @@ class Steps(Ledger):
             Violation: it is neither.
         """
         if m.source == e.server and m.target in self.state:
+            if hash(m) in self.sent:
+                return
             if type(m) is self.append_entries:
                 params = (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
                 made: list[Any] = []
                 failed = self.actions["append_entries"](self.world, *params, made.append)
-                if (not failed and made[0] == m) or (failed and hash(m) in self.sent):
-                    return
                 if failed:
                     raise Violation("guard", e, "append_entries", params, guard=failed)
-                raise Violation(
-                    "sends", e, "append_entries", params, mismatches=[Mismatch("sends", made[0], m)]
-                )
-            if hash(m) in self.sent:
+                if made[0] != m:
+                    mismatch = Mismatch("sends", made[0], m)
+                    raise Violation("sends", e, "append_entries", params, mismatches=[mismatch])
                 return
         expected = next((x for x in out if type(x) is type(m) and x.target == m.target), None)
         raise Violation("sends", e, e.event, _params(e), mismatches=[Mismatch("sends", expected, m)])
