@@ -30,134 +30,31 @@ from raftspec.types import BOOL, zero
 from raftworthy.generated import Generated, Writer, action_body, notes, scope_of, watched_rules
 from raftworthy.replay.ledger import replay_actions
 from raftworthy.replay.steps import HANDLERS, Steps
+from raftworthy.replay.templates import (
+    BEFORE,
+    BEGIN,
+    BIND,
+    CHECK_ENTRY,
+    CHECK_ROLE,
+    COMPARE,
+    END,
+    ENTRIES,
+    EXPECT_COMMIT,
+    EXPECT_REPLY,
+    EXPECT_REQUESTS,
+    LEADERS_MESSAGES,
+    MESSAGES,
+    ONE_REPLY,
+    RECEIVE,
+    RECEIVED,
+    REQUESTS,
+    USUALLY,
+)
 
 # What the templates keep in a name of their own.
-FUSED = ("append_entries", "client_request", *HANDLERS)  # the rest is rare
+FUSED = ("timeout", "append_entries", "client_request", *HANDLERS)  # the rest is rare
 USUAL_ROLE = {"handle_append_entries": "follower", "handle_append_entries_reply": "leader"}
 KNOWN = ("log", "role", "current_term")
-
-BEGIN = """\
-def {name}(e, UNSET=UNSET):
-    nonlocal {kind}_taken
-    i = e.server
-    server = servers.get(i)
-    sends = e.sends
-    if server is None or sends is UNSET: return False
-    seq = server.seq + 1
-    if e.seq != seq and e.seq is not UNSET: return False
-"""
-RECEIVE = """\
-    m = e.message
-    if type(m) is not {message} or m.target != i: return False
-    received = hash(m)
-    if received not in recent: return False
-"""
-BEFORE = """\
-    me = server.me
-    log = me.log
-    role = me.role
-    current_term = me.current_term
-    length = len(log)
-    state = e.state
-"""
-# A message of the current term at a server of the usual role. If not, another function has the event.
-USUALLY = """\
-    if m.term != current_term or role != {role!r}: return {name}_otherwise(e)
-"""
-RECEIVED = """\
-    recent[received] = i
-"""
-ENTRIES = """\
-    if not e.entries: return False
-    log.cut = None
-    for entry in e.entries:
-        v = entry.value
-"""
-CHECK_ENTRY = """\
-        if log[-1] != entry: replay.refuse_entry(e, entry, me)
-"""
-# An event may stand for more steps. Their order doesn't matter to what they come to; a guard that
-# fails changes nothing, and `follow_up` finds it again. What then still differs is a violation.
-COMPARE = """\
-    if state is not UNSET:
-        n = state.commit_index
-        if n is not UNSET and n > me.commit_index: advance_commit_index(S, i, n, None)
-        n = state.last_applied
-        if n is not UNSET and n > me.last_applied: apply_entries(S, i, n, None)
-    if {further}(state is not UNSET and ({differs})):
-        replay.follow_up(e, me, last=True)
-        replay.compare(e, me)
-"""
-CHECK_ROLE = """\
-    if role == "leader" and me.role != "leader":
-        replay.remember_leadership(server, current_term, log.cut, length)
-"""
-EXPECT_REPLY = """\
-    if len(sends) != 1: return False
-    x = sends[0]
-    if type(x) is not {kind}{unlike}: return False
-"""
-# A follower may commit later than it could.
-EXPECT_COMMIT = """\
-    if state is not UNSET and state.commit_index is not UNSET and state.commit_index < {commit}: return False
-"""
-ONE_REPLY = """\
-    key = hash(x)
-    if key in recent:
-        server.news = ()
-    else:
-        recent[key] = ""
-        server.news = (key,)
-        if owed or waiting: replay.arrived(key)
-"""
-LEADERS_MESSAGES = """\
-    if sends:
-        leaders_messages(e, i, me, server, sends)
-    else:
-        server.news = ()
-"""
-END = """\
-    server.before = current_term, {voted_for}, length
-    server.seq = seq
-    {name}_taken += 1
-    return True
-"""
-# Leader i may send each of these now, or has sent it before. Anything else is for `send` to judge.
-MESSAGES = """\
-def leaders_messages(e, i, me, server, sends):
-{before}
-    server.news = news = []
-    for x in sends:
-        key = hash(x)
-        if key in recent:
-            if x.source != i: break
-            continue
-        if type(x) is not AppendEntries or x.target not in servers: break
-{lines}
-        if {unlike}: break
-        if x.entries and x.entries != {entries}: break
-        recent[key] = ""
-        news.append(key)
-        if owed or waiting: replay.arrived(key)
-    else:
-        return
-    for key in news: del recent[key]
-    replay.send(e, server, ())
-"""
-BIND = """\
-def bind(replay):
-    S, servers, recent, kinds = replay.world, replay.state, replay.sent.recent, replay.kinds
-    owed, waiting = replay.owed, replay.waiting
-    apply_entries = replay.actions["apply_entries"]
-    advance_commit_index = replay.actions["advance_commit_index"]
-    {counters} = 0
-{functions}
-    def count():
-        nonlocal {names}
-{counted}
-        {counters} = 0
-    return locals()
-"""
 
 
 def _writer(t: Transition, extra: Iterable[Node] = ()) -> Writer:
@@ -182,7 +79,8 @@ def _differs(new: Mapping[str, str]) -> str:
     values |= {name: new.get(name, name if name in KNOWN else f"me.{name}") for name in scalars}
     texts = [f"(state.{name} is not UNSET and state.{name} != {value})" for name, value in values.items()]
     unlike = "not state.match_index.items() <= me.match_index.items()"
-    texts += ["state.votes is not UNSET", f"(state.match_index is not UNSET and {unlike})"]
+    texts.append("(state.votes is not UNSET and state.votes != me.votes)")
+    texts += [f"(state.match_index is not UNSET and {unlike})"]
     return " or ".join(
         [*texts, "(state.next_index is not UNSET and not state.next_index.keys() <= servers.keys())"]
     )
@@ -310,6 +208,20 @@ def _handler_source(t: Transition, graph: Graph, without: Mapping[str, bool]) ->
     return "".join([*parts, _handled(usual, _writer(usual, said.values()), said, without)])
 
 
+def _timeout_source(t: Transition, without: Mapping[str, bool]) -> str:
+    """The function for the beginning of an election, with its requests in the order of the servers."""
+    w = _writer(t)
+    _name_known(t, w)
+    body = action_body(t, w, "return False", without)
+    new = {x: w.atom(n) for x, n in t.updates.items() if x in KNOWN}
+    requests = (f"*(({kind}({', '.join(fields)}),) if {c} else ())" for c, kind, fields in body.sends)
+    parts = [BEGIN.format(name=t.name, kind=t.name), BEFORE, *_lines(body.lines)]
+    parts += [EXPECT_REQUESTS.format(requests=", ".join(requests)), "    voted_for = me.voted_for\n"]
+    parts += _lines("    " + x for x in ("log.cut = None", *body.stores))
+    parts += [COMPARE.format(further="e.entries or ", differs=_differs(new)), CHECK_ROLE, REQUESTS]
+    return "".join([*parts, END.format(name=t.name, voted_for="voted_for")])
+
+
 def _client_request_source(t: Transition, without: Mapping[str, bool]) -> str:
     """The function for a leader's appending of entries."""
     w = _writer(t)
@@ -371,6 +283,7 @@ def fused_source(generated: Generated) -> str:
     without = generated.tracer.rules
     functions = [_messages_source(steps["append_entries"], without), _append_entries_source()]
     functions.append(_client_request_source(steps["client_request"], without))
+    functions.append(_timeout_source(steps["timeout"], without))
     functions += [_handler_source(steps[name], graph, without) for name in HANDLERS]
     counters = [f"{name}_taken" for name in FUSED]
     return BIND.format(
