@@ -583,6 +583,22 @@ def test_fast_path_finds_the_same_violations(tmp_path: Path) -> None:
     assert found > 200
 
 
+def test_a_line_that_names_a_stranger_is_read_like_the_others(traces: Traces) -> None:
+    """Names that the header hasn't are read in another way, which is no other trace."""
+    lines = simulated(7, steps=300).splitlines()
+    changed = 0
+    for k, line in enumerate(lines):
+        e = json.loads(line)
+        if e.get("event") == "handle_append_entries" and e["message"]["entries"]:
+            e["sends"][0]["target"] = "n9"
+            verdict = traces.check(b"\n".join([*lines[:k], json.dumps(e).encode(), *lines[k + 1 :], b""]))
+            assert verdict.explanation is not None
+            assert verdict.explanation.line == k + 1
+            assert verdict.explanation.claim.startswith(f"{e['server']} sends in handle_append_entries")
+            changed += 1
+    assert changed > 5
+
+
 def test_rules_that_another_trace_exercised_do_not_count(traces: Traces) -> None:
     full, little = traces.check(simulated(1)).report, traces.check(text_of([timeout(), vote()])).report
     assert full is not None

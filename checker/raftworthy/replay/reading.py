@@ -120,11 +120,18 @@ def _read_event(text: bytes, servers: tuple[str, ...]) -> Any:
     except msgspec.ValidationError:
         e = any_servers.decode.decode(text)
     known = {made: ours.structs[cls] for cls, made in any_servers.structs.items()}
-    if e.message is not UNSET:
-        e.message = known[type(e.message)](*msgspec.structs.astuple(e.message))
-    if e.sends is not UNSET:
-        e.sends = tuple(known[type(m)](*msgspec.structs.astuple(m)) for m in e.sends)
+    for name in ("message", "sends", "entries"):
+        setattr(e, name, _translated(getattr(e, name), known))
     return e
+
+
+def _translated(value: Any, known: Mapping[Any, type[msgspec.Struct]]) -> Any:
+    """A value of a format with all its structs in the ones `known` for them, unchecked."""
+    if isinstance(value, tuple):
+        return tuple(_translated(x, known) for x in value)
+    if type(value) in known:
+        return known[type(value)](*(_translated(x, known) for x in msgspec.structs.astuple(value)))
+    return value
 
 
 def schema() -> dict[str, Any]:
