@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 SCHEMA = ROOT / "traces/schema.json"
 RECORDED = sorted(
     path for path in (ROOT / "traces").rglob("*.ndjson*")
-    if "unusable" not in path.parts and path.suffix in (".ndjson", ".gz", ".zst")
+    if not {"unusable", "histories"} & set(path.parts) and path.suffix in (".ndjson", ".gz", ".zst")
 )  # fmt: skip
 EXAMPLES = re.findall(r"```json\n(.*?)```", (ROOT / "docs/traces.md").read_text(), re.S)
 
