@@ -9,6 +9,7 @@ import sys
 from cyclopts import App
 
 from raftworthy.cli import (  # noqa: F401  (each adds its commands)
+    asking,
     checking,
     exploring,
     exporting,

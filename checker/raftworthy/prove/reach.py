@@ -95,7 +95,7 @@ class Unrolling:
                 if c is not True
             ]
             sends += [Sent(logic.both(here, m.condition), m.kind, m.fields) for m in taken.sends]
-            t = _where(machine, here, taken.after, t)
+            t = where(machine, here, taken.after, t)
         self.formulas.append(logic.either(*chosen.values()))
         names = list(chosen.values())
         self.formulas += [logic.no(logic.both(a, b)) for n, a in enumerate(names) for b in names[n + 1 :]]
@@ -181,7 +181,7 @@ class _Shared:
         return out
 
 
-def _where(machine: Machine, c: Truth, a: Variables, b: Variables) -> Variables:
+def where(machine: Machine, c: Truth, a: Variables, b: Variables) -> Variables:
     """State a if c, else b."""
 
     def mixed(x: Mapping[str, Value], y: Mapping[str, Value]) -> dict[str, Value]:

@@ -1,0 +1,33 @@
+"""Questions about logs for somebody at a terminal. Exit codes: 0 yes, 1 no, 2 undecided or unusable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from raftworthy.ask.electable import Election
+from raftworthy.ask.logs import read_logs
+from raftworthy.ask.telling import election_data, election_text
+
+YES, NO, UNDECIDED = 0, 1, 2
+
+
+def run_electable(
+    file: Path,
+    term: int,
+    *,
+    without: Iterable[str] = (),
+    steps: bool = False,
+    width: int = 100,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> tuple[dict[str, Any], str, int]:
+    """Ask who can be elected. Returns data, text and exit code."""
+    logs, without = read_logs(file), sorted(set(without))
+    election = Election(logs, term, without)
+    found = []
+    for k, c in enumerate(logs.names):
+        progress(k, len(logs.names))
+        found.append(election.candidate(c))
+    text = election_text(logs, term, without, found, width, steps)
+    return election_data(logs, term, without, found), text, YES if any(c.electable for c in found) else NO
