@@ -15,6 +15,7 @@ import msgspec
 import z3
 
 from raftspec.invariant import CONJUNCTS
+from raftspec.rounds import ROUNDS
 from raftworthy.diagram import HARD_SPACE, contents, kind, show
 from raftworthy.explore.reference import Move
 from raftworthy.generated import World
@@ -51,7 +52,9 @@ def find(question: Question, induction: Induction) -> Counterexample:
     for max_term, max_log in steps:
         small = induction
         if (max_term, max_log) != (b.max_term, b.max_log):
-            small = Induction(sizes(b.servers, max_term, max_log), induction.without, induction.mutant)
+            small = Induction(
+                sizes(b.servers, max_term, max_log), induction.without, induction.mutant, induction.rounds
+            )
         if question not in small.questions():
             continue
         asked = small.ask(question)
@@ -121,7 +124,7 @@ def _confirmed(induction: Induction, asked: Asked, found: z3.ModelRef) -> Counte
         params = machine.chosen(found, types, asked.p)
         messages += [x for x in params if isinstance(x, msgspec.Struct)]
     before = machine.world(found, asked.s, messages)
-    for name in CONJUNCTS:
+    for name in induction.conjuncts:
         if not model.claim(name)(before):
             raise DisagreementError(f"Python says that {name} doesn't hold before {action}")
     move = None
@@ -141,7 +144,7 @@ def _confirmed(induction: Induction, asked: Asked, found: z3.ModelRef) -> Counte
 
 def title(claim: str) -> str:
     """A claim's name to be read: `C3 voters pass …` for a conjunct, else as it is."""
-    if claim not in CONJUNCTS:
+    if claim not in CONJUNCTS | ROUNDS:
         return claim
     number, _, words = claim.partition("_")
     return f"{number.upper()} {words.replace('_', ' ')}"

@@ -22,6 +22,7 @@ import z3
 from raftspec.invariant import CONJUNCTS, with_witnesses
 from raftspec.mutants import Mutant
 from raftspec.properties import BY_POLICY, raft
+from raftspec.rounds import ROUNDS, with_rounds
 from raftspec.spec import Property
 from raftspec.types import Message, Type
 from raftworthy.explore.reference import Bounds, Model
@@ -86,12 +87,21 @@ def sizes(servers: int = 3, max_term: int = 4, max_log: int = 4) -> Bounds:
 
 
 class Induction:
-    """The questions for a specification of Raft at fixed sizes; see `sizes`."""
+    """The questions for a specification of Raft at fixed sizes; see `sizes`. `rounds` adds `raftspec.rounds`."""
 
-    def __init__(self, bounds: Bounds, without: Iterable[str] = (), mutant: Mutant | None = None) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        without: Iterable[str] = (),
+        mutant: Mutant | None = None,
+        rounds: bool = False,
+    ) -> None:
         self.without = frozenset(without) | (mutant.without if mutant else frozenset())
         self.mutant = mutant
-        spec = with_witnesses(mutant.apply(raft) if mutant else raft)
+        self.rounds = rounds
+        self.conjuncts = CONJUNCTS | ROUNDS if rounds else CONJUNCTS
+        spec = mutant.apply(raft) if mutant else raft
+        spec = with_rounds(bounds.max_term, spec) if rounds else with_witnesses(spec)
         self.model = Model(spec, bounds, self.without)
         self.machine = Machine(self.model)
         self.logic = self.machine.logic
@@ -99,7 +109,7 @@ class Induction:
         self.s, typed = self.machine.state("s")
         self.terms = self.machine.terms(self.s)
         self.typed = [c for c in typed if c is not True]
-        self.invariant = {name: list(self._instances(p)) for name, p in CONJUNCTS.items()}
+        self.invariant = {name: list(self._instances(p)) for name, p in self.conjuncts.items()}
         self.steps: dict[str, tuple[Environment, Taken, list[Truth]]] = {}
         self._computing: dict[tuple[int, ...], Terms] = {}
 
@@ -123,11 +133,11 @@ class Induction:
         for action in self.machine.transitions:
             changed, sent = self.machine.changes(action)
             for name, p in self.properties.items():
-                if p.states == 1 and name not in CONJUNCTS:
+                if p.states == 1 and name not in self.conjuncts:
                     continue
                 if self.machine.reads(self.machine.claims[name]) & changed or message_of(p) in sent:
                     out.append(Question(action, name))
-        states = (n for n, p in self.properties.items() if p.states == 1 and n not in CONJUNCTS)
+        states = (n for n, p in self.properties.items() if p.states == 1 and n not in self.conjuncts)
         return out + [Question(NO_STEP, name) for name in states]
 
     def step(self, action: str) -> tuple[Environment, Taken, list[Truth]]:
@@ -142,7 +152,7 @@ class Induction:
 
     def _about(self, kind: type[Message], environment: Environment) -> Truth:
         """What the invariant says of a message that was sent."""
-        names = [name for name, p in CONJUNCTS.items() if message_of(p) is kind]
+        names = [name for name, p in self.conjuncts.items() if message_of(p) is kind]
         return self.logic.both(*(self.terms.value(self.machine.claims[n], environment) for n in names))
 
     def ask(self, question: Question) -> Asked:
@@ -217,7 +227,7 @@ class Induction:
     def not_at_first(self) -> list[str]:
         """The conjuncts that don't hold in the initial state."""
         first = self.model.generated.initial()
-        return [name for name in CONJUNCTS if not self.model.claim(name)(first)]
+        return [name for name in self.conjuncts if not self.model.claim(name)(first)]
 
     def possible(self, action: str) -> bool:
         """Whether an action can be taken where something is committed and two terms had leaders.
