@@ -1,10 +1,10 @@
 """How logs come about, term by term: claims that decide which logs can exist side by side.
 
-The servers' steps of a term touch no log of an earlier term, so a history of logs is a row of rounds: in each
-somebody may be elected by a quorum, on the strength of the logs as the round before left them, appends entries
-of its own, and others take its log over up to an entry. `with_rounds` keeps beside the protocol what the log of
-each server was when it left a term. The claims are kept by every step, together with those of
-`raftspec.invariant`: `prove inductive --rounds` asks Z3.
+No server goes back to an earlier term, so a history of logs is a row of rounds: in each, somebody may be
+elected by a quorum, on the strength of the logs as the round before left them, appends entries of its own,
+and others take its log over up to an entry. `with_rounds` keeps beside the protocol what the log of each
+server was when it left a term. Every step keeps the claims, together with those of `raftspec.invariant`:
+`raftworthy prove inductive --rounds` asks Z3.
 
     i, j  servers    c  a candidate or leader    t  a term     n  an index     m  a message
 """
@@ -28,7 +28,7 @@ class Remembering(Witnesses):
     ends: Map[Term, Seq[Entry]] = Map(default=Seq((), zero(type_of(Entry))))  # when it left a term
 
 
-R = State[Remembering, Chronicle]
+R = State[Any, Chronicle]  # of servers that are Remembering
 
 
 def _remembering(original: Callable[..., Step], terms: int) -> Callable[..., Step]:
@@ -41,11 +41,15 @@ def _remembering(original: Callable[..., Step], terms: int) -> Callable[..., Ste
         me, then = s[step.server], step.then
         ends = me.ends
         for t in range(terms):
-            left = (me.current_term <= t) & (then.current_term > t)  # type: ignore[attr-defined]
+            left = (me.current_term <= t) & (then.current_term > t)
             ends = ite(left, ends.set(t, me.log), ends)
         kept = {name: getattr(then, name) for name in Witnesses.types()}
         return Step(
-            step.server, *step.guards, then=Remembering(**kept, ends=ends), send=step.sends, history=step.history
+            step.server,
+            *step.guards,
+            then=Remembering(**kept, ends=ends),
+            send=step.sends,
+            history=step.history,
         )
 
     return changed
@@ -146,10 +150,22 @@ def h8_commits_were_stored(s: R, t: Term) -> bool:
     return implies(n > 0, has_own(s, t, n) & is_quorum(s, storing))
 
 
-# Those of the invariant that a history of logs needs, too.
+# Of the invariant and the promises, those that speak of logs and of what is committed.
 OF_HISTORIES = (
     "a1_votes_are_in_terms_reached",
     "b2_leaders_are_in_their_terms",
+    "d1_commits_are_of_the_leaders_term",
     "d3_commit_index_is_justified",
+    "d5_committed_is_in_leaders_logs",
+    "d6_committed_is_by_some_leader",
+    "g3_logs_come_from_leaders",
+    "g6_leader_logs_are_of_past_terms",
+    "g8_terms_grow_along_logs",
+    "g9_leader_logs_share_prefixes",
 )
-HISTORIES = {**ROUNDS, **{name: CONJUNCTS[name] for name in OF_HISTORIES}}
+PROMISES = ("state_machine_safety", "committed_on_quorum")
+HISTORIES = {
+    **ROUNDS,
+    **{name: CONJUNCTS[name] for name in OF_HISTORIES},
+    **{name: raft.properties[name] for name in PROMISES},
+}

@@ -1,7 +1,7 @@
 """Why no history leads to given logs: a few facts that can't all be true, and the claims that say so.
 
-Z3 says which facts and claims its contradiction needs. Then each is left out in turn, as long as it stays one:
-what remains is minimal, so without any single one of them there would be a history at these sizes.
+Z3 says which facts and claims its contradiction needs. Then each is left out in turn, as long as it stays
+one: what remains is minimal, so without any single one of them nothing would contradict the rest.
 
     t  a term
 """

@@ -1,8 +1,8 @@
 """Histories of given logs, round by round, as Z3 chooses them: who led each term, and who took over how much.
 
-What a history has to satisfy is not written here: it is the claims of `raftspec.rounds`, which every step of the
-specification keeps. So logs for which no history satisfies them don't exist side by side. A history that does
-satisfy them is only a plan until its steps have been taken.
+What a history has to satisfy is not written here: it is the claims of `raftspec.rounds`, which every step of
+the specification keeps. So logs for which no history satisfies them don't exist side by side. A history that
+does satisfy them is only a plan until its steps have been taken.
 
     i  a server     t  a term     n  an index
 """
@@ -10,17 +10,17 @@ satisfy them is only a plan until its steps have been taken.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import z3
 
 from raftspec.properties import raft
-from raftspec.rounds import HISTORIES, Remembering, with_rounds
+from raftspec.rounds import HISTORIES, ROUNDS, with_rounds
 from raftspec.spec import Property, Spec
 from raftspec.types import INDEX, MAYBE_SERVER, TERM, Type
-from raftworthy.ask.logs import Log, Logs, Named
+from raftworthy.ask.logs import Logs, Named
 from raftworthy.explore.reference import Model
 from raftworthy.prove.inductive import solver
 from raftworthy.prove.logic import Entries, Number, Table, Truth, Value
@@ -50,13 +50,17 @@ class Fact(NamedTuple):
 
 
 class Histories:
-    """All histories with so many terms that no log outgrows; `facts` are what the file says."""
+    """All histories with so many terms and entries; `facts` are what the file says.
 
-    def __init__(self, logs: Logs, terms: int, entries: int) -> None:
-        self.logs, self.terms, self.entries = logs, terms, entries
-        bounds = Named(
-            len(logs.names), terms, max(entries, 1), None, 0, 0, max(entries, 1), True, logs.names
-        )
+    With an `open_end`, the last term stands for any number of terms, in which anything may happen to logs
+    that the claims about earlier terms, and those about logs by themselves, don't exclude. Nothing is
+    committed then: what is, ends with an entry of its leader's term, and stays on a quorum, and the file has
+    none of such terms.
+    """
+
+    def __init__(self, logs: Logs, terms: int, entries: int, open_end: bool = False) -> None:
+        self.logs, self.terms, self.entries, self.open_end = logs, terms, entries, open_end
+        bounds = Named(len(logs.names), terms, max(entries, 1), None, 0, 0, max(entries, 1), True, logs.names)
         whole = with_rounds(terms)
         # Histories are told by claims alone, so no action is needed.
         spec = Spec(whole.server, whole.history, raft.rules, {}, dict(HISTORIES))
@@ -69,7 +73,7 @@ class Histories:
     # --- an unknown history ---
 
     def _state(self) -> Variables:
-        """The end of an unknown history. Commands are all alike: no step of the specification depends on them."""
+        """The end of an unknown history. Commands are all alike: no step depends on them."""
         known = self.machine.known(self.machine.model.generated.initial())
         servers = []
         for log, first in zip(self.logs.servers, known.servers, strict=True):
@@ -93,15 +97,18 @@ class Histories:
             )
         past = dict(known.past)
         keys = range(len(past["logs"].items))
+        past["committed"] = self._log("committed")
         past["leaders"] = Table(tuple(self._number(MAYBE_SERVER, f"leaders.{t}") for t in keys))
         past["commits"] = Table(tuple(self._number(INDEX, f"commits.{t}") for t in keys))
+        if self.open_end:
+            self.formulas.append(self.logic.same(past["commits"].items[self.terms], 0))
         past["logs"] = Table(tuple(self._log(f"logs.{t}") for t in keys))
         return Variables(tuple(servers), past)
 
     def _number(self, t: Type, name: str) -> Number:
         value, typed = self.machine.shapes.fresh(t, name)
         self.formulas += typed
-        return value  # type: ignore[no-any-return]
+        return value
 
     def _log(self, name: str) -> Entries:
         """An unknown log: terms from 1 on, and zeros behind them."""
@@ -110,9 +117,7 @@ class Histories:
         items = []
         for n in range(self.entries):
             term = self._number(TERM, f"{name}.{n + 1}")
-            self.formulas.append(
-                self.logic.same(self.logic.less(n, length), self.logic.less(0, term))
-            )
+            self.formulas.append(self.logic.same(self.logic.less(n, length), self.logic.less(0, term)))
             items.append((term, 0))
         return Entries(length, tuple(items))
 
@@ -122,11 +127,15 @@ class Histories:
             return
         terms = self.machine.terms(self.state)
         values = [
-            range(1, len(self.logs.names) + 1) if t.kind == "server" else range(self.terms + 1)
+            range(1, len(self.logs.names) + 1)
+            if t.kind == "server"
+            else range((self.terms if t == TERM else self.entries) + 1)
             for t in p.params.values()
         ]
         for params in itertools.product(*values):
             environment = dict(zip(p.params, params, strict=True))
+            if self.open_end and p.name in ROUNDS and environment.get("t") == self.terms:
+                continue
             holds = terms.value(self.machine.claims[p.name], environment)
             if holds is not True:
                 yield environment, holds
@@ -151,18 +160,28 @@ class Histories:
             else:
                 yield Fact(log.server, f"commit_index is {log.commit}", logic.same(commit, log.commit))
 
-    def plan(self, tries: int = 6) -> list[Round] | None:
+    def exists(self) -> bool:
+        """Whether some history satisfies the claims."""
+        claims = [c for of in self.claims.values() for _, c in of]
+        return self._solved([*(f.holds for f in self.facts()), *self.formulas, *claims]) is not None
+
+    def plan(self) -> list[Round] | None:
         """A history of exactly these logs, round by round; None if no history satisfies the claims.
 
-        First one without entries that are overwritten later, and of those one in which logs change as
-        seldom as can be found in some tries.
+        If it can be, no leader has entries that nobody has in the end.
         """
         claims = [c for of in self.claims.values() for _, c in of]
         facts = [f.holds for f in self.facts()]
         needed = [*facts, *self.formulas, *claims]
-        found = self._solved([*needed, *self._nothing_lost()]) or self._solved(needed)
+        simple = [*needed, *self._nothing_lost(), *self._commits_are_learned()]
+        found = self._solved(simple) or self._solved(needed)
         if found is None:
             return None
+        return list(self._rounds(self._calmer(found, needed)))
+
+    def _calmer(self, found: z3.ModelRef, needed: list[Truth], tries: int = 6) -> z3.ModelRef:
+        """A history with the same leaders and their logs, in which logs change as seldom as can be."""
+        needed = [*needed, *self._commits_are_learned()]
         kept = list(self._leaders_of(found))
         changes = self._changes()
         for _ in range(tries):
@@ -172,7 +191,7 @@ class Histories:
             if better is None:
                 break
             found = better
-        return list(self._rounds(found))
+        return found
 
     def _solved(self, conditions: Iterable[Truth]) -> z3.ModelRef | None:
         s = solver()
@@ -193,6 +212,30 @@ class Histories:
                     yield self.logic.no(self.logic.same(term, t))
         if all(log.commit is None for log in self.logs.servers):
             yield from (self.logic.same(n, 0) for n in self.state.past["commits"].items)
+
+    def _commits_are_learned(self) -> Iterator[Truth]:
+        """Each commit index of the file is what a server hears from a leader, or comes to as leader itself.
+
+        A server that restarts knows of nothing committed, so 0 can be had in the end.
+        """
+        logic, past = self.logic, self.state.past
+        for k, (log, v) in enumerate(zip(self.logs.servers, self.state.servers, strict=True), 1):
+            n = log.commit
+            if not n:
+                continue
+            ways = []
+            for t in range(1, v["current_term"] + 1):
+                commit, have = past["commits"].items[t], past["logs"].items[t]
+                after = v["ends"].items[t] if t < v["current_term"] else v["log"]
+                leads = logic.same(past["leaders"].items[t], k)
+                yield logic.either(logic.no(leads), logic.at_most(commit, n))
+                own = logic.both(leads, logic.same(commit, n))
+                same = logic.both(
+                    logic.at_most(n, after.length), *map(logic.same, after.items[:n], have.items[:n])
+                )
+                hears = logic.both(logic.no(leads), logic.at_most(n, commit), same)
+                ways.append(logic.either(own, hears))
+            yield logic.either(*ways)
 
     def _leaders_of(self, model: z3.ModelRef) -> Iterator[Truth]:
         """That the leaders and their logs are those of a model."""

@@ -8,7 +8,9 @@ from typing import Any
 
 from raftworthy.ask.electable import Election
 from raftworthy.ask.logs import read_logs
-from raftworthy.ask.telling import election_data, election_text
+from raftworthy.ask.reachable import reachable
+from raftworthy.ask.telling import election_data, election_text, history_data, history_text
+from raftworthy.explore.export import write_trace
 
 YES, NO, UNDECIDED = 0, 1, 2
 
@@ -31,3 +33,22 @@ def run_electable(
         found.append(election.candidate(c))
     text = election_text(logs, term, without, found, width, steps)
     return election_data(logs, term, without, found), text, YES if any(c.electable for c in found) else NO
+
+
+def run_reachable(
+    file: Path,
+    *,
+    save: Path | None = None,
+    steps: bool = False,
+    width: int = 100,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> tuple[dict[str, Any], str, int]:
+    """Ask whether logs can exist side by side. Returns data, text and exit code."""
+    logs = read_logs(file)
+    found = reachable(logs, progress)
+    text = history_text(logs, found, width, steps)
+    if save is not None and found.path:
+        write_trace(found.path, save)
+        text += f"\nwritten to {save}; try: raftworthy replay {save}"
+    code = {"reachable": YES, "impossible": NO}.get(found.verdict, UNDECIDED)
+    return history_data(logs, found), text, code

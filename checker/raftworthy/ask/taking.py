@@ -9,6 +9,7 @@ tries. Leaders choose for themselves what to send, as Figure 2's choices are not
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from raftspec.properties import raft
 from raftworthy.ask.histories import Round, Terms
@@ -28,7 +29,15 @@ def model_for(logs: Logs, plan: Sequence[Round], without: Iterable[str] = ()) ->
     terms = max(len(plan), 1)
     commands = max(sum(len(r.log) for r in plan), 1)
     bounds = Named(
-        len(logs.names), terms, max(entries, 1), None, 0, commands, max(entries, 1), True, logs.names
+        len(logs.names),
+        terms,
+        max(entries, 1),
+        None,
+        len(logs.names),
+        commands,
+        max(entries, 1),
+        True,
+        logs.names,
     )
     return Model(raft, bounds, NOT_ASKED | set(without), properties=False)
 
@@ -44,6 +53,7 @@ def take(logs: Logs, plan: Sequence[Round], model: Model) -> Path:
         for r in plan:
             taking.round(r)
         taking.last_terms()
+        taking.forget()
     except ValueError as error:
         raise PlanError(str(error)) from error
     taking.check()
@@ -92,7 +102,7 @@ class _Taking:
             self.w.receive("request_vote", c, i)
 
     def stand(self, c: str, t: int) -> None:
-        while self.w.path.world.variables[c].current_term < t:  # type: ignore[attr-defined]
+        while self.w.path.world.variables[c].current_term < t:
             self.w.do("timeout", c)
 
     def elect(self, r: Round) -> None:
@@ -136,10 +146,7 @@ class _Taking:
             if a != b:
                 break
             same += 1
-        self.send(c, i, same, len(after) - same, self.known_commit(c, i, len(after)))
-
-    def known_commit(self, c: str, i: str, n: int) -> int:
-        return 0
+        self.send(c, i, same, len(after) - same, 0)
 
     def send(self, c: str, i: str, prev: int, size: int, commit: int) -> None:
         """An AppendEntries that i receives."""
@@ -170,7 +177,7 @@ class _Taking:
                 self.learned.add(i)
 
     def _committed(self, c: str, n: int) -> bool:
-        if self.w.path.world.variables[c].commit_index >= n:  # type: ignore[attr-defined]
+        if self.w.path.world.variables[c].commit_index >= n:
             return True
         move: Move | None = self.w.model.take(self.w.path.world, "advance_commit_index", (c, n))
         if move is not None:
@@ -185,18 +192,20 @@ class _Taking:
             if log.term is not None and (not log.votes or log.vote == log.server):
                 self.stand(log.server, log.term)
 
+    def forget(self) -> None:
+        """Who is to know of nothing committed, restarts."""
+        for log in self.logs.servers:
+            if log.commit == 0 and self.w.path.world.variables[log.server].commit_index:
+                self.w.do("restart", log.server)
+
     def check(self) -> None:
         """That the servers are what the file says."""
         for log in self.logs.servers:
             me = self.w.path.world.variables[log.server]
-            said = {"log": log.terms, "current_term": log.term, "commit_index": log.commit}
-            comes = {
-                "log": self.log(log.server),
-                "current_term": me.current_term,  # type: ignore[attr-defined]
-                "commit_index": me.commit_index,  # type: ignore[attr-defined]
-            }
-            if log.votes:
-                said, comes = said | {"voted_for": log.vote}, comes | {"voted_for": me.voted_for}  # type: ignore[attr-defined]
-            for name, x in said.items():
-                if (x is not None or name == "voted_for") and comes[name] != x:
-                    raise PlanError(f"{log.server} comes to {name} {comes[name]} by the plan, not {x}")
+            said: list[tuple[str, Any, Any]] = [("log", self.log(log.server), log.terms)]
+            said += [("current_term", me.current_term, log.term)] if log.term is not None else []
+            said += [("commit_index", me.commit_index, log.commit)] if log.commit is not None else []
+            said += [("voted_for", me.voted_for, log.vote)] if log.votes else []
+            for name, comes, x in said:
+                if comes != x:
+                    raise PlanError(f"{log.server} comes to {name} {comes} by the plan, not {x}")

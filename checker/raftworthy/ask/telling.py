@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raftspec.rules import RULES
 from raftworthy.ask.electable import Candidate
 from raftworthy.ask.logs import Logs
+from raftworthy.ask.reachable import Reachable
 from raftworthy.diagram import lay_out
+from raftworthy.explore.export import trace_events
 from raftworthy.explore.telling import sentences
+from raftworthy.prove.counterexample import title
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:
@@ -112,3 +115,86 @@ def _candidate(c: Candidate) -> dict[str, Any]:
         "missing": {"guard": c.missing[0], "values": c.missing[1]} if c.missing else None,
         "steps": sentences(c.witness) if c.witness else [],
     }
+
+
+# --- whether logs can exist side by side ---------------------------------------------
+
+
+def history_text(logs: Logs, found: Reachable, width: int, steps: bool) -> str:
+    """The history term by term, or the facts and claims that contradict each other."""
+    out = []
+    if found.path:
+        out.append("a history that leads there, term by term:")
+        out += (filled(text, width, "  ") for text in rounds_told(found))
+        if steps:
+            out += ["", lay_out(found.path, width).plain.rstrip(), ""]
+        out += (f"  {log}" for log in logs.servers)
+        terms = len(found.plan)
+        out.append(f"reachable: {len(found.path)} steps of the specification lead there, in {terms} terms")
+    elif found.because:
+        out.append("these can't all be true:")
+        facts: dict[str, list[str]] = {}
+        for f in found.because.facts:
+            facts.setdefault(f.server, []).append(f.what)
+        out += (filled(f"{i}: {', '.join(what)}", width, "  ") for i, what in facts.items())
+        out.append("because in every behaviour of the specification:")
+        for claim, about in found.because.claims.items():
+            here = listed([str(t) for t in about if t])
+            told = f"{title(claim)}: {found.because.doc(claim)}"
+            out.append(filled(f"{told} Here: term {here}." if any(about) else told, width, "  "))
+        out.append("impossible: no behaviour of the specification leads to these logs")
+    else:
+        out.append("undecided")
+    out += (filled(f"tried: {text}", width, "  ") for text in found.tried if not found.path)
+    if not found.path:
+        out.append(f"  sizes: {len(logs.names)} servers, logs never longer than {found.entries} entries")
+    return "\n".join(out)
+
+
+def rounds_told(found: Reachable) -> Iterator[str]:
+    """What each term's leader did, as the steps taken tell it."""
+    assert found.path is not None
+    voters: dict[int, list[str]] = {}
+    for move in found.path.moves:
+        if move.action == "handle_request_vote":
+            voters.setdefault(move.message.term, []).extend(m.source for m in move.sent if m.granted)  # type: ignore[union-attr]
+    before: Mapping[str, Sequence[int]] = dict.fromkeys(found.plan[0].logs, ())
+    for r in found.plan:
+        if r.leader is None:
+            yield f"term {r.term}: nobody leads"
+            continue
+        own = r.log.count(r.term)
+        text = f"term {r.term}: {r.leader} leads with the votes of {listed(voters.get(r.term, []))}"
+        text += f", and appends {own} {'entry' if own == 1 else 'entries'}" if own else ""
+        changed: dict[int, list[str]] = {}
+        for i, log in r.logs.items():
+            if i != r.leader and log != before[i]:
+                changed.setdefault(len(log), []).append(i)
+        taken = [f"{listed(who)} up to entry {n}" for n, who in sorted(changed.items())]
+        yield text + (
+            f"; its log is taken over by {', by '.join(taken)}" if taken else "; nobody takes any over"
+        )
+        before = r.logs
+
+
+def history_data(logs: Logs, found: Reachable) -> dict[str, Any]:
+    """The same for machines."""
+    data: dict[str, Any] = {
+        "verdict": found.verdict,
+        "logs": logs.as_data(),
+        "sizes": {"servers": len(logs.names), "entries": found.entries},
+        "tried": found.tried,
+    }
+    if found.path:
+        data["rounds"] = [
+            {"term": r.term, "leader": r.leader, "log": r.log, "logs_after": dict(r.logs)} for r in found.plan
+        ]
+        data["steps"] = sentences(found.path)
+        data["trace"] = list(trace_events(found.path))
+    if found.because:
+        data["facts"] = [{"server": f.server, "fact": f.what} for f in found.because.facts]
+        data["claims"] = [
+            {"claim": c, "says": found.because.doc(c), "terms": [t for t in terms if t]}
+            for c, terms in found.because.claims.items()
+        ]
+    return data

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from raftworthy.cli.common import Json, app, print_json, progress_bar
+from raftworthy.cli.common import Json, UnwritableError, app, check_writable, fail, print_json, progress_bar
 
 ask = App(name="ask", help="Ask the specification about logs that somebody has.", help_format="plaintext")
 app.command(ask)
@@ -46,6 +46,42 @@ def electable(
             logs, term, without=without or (), steps=steps,
             width=shutil.get_terminal_size((100, 24)).columns, progress=progress,
         )  # fmt: skip
+    if json:
+        print_json(data)
+    else:
+        print(text)
+    return code
+
+
+@ask.command
+def reachable(
+    *,
+    logs: LogsFile,
+    save: Annotated[Path | None, Parameter(help="write the history as a trace")] = None,
+    steps: Steps = False,
+    json: Json = False,
+) -> int:
+    """Say whether these logs can exist side by side: a history that leads there, or why there is none.
+
+    Exit code: 0 they can, 1 they can't, 2 undecided or unusable.
+
+    Examples:
+        raftworthy ask reachable --logs docs/logs/figure_7.logs
+        raftworthy ask reachable --logs docs/logs/figure_7.logs --save history.ndjson
+    """
+    import shutil
+
+    from raftworthy.ask.running import run_reachable
+
+    try:
+        if save is not None:
+            check_writable(save)
+    except UnwritableError as error:
+        return fail(str(error), json)
+    with progress_bar("asking", "questions") as progress:
+        data, text, code = run_reachable(
+            logs, save=save, steps=steps, width=shutil.get_terminal_size((100, 24)).columns, progress=progress
+        )
     if json:
         print_json(data)
     else:

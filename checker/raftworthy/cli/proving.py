@@ -21,6 +21,7 @@ def inductive(
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="ask about a known bug, by its id")] = None,
     every: Annotated[bool, Parameter(help="go on after the first broken claim", negative="")] = False,
+    rounds: Annotated[bool, Parameter(help="also how logs come about, for `ask`", negative="")] = False,
     json: Json = False,
 ) -> int:
     """Prove at fixed sizes that every step keeps the invariant, from any state, reachable or not.
@@ -37,8 +38,9 @@ def inductive(
 
     with progress_bar("asking", "questions") as progress:
         data, text, code = run_inductive(
-            servers, max_term, max_log, without=without or (), mutant=mutant, every=every, progress=progress
-        )
+            servers, max_term, max_log, without=without or (), mutant=mutant, every=every, rounds=rounds,
+            progress=progress,
+        )  # fmt: skip
     if json:
         print_json(data)
     else:

@@ -87,7 +87,7 @@ def sizes(servers: int = 3, max_term: int = 4, max_log: int = 4) -> Bounds:
 
 
 class Induction:
-    """The questions for a specification of Raft at fixed sizes; see `sizes`. `rounds` adds `raftspec.rounds`."""
+    """The questions for Raft at fixed sizes; see `sizes`. With `rounds` also about `raftspec.rounds`."""
 
     def __init__(
         self,

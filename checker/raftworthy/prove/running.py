@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from raftspec.invariant import CONJUNCTS
 from raftspec.mutants import MUTANTS, Mutant
 from raftspec.properties import raft
 from raftspec.rules import RULES
@@ -41,6 +40,7 @@ def run_inductive(
     without: Iterable[str] = (),
     mutant: str | None = None,
     every: bool = False,
+    rounds: bool = False,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], str, int]:
     """Ask whether the invariant is inductive. Returns data, text and exit code.
@@ -48,7 +48,7 @@ def run_inductive(
     With `every`, goes on after the first claim that is broken.
     """
     began = time.process_time()
-    induction = Induction(sizes(servers, max_term, max_log), without, mutant_called(mutant))
+    induction = Induction(sizes(servers, max_term, max_log), without, mutant_called(mutant), rounds)
     answers = induction.check(progress, first=not every)
     vacuous = [a for a in induction.machine.transitions if not induction.possible(a)]
     broken = [a for a in answers if a.verdict == "broken"]
@@ -62,7 +62,7 @@ def run_inductive(
         "sizes": {"servers": servers, "max_term": max_term, "max_log": max_log},
         "without": sorted(induction.without),
         "mutant": mutant,
-        "conjuncts": {title(n): " ".join(p.doc.split()) for n, p in CONJUNCTS.items()},
+        "conjuncts": {title(n): " ".join(p.doc.split()) for n, p in induction.conjuncts.items()},
         "left_out": sorted(LEFT_OUT),
         "questions": len(answers),
         "answers": [
@@ -137,8 +137,8 @@ def _text(data: dict[str, Any], answers: list[Answer], c: Counterexample | None,
     if data["mutant"]:
         out.append(f"  mutant {data['mutant']}: {MUTANTS[data['mutant']].story}")
     out.append(
-        f"  {data['questions']} questions, {len(CONJUNCTS)} conjuncts, {data['cpu_seconds']:.1f} s CPU; "
-        f"not asked: {', '.join(data['left_out'])}"
+        f"  {data['questions']} questions, {len(data['conjuncts'])} conjuncts, "
+        f"{data['cpu_seconds']:.1f} s CPU; not asked: {', '.join(data['left_out'])}"
     )
     return "\n".join(out)
 
