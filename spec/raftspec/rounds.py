@@ -150,9 +150,31 @@ def h8_commits_were_stored(s: R, t: Term) -> bool:
     return implies(n > 0, has_own(s, t, n) & is_quorum(s, storing))
 
 
+@claim
+def h9_votes_written_down_were_given(s: R, i: Server, c: Server) -> bool:
+    """For whom a server remembers to have voted, it said to vote."""
+    return implies(s[i].voted_for == c, s[i].voted[s[i].current_term].has(c))
+
+
+@claim
+def h10_whoever_asks_voted_for_itself(s: R, m: RequestVote) -> bool:
+    """A candidate that asks for votes has voted for itself in the term."""
+    return s[m.source].voted[m.term].has(m.source)  # type: ignore[no-any-return]
+
+
+@claim
+def h11_whoever_gets_votes_voted_for_itself(s: R, i: Server, c: Server, t: Term) -> bool:
+    """Who gets a vote in a term has voted for itself in it."""
+    return implies(s[i].voted[t].has(c), s[c].voted[t].has(c))
+
+
 # Of the invariant and the promises, those that speak of logs and of what is committed.
 OF_HISTORIES = (
     "a1_votes_are_in_terms_reached",
+    "a2_current_vote_is_remembered",
+    "a4_one_vote_a_term",
+    "a5_candidates_are_in_their_terms",
+    "a7_candidates_vote_for_themselves",
     "b2_leaders_are_in_their_terms",
     "d1_commits_are_of_the_leaders_term",
     "d3_commit_index_is_justified",

@@ -7,12 +7,22 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from raftspec.properties import raft
+from raftspec.rounds import HISTORIES, ROUNDS, with_rounds
+from raftspec.rules import POLICY
+from raftspec.spec import Spec
 from raftworthy.ask.electable import Candidate, Election
 from raftworthy.ask.logs import Log, Logs, parse, read_logs
+from raftworthy.ask.reachable import Reachable, reachable
 from raftworthy.cli import app
-from raftworthy.explore.reference import UnusableError
+from raftworthy.explore.export import write_trace
+from raftworthy.explore.reference import Bounds, Model, UnusableError, explore, explore_model
 from raftworthy.generated import World
+from raftworthy.prove.counterexample import find
+from raftworthy.prove.inductive import Induction, Question, sizes
 
 ROOT = Path(__file__).parent.parent.parent
 FIGURE_7 = ROOT / "docs" / "logs" / "figure_7.logs"
@@ -172,3 +182,165 @@ def test_the_command_says_who_and_why(capsys: pytest.CaptureFixture[str], tmp_pa
     data = json.loads(capsys.readouterr().out)
     assert data["verdict"] == "not electable"
     assert data["candidates"][0]["cannot_stand"] == "it is in term 9 already, and terms_never_fall"
+
+
+# --- how logs come about, term by term ---------------------------------------------
+
+
+def test_every_step_keeps_the_claims_about_rounds() -> None:
+    induction = Induction(sizes(3, 2, 2), rounds=True)
+    assert not induction.not_at_first()
+    answers = induction.check(claims=ROUNDS)
+    assert {a.question.claim for a in answers} == set(ROUNDS)
+    assert [a.question for a in answers if a.verdict != "kept"] == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "action", "claim"),
+    [
+        ("vote.up_to_date", "handle_request_vote", "h5_first_votes_are_for_logs_that_reach"),
+        ("append.previous_entry", "handle_append_entries", "h2_logs_change_to_the_leaders"),
+        ("append.own_term", "client_request", "h3_leaders_only_append"),
+        ("election.majority", "become_leader", "h6_leaders_had_such_votes"),
+    ],
+)
+def test_without_a_rule_a_claim_about_rounds_is_broken(rule: str, action: str, claim: str) -> None:
+    """And Python confirms the state and the step that break it."""
+    induction = Induction(sizes(3, 2, 2), {rule}, rounds=True)
+    question = Question(action, claim)
+    assert induction.answer(question).verdict == "broken"
+    if action != "handle_append_entries":  # that takes long
+        assert find(question, induction).move is not None
+
+
+def test_reachable_states_satisfy_the_claims_about_rounds() -> None:
+    spec = with_rounds(2)
+    spec = Spec(spec.server, spec.history, spec.rules, spec.actions, dict(HISTORIES))
+    result = explore(
+        spec, Bounds(servers=2, max_term=2, max_log=2, crashes=1, max_messages=6), limit_states=2000
+    )
+    assert result.violation is None
+    assert result.distinct > 1000
+
+
+# --- whether logs can exist side by side ---------------------------------------------
+
+
+def answer(*logs: tuple[int, ...]) -> Reachable:
+    return reachable(Logs(tuple(Log(f"s{k}", terms) for k, terms in enumerate(logs, 1))))
+
+
+def test_figure_7_is_reachable_and_its_history_conforms(tmp_path: Path) -> None:
+    logs = read_logs(FIGURE_7)
+    found = reachable(logs)
+    assert found.path is not None
+    assert len(found.plan) == 7
+    ends = {i: tuple(e.term for e in v.log) for i, v in found.path.world.variables.items()}
+    assert ends == {log.server: log.terms for log in logs.servers}
+    file = tmp_path / "history.ndjson"
+    write_trace(found.path, file)
+    assert app(["replay", str(file)], result_action="return_value") == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "claim"),
+    [
+        ("b: 1 1 2 4", "g3_logs_come_from_leaders"),  # entry 4 of term 4 is elsewhere after one of term 1
+        ("b: 8 7", "g8_terms_grow_along_logs"),
+    ],
+)
+def test_variants_of_figure_7_that_cannot_be_are_told_by_few_facts(changed: str, claim: str) -> None:
+    lines = FIGURE_7.read_text().splitlines()
+    found = reachable(parse("\n".join(changed if line.startswith("b:") else line for line in lines)))
+    assert found.because is not None
+    assert claim in found.because.claims
+    assert "b" in {f.server for f in found.because.facts}
+    assert len(found.because.facts) <= 4
+
+
+def test_a_leader_that_nobody_could_elect_makes_logs_impossible() -> None:
+    """Three servers, each with an entry of another term: the last leader had no entry, and no second vote."""
+    found = answer((1,), (2,), (3,))
+    assert found.verdict == "impossible"
+    assert found.because is not None
+    assert len(found.because.facts) == 3
+    assert "h6_leaders_had_such_votes" in found.because.claims
+    # With two more that have nothing it can be, and with all at work, only leaders of later terms pass it on.
+    assert answer((1,), (2,), (3,), (), ()).verdict == "reachable"
+    passed_on = answer((1,), (1,), (2,), (2,), (3,))
+    assert passed_on.verdict == "reachable"
+    assert len(passed_on.plan) > 3
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("s1: 1 2 commit=2\ns2: 1 2 commit=0\ns3:", "reachable"),
+        ("s1: 1 commit=1\ns2:\ns3:", "impossible"),  # on no quorum
+        ("s1: 2 2 commit=1\ns2: 2 commit=0\ns3: 1", "reachable"),
+        ("s1: 1 commit=1\ns2: 1 commit=1\ns3: 2 2", "impossible"),  # entry 1 was committed, and s3 led later
+        ("s1: 1 term=2\ns2: 1 term=1 vote=s1\ns3: 1 1 term=4 vote=s3", "reachable"),
+        ("s1: 3 term=2\ns2:\ns3:", "impossible"),  # an entry of a term not reached
+        ("s1: 1 term=1 vote=s1\ns2: 1 term=1 vote=nobody\ns3: term=1 vote=nobody", "impossible"),
+    ],
+)
+def test_terms_votes_and_commits_are_facts_too(text: str, verdict: str) -> None:
+    logs = parse(text)
+    found = reachable(logs)
+    assert found.verdict == verdict, found.tried
+    if found.path:
+        for log in logs.servers:
+            me = found.path.world.variables[log.server]
+            assert log.commit in (None, me.commit_index)
+            assert log.term in (None, me.current_term)
+            assert not log.votes or log.vote == me.voted_for
+
+
+def test_logs_that_exploring_meets_are_reachable_and_all_others_impossible() -> None:
+    """Two servers, terms up to 2, logs up to 2: all logs whose terms are any numbers."""
+    met = set()
+    bounds = Bounds(servers=2, max_term=2, max_log=2, entries=2, commands=4, max_messages=7)
+
+    def visit(s: World) -> None:
+        met.add(tuple(sorted(tuple(e.term for e in v.log) for v in s.variables.values())))
+
+    explore_model(Model(raft, bounds, POLICY, properties=False), visit=visit, limit_states=60_000)
+    possible = [log for n in range(3) for log in itertools.product((1, 2), repeat=n)]
+    answers = {
+        pair: answer(*pair).verdict for pair in itertools.combinations_with_replacement(sorted(possible), 2)
+    }
+    assert set(answers.values()) == {"reachable", "impossible"}
+    assert {pair for pair, verdict in answers.items() if verdict == "reachable"} == met
+
+
+@settings(max_examples=15, deadline=None, print_blob=True)
+@given(st.lists(st.lists(st.integers(1, 3), max_size=3).map(sorted).map(tuple), min_size=3, max_size=3))
+def test_no_logs_of_three_servers_are_undecided(logs: list[tuple[int, ...]]) -> None:
+    assert answer(*logs).verdict in ("reachable", "impossible")
+
+
+def test_what_contradicts_each_other_is_minimal() -> None:
+    """Without any one of the facts the rest can be."""
+    found = answer((1, 2, 2), (2, 2), (3,))
+    assert found.because is not None
+    assert {f.server for f in found.because.facts} == {"s1", "s2"}
+
+
+def test_the_command_tells_a_history_or_why_there_is_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file, saved = tmp_path / "some.logs", tmp_path / "history.ndjson"
+    file.write_text("s1: 1\ns2: 1 2\ns3:\n")
+    arguments = ["ask", "reachable", "--logs", str(file)]
+    assert app([*arguments, "--save", str(saved), "--steps"], result_action="return_value") == 0
+    text = capsys.readouterr().out
+    assert "term 2: s2 leads with the votes of" in text
+    assert "reachable: " in text
+    assert app(["replay", str(saved)], result_action="return_value") == 0
+    file.write_text("s1: 1 2\ns2: 2 2\ns3:\n")
+    capsys.readouterr()
+    assert app([*arguments, "--json"], result_action="return_value") == 1
+    data = json.loads(capsys.readouterr().out)
+    assert data["verdict"] == "impossible"
+    assert {"server": "s2", "fact": "entry 1 is of term 2"} in data["facts"]
+    assert any(c["claim"].startswith("g") for c in data["claims"])

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import z3
 
-from raftspec.rounds import HISTORIES
+from raftspec.rounds import HISTORIES, ROUNDS
 from raftworthy.ask.histories import Fact, Histories
 
 T = TypeVar("T")
@@ -31,8 +31,13 @@ class Because:
         return " ".join(HISTORIES[claim].doc.split())
 
 
-def because(histories: Histories, progress: Callable[[int, int | None], None]) -> Because:
-    """A minimal contradiction. There has to be one: no history has these logs at these sizes."""
+def because(
+    histories: Histories, progress: Callable[[int, int | None], None], rounds: bool = True
+) -> Because:
+    """A minimal contradiction. There has to be one: no history has these logs.
+
+    Without `rounds`, already by the claims that aren't about rounds.
+    """
     logic = histories.logic
     s = z3.SolverFor("QF_FD")
     s.add(*(logic.truth(c) for c in histories.formulas if c is not True))
@@ -42,6 +47,8 @@ def because(histories: Histories, progress: Callable[[int, int | None], None]) -
         named[name] = fact
         s.add(z3.Implies(z3.Bool(name), logic.truth(fact.holds)))
     for claim, instances in histories.claims.items():
+        if claim in ROUNDS and not rounds:
+            continue
         for environment, holds in instances:
             t = environment.get("t", 0)
             name = f"{claim}@{t}"

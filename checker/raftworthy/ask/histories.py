@@ -20,7 +20,7 @@ from raftspec.properties import raft
 from raftspec.rounds import HISTORIES, ROUNDS, with_rounds
 from raftspec.spec import Property, Spec
 from raftspec.types import INDEX, MAYBE_SERVER, TERM, Type
-from raftworthy.ask.logs import Logs, Named
+from raftworthy.ask.logs import NOBODY, Logs, Named
 from raftworthy.explore.reference import Model
 from raftworthy.prove.inductive import solver
 from raftworthy.prove.logic import Entries, Number, Table, Truth, Value
@@ -89,6 +89,7 @@ class Histories:
                 {
                     **first,
                     "current_term": term,
+                    "voted_for": self._number(MAYBE_SERVER, f"{i}.voted_for"),
                     "log": self._log(f"{i}.log"),
                     "commit_index": self._number(INDEX, f"{i}.commit_index"),
                     "ends": Table(tuple(ends)),
@@ -159,10 +160,14 @@ class Histories:
                 self.formulas.append(logic.same(commit, 0))
             else:
                 yield Fact(log.server, f"commit_index is {log.commit}", logic.same(commit, log.commit))
+            if log.votes and log.term is not None:
+                vote = self.logs.names.index(log.vote) + 1 if log.vote else 0
+                told = f"votes for {log.vote or NOBODY} in term {log.term}"
+                yield Fact(log.server, told, logic.same(variables["voted_for"], vote))
 
-    def exists(self) -> bool:
-        """Whether some history satisfies the claims."""
-        claims = [c for of in self.claims.values() for _, c in of]
+    def exists(self, rounds: bool = True) -> bool:
+        """Whether some history satisfies the claims, or those that aren't about rounds."""
+        claims = [c for name, of in self.claims.items() if rounds or name not in ROUNDS for _, c in of]
         return self._solved([*(f.holds for f in self.facts()), *self.formulas, *claims]) is not None
 
     def plan(self) -> list[Round] | None:

@@ -50,7 +50,12 @@ def reachable(logs: Logs, progress: Progress = lambda done, total: None) -> Reac
                 out.tried.append("histories with any number of terms: none")
                 out.because = because(anything, progress)
                 return out
-        plan = Histories(logs, last + k, out.entries).plan()
+        histories = Histories(logs, last + k, out.entries)
+        if k == 0 and not histories.exists(rounds=False):
+            out.tried.append("these logs by themselves, whatever their history: they contradict each other")
+            out.because = because(histories, progress, rounds=False)
+            return out
+        plan = histories.plan()
         if plan is None:
             out.tried.append(f"histories with terms up to {last + k}: none")
             continue
