@@ -331,7 +331,7 @@ def test_what_contradicts_each_other_is_minimal() -> None:
 def test_what_is_neither_found_nor_excluded_is_undecided(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Term 1 was led by s1, whose log was longer then: the open end doesn't say that it isn't only cut off."""
+    """Term 1 was led by s1, whose log was longer then; the open end may cut it off."""
     file = tmp_path / "some.logs"
     file.write_text("s1: 1\ns2: 1 term=1 vote=s1\ns3: 1 1\n")
     assert app(["ask", "reachable", "--logs", str(file)], result_action="return_value") == 2

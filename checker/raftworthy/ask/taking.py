@@ -8,7 +8,7 @@ tries. Leaders choose for themselves what to send, as Figure 2's choices are not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from raftspec.properties import raft
@@ -23,7 +23,7 @@ class PlanError(ValueError):
     """A step of a plan that the specification doesn't take."""
 
 
-def model_for(logs: Logs, plan: Sequence[Round], without: Iterable[str] = ()) -> Model:
+def model_for(logs: Logs, plan: Sequence[Round]) -> Model:
     """The specification at the sizes of a plan; policy is left to the servers."""
     entries = max((len(r.log) for r in plan), default=0)
     terms = max(len(plan), 1)
@@ -39,7 +39,7 @@ def model_for(logs: Logs, plan: Sequence[Round], without: Iterable[str] = ()) ->
         True,
         logs.names,
     )
-    return Model(raft, bounds, NOT_ASKED | set(without), properties=False)
+    return Model(raft, bounds, NOT_ASKED, properties=False)
 
 
 def take(logs: Logs, plan: Sequence[Round], model: Model) -> Path:
