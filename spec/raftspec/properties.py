@@ -206,3 +206,12 @@ def only_leaders_commit(s: S, t: S) -> bool:
         )
 
     return every(by_leader(i) for i in s.servers)
+
+
+# --- what eventually happens -------------------------------------------------
+
+
+@raft.eventually
+def termination(s: S) -> bool:
+    """A command is decided in the end, if its client tries each new leader. The textbook's consensus."""
+    return s.past.committed.length > 0

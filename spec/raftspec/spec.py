@@ -169,6 +169,7 @@ class Spec:
     rules: Mapping[str, Rule]
     actions: dict[str, Action] = field(default_factory=dict)
     properties: dict[str, Property] = field(default_factory=dict)
+    goals: dict[str, Property] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for record in (self.server(), self.history()):
@@ -191,12 +192,17 @@ class Spec:
         self.properties[claim.__name__] = Property.of(claim, 2)
         return claim
 
+    def eventually(self, claim: Callable[..., bool]) -> Callable[..., bool]:
+        """Declare a goal: a property of states that every fair behaviour comes to."""
+        self.goals[claim.__name__] = Property.of(claim, 1)
+        return claim
+
     def but(self, actions: Mapping[str, Callable[..., Step]]) -> Spec:
         """The same specification with some actions' functions replaced."""
         changed = {
             name: Action(name, actions.get(name, a.function), a.params) for name, a in self.actions.items()
         }
-        return Spec(self.server, self.history, self.rules, changed, self.properties)
+        return Spec(self.server, self.history, self.rules, changed, self.properties, self.goals)
 
     @property
     def messages(self) -> tuple[type[Message], ...]:

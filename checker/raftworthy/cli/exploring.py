@@ -189,6 +189,74 @@ def why(
     return CONFORMS if found.decided else UNUSABLE
 
 
+@app.command
+def live(
+    *,
+    alone: Annotated[
+        str | None, Parameter(help="in the end only this server's timeouts fire, or `some` server's")
+    ] = None,
+    impatient: Annotated[
+        bool, Parameter(help="with --alone: at any time, not only when nothing else is left", negative="")
+    ] = False,
+    stopped: Annotated[list[str] | None, Parameter(help="these servers do nothing", negative="")] = None,
+    servers: int = 3,
+    max_term: Annotated[int, Parameter(help="how far terms are apart")] = 2,
+    max_log: int = 1,
+    max_messages: Annotated[
+        int | None, Parameter(help="on their way at a time and not old; else 6, with --alone 3")
+    ] = None,
+    crashes: int = 0,
+    without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
+    mutant: Annotated[str | None, Parameter(help="a known bug, by its id")] = None,
+    limit_states: Annotated[int, Parameter(help="stop at so many states")] = 200_000,
+    save: Annotated[Path | None, Parameter(help="write the livelock as a trace, two rounds of it")] = None,
+    json: Json = False,
+) -> int:
+    """Look for a livelock: a fair behaviour in which a command is never decided.
+
+    Fair: what is possible all the time is done once, be it that a message is received, that a server which
+    isn't leader times out, or what leader and client do. Only restarts needn't happen. The client gives its
+    command to each new leader. If timeouts fire at any time, candidates can stand in each other's way for
+    ever; if those of one server are alone in the end, which is up to date enough to win, they can't.
+    Exit code: 0 always decided within the bounds, 1 livelock, 2 undecided or unusable.
+
+    Examples:
+        raftworthy live
+        raftworthy live --alone some
+        raftworthy live --alone n1 --impatient
+        raftworthy live --stopped n3
+        raftworthy live --alone some --without term.fresh_vote --save livelock.ndjson
+    """
+    from raftworthy.explore.fairness import Timing
+    from raftworthy.explore.live import Question
+    from raftworthy.explore.reference import UnusableError
+    from raftworthy.explore.running_live import run_live
+
+    if impatient and alone is None:
+        return fail("--impatient says when the one server times out; add --alone n1", json)
+    messages = max_messages if max_messages is not None else 6 if alone is None else 3
+    timing = Timing(alone, alone is not None and not impatient, frozenset(stopped or ()))
+    question = Question(
+        servers, max_term, max_log, messages, crashes, frozenset(without or ()), mutant, timing,
+        limit_states=limit_states,
+    )  # fmt: skip
+    try:
+        if save is not None:
+            check_writable(save)
+        from rich.console import Console
+
+        console = Console()
+        with progress_bar("exploring", "states") as progress:
+            data, text, code = run_live(question, save, console.width, progress)
+    except (UnusableError, UnwritableError) as error:
+        return fail(str(error), json)
+    if json:
+        print_json(data)
+    else:
+        console.print(text, soft_wrap=True, end="")
+    return code
+
+
 @app.command(name="lockstep")
 def lockstep_command(
     *,

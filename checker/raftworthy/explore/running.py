@@ -237,12 +237,13 @@ def as_data(result: Result, find: str | None = None) -> dict[str, Any]:
         data["because"] = " ".join(result.violation.doc.split())
     path = result.violation.path if result.violation else result.witness
     if path is not None:
-        data["path"] = [_step(path, k) for k in range(len(path))]
+        data["path"] = [step_data(path, k) for k in range(len(path))]
         data["trace"] = list(trace_events(path))
     return data
 
 
-def _step(path: Path, k: int) -> dict[str, Any]:
+def step_data(path: Path, k: int) -> dict[str, Any]:
+    """A step of a path for machines."""
     move = path.moves[k]
     return {
         "step": k + 1,
