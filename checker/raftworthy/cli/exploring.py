@@ -199,11 +199,11 @@ def live(
         bool, Parameter(help="with --alone: at any time, not only when nothing else is left", negative="")
     ] = False,
     stopped: Annotated[list[str] | None, Parameter(help="these servers do nothing", negative="")] = None,
-    servers: int = 3,
-    max_term: Annotated[int, Parameter(help="how far terms are apart")] = 2,
+    servers: int = 2,
+    max_term: Annotated[int, Parameter(help="the highest, after old ones were renamed")] = 2,
     max_log: int = 1,
     max_messages: Annotated[
-        int | None, Parameter(help="on their way at a time and not old; else 6, with --alone 3")
+        int | None, Parameter(help="that aren't of an older term than their receiver's; else any number")
     ] = None,
     crashes: int = 0,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
@@ -224,7 +224,8 @@ def live(
         raftworthy live
         raftworthy live --alone some
         raftworthy live --alone n1 --impatient
-        raftworthy live --stopped n3
+        raftworthy live --servers 3 --stopped n3
+        raftworthy live --servers 3 --max-messages 6
         raftworthy live --alone some --without term.fresh_vote --save livelock.ndjson
     """
     from raftworthy.explore.fairness import Timing
@@ -234,10 +235,9 @@ def live(
 
     if impatient and alone is None:
         return fail("--impatient says when the one server times out; add --alone n1", json)
-    messages = max_messages if max_messages is not None else 6 if alone is None else 3
     timing = Timing(alone, alone is not None and not impatient, frozenset(stopped or ()))
     question = Question(
-        servers, max_term, max_log, messages, crashes, frozenset(without or ()), mutant, timing,
+        servers, max_term, max_log, max_messages, crashes, frozenset(without or ()), mutant, timing,
         limit_states=limit_states,
     )  # fmt: skip
     try:

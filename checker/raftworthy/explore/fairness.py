@@ -1,10 +1,10 @@
 """A specification with a client, under assumptions about time: which steps are fair, and where they lead.
 
-Every step but a crash is weakly fair: if from some point on it is possible all the time, it is taken. It is
-possible if it would change anything that can ever matter. What counts as one step is an action with the servers
-that it names, whatever it says of indices, or the receipt of one message. A server that isn't leader times
-out sooner or later; `Timing` says what is assumed besides. The client has one command, and gives it to each
-leader that has no entry of its own term, for a leader commits nothing older without one (section 5.4.2).
+Every step but a crash is weakly fair: if from some point on it is possible all the time, it is taken. It
+is possible if it would change anything that can ever matter. What counts as one step is an action with the
+servers that it names, whatever it says of indices, or the receipt of one message. A server that isn't leader
+times out sooner or later; `Timing` says what is assumed besides. The client has one command, and gives it to
+each leader that has no entry of its own term: without one it commits nothing older (section 5.4.2).
 
     s, t  states     n  a state's normal form
 """
@@ -169,7 +169,9 @@ class System:
         return all(v is w or self.renaming.key(v) == w.key() for v, w in pairs)
 
     def within(self, n: World) -> bool:
-        """Whether a normal state is one to be looked at. What lies beyond can still happen."""
+        """Whether a normal state is one to be looked at. What lies beyond is still possible, so it has to be
+        done if it stays so: no bound makes a livelock.
+        """
         b = self.bounds
         if max(self.renaming.terms(n)) > b.max_term:
             return False

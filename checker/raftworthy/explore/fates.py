@@ -1,8 +1,8 @@
 """What is proved of messages: which change nothing any more, and which do what any other of their kind does.
 
 A message behind its receiver (of an older term) stays behind, if terms never fall; that is asked, too. Each
-fate is a question to Z3 about the handler, in any state of some sizes, reachable or not. The sizes leave room
-for all terms that a handler can tell apart: it only compares them (`renaming.counted`), so no more are needed.
+fate is a question to Z3 about the handler, in any state of some sizes, reachable or not. The sizes leave
+room for all terms that a handler can tell apart: it only compares them (`renaming.counted`).
 
     kind  a message's class, with what its yes-or-no fields say     s  any state     m, n  messages
 """

@@ -36,6 +36,8 @@ class Lasso:
 
     def terms_later(self, clock: str) -> int:
         """How much later in terms a round ends."""
+        if not self.rounds:
+            return 0
         first, last = (highest(s, clock) for s in (self.rounds[0].start, self.rounds[0].world))
         return last - first
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 
 from raftspec.types import Type
 from raftworthy.explore.cases import mutant_called
@@ -23,7 +24,7 @@ from raftworthy.explore.liveness import (
     way_into,
     way_within,
 )
-from raftworthy.explore.reference import Model, Path, rename
+from raftworthy.explore.reference import Model, Path, UnusableError, rename
 from raftworthy.generated import Variables, World
 
 # How far beyond the bounds states may go once the assumption holds: from there on it has to come to an end.
@@ -34,10 +35,10 @@ MORE_TERMS, MORE_ENTRIES = 4, 2
 class Question:
     """What to look for, and within which bounds."""
 
-    servers: int = 3
+    servers: int = 2
     max_term: int = 2
     max_log: int = 1
-    max_messages: int | None = 4
+    max_messages: int | None = None
     crashes: int = 0
     without: frozenset[str] = frozenset()
     mutant: str | None = None
@@ -56,8 +57,8 @@ class Question:
     def __str__(self) -> str:
         messages = "any number of" if self.max_messages is None else f"at most {self.max_messages}"
         return (
-            f"{self.servers} servers, {self.max_term} terms apart at most, logs up to {self.max_log}, "
-            f"{messages} messages on their way that aren't old, {self.crashes} restarts"
+            f"{self.servers} servers, terms up to {self.max_term} when renamed, logs up to {self.max_log}, "
+            f"{messages} messages that aren't old, {self.crashes} restarts"
         )
 
 
@@ -69,7 +70,8 @@ class Answer:
     lasso: Lasso | None
     complete: bool
     stopped: str
-    states: int
+    states: int  # in which timeouts fire at any time
+    late: int  # in which the assumption holds
     steps: int
     seconds: float
     clock: str
@@ -87,6 +89,10 @@ def ask(question: Question, progress: Callable[[int, int | None], None] | None =
         UnusableError: the question has no meaning, or terms of this specification can't be renamed.
     """
     began = time.perf_counter()
+    if question.timing.alone == SOME and not question.timing.patient:
+        raise UnusableError("say which server is impatient, as in --alone n1 --impatient")
+    if missing := [name for name in ("networkx", "z3") if find_spec(name) is None]:
+        raise UnusableError(f"{' and '.join(missing)} not installed; try: pip install 'raftworthy[live]'")
     mutant, timing = mutant_called(question.mutant), question.timing
     fates = prove_fates(question.servers, question.without, mutant, question.crashes)
 
@@ -101,13 +107,12 @@ def ask(question: Question, progress: Callable[[int, int | None], None] | None =
     if timing.alone is None:
         found = explore_graph(free, roots, limit, progress=progress)
         return _answer(question, free, None, _first_lasso(free, found), began)
-    explore_graph(free, roots, limit, look=False, progress=progress)
     running = [i for i in free.system.bounds.names if i not in timing.stopped]
     one = running[0] if timing.alone == SOME else timing.alone
     late = graph(True, replace(timing, alone=one))
-    found = explore_graph(
-        late, map(late.system.renaming.normal, free.states), limit, look=False, progress=progress
-    )
+    explore_graph(free, roots, limit, look=False, progress=progress)
+    late_roots = map(late.system.renaming.normal, free.states)
+    found = explore_graph(late, late_roots, limit, look=timing.alone != SOME, progress=progress)
     others = running if timing.alone == SOME else [one]
     return _answer(question, free, late, _late_lasso(free, late, found, one, others), began)
 
@@ -163,7 +168,6 @@ def swapped(model: Model, s: World, i: str, j: str) -> World:
 
 
 def _answer(question: Question, free: Graph, late: Graph | None, lasso: Lasso | None, began: float) -> Answer:
-    graph = late or free
     unexpanded = any(len(g.edges) < len(g.states) for g in (free, late) if g)
     stopped = ""
     if unexpanded and not lasso:
@@ -171,6 +175,6 @@ def _answer(question: Question, free: Graph, late: Graph | None, lasso: Lasso | 
     elif late and late.cut:
         stopped = f"{late.cut} steps lead out of the bounds"
     return Answer(
-        question, lasso, not stopped, stopped, len(graph.states), graph.steps,
-        time.perf_counter() - began, graph.system.renaming.clock,
+        question, lasso, not stopped, stopped, len(free.states), len(late.states) if late else 0,
+        free.steps + (late.steps if late else 0), time.perf_counter() - began, free.system.renaming.clock,
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """Does something good always happen in the end? Looked for: a behaviour that goes round without it.
 
-The states that aren't yet good, up to a renaming of terms (`renaming`), are a graph. A behaviour that never comes
-to a good state goes round in a strongly connected component of it in the end, or stays where nothing more can
-happen. It counts if it is fair: then each step that is possible where the circle begins, an obligation, is
-taken on the way round, or is impossible somewhere. A message is followed through the renamings on the way.
+The states that aren't yet good, up to a renaming of terms (`renaming`), are a graph. A behaviour that never
+comes to a good state goes round in a strongly connected component of it in the end, or stays where nothing
+more can happen. It counts if it is fair: each step that is possible where the circle begins, an obligation,
+is taken on the way round, or is impossible somewhere. Messages are followed through the renamings.
 
     u, v  numbers of states     s  a state     n  a state's normal form
 """
@@ -20,7 +20,7 @@ from raftworthy.explore.reference import Move
 from raftworthy.generated import World
 
 PROGRESS_EVERY = 0.2  # seconds
-SHORTENING = 100_000  # steps to be tried for a shorter circle
+SHORTENING = 20_000  # steps to be tried for a shorter circle
 
 
 class Edge(NamedTuple):
@@ -133,14 +133,14 @@ def fair_circle(graph: Graph, component: list[int]) -> list[Edge] | None:
     u, left = start, graph.enabled[start]
     while left:
         one = min(left, key=repr)
-        found = _search(graph, inside, (u, frozenset({one})), lambda v, rest: not rest)
+        found = way_round(graph, inside, (u, frozenset({one})), lambda v, rest: not rest)
         if found is None:
             return None
         for edge in found:
             left = graph.after(u, edge, left)
             u = edge.target
         way += found
-    back = _search(graph, inside, (u, frozenset()), lambda v, rest: v == start, least=0 if way else 1)
+    back = way_round(graph, inside, (u, frozenset()), lambda v, rest: v == start, least=0 if way else 1)
     assert back is not None
     return way + back
 
@@ -153,7 +153,7 @@ def shortest_fair_circle(graph: Graph, component: list[int], most: int) -> list[
     for start in component:
         if effort[0] <= 0:
             break
-        found = _search(
+        found = way_round(
             graph, inside, (start, graph.enabled[start]),
             lambda v, rest, start=start: v == start and not rest,  # type: ignore[misc]
             least=1, most=most, effort=effort,
@@ -166,9 +166,9 @@ def shortest_fair_circle(graph: Graph, component: list[int], most: int) -> list[
 Place = tuple[int, frozenset[Instance]]
 
 
-def _search(
+def way_round(
     graph: Graph,
-    inside: set[int],
+    inside: Iterable[int],
     start: Place,
     done: Callable[[int, frozenset[Instance]], bool],
     least: int = 0,
@@ -178,6 +178,7 @@ def _search(
     """The shortest way from a place to one that is done, with the obligations that are left on it."""
     if least == 0 and done(*start):
         return []
+    inside = set(inside)
     known: dict[Place, tuple[Place, Edge] | None] = {start: None}
     level = [start]
     length = 0
@@ -259,14 +260,14 @@ def doomed(graph: Graph, found: Iterable[Circle]) -> set[int]:
 def way_into(graph: Graph, u: int, found: Iterable[Circle]) -> tuple[list[Edge], Circle]:
     """The shortest way from a doomed state into a circle's component."""
     by_state = {v: circle for circle in found for v in circle.component}
-    way = _search(graph, set(range(len(graph.states))), (u, frozenset()), lambda v, rest: v in by_state)
+    way = way_round(graph, set(range(len(graph.states))), (u, frozenset()), lambda v, rest: v in by_state)
     assert way is not None
     return way, by_state[way[-1].target if way else u]
 
 
 def way_within(graph: Graph, u: int, circle: Circle) -> list[Edge]:
     """The shortest way from a state of a circle's component to where the circle begins."""
-    way = _search(graph, set(circle.component), (u, frozenset()), lambda v, rest: v == circle.state)
+    way = way_round(graph, set(circle.component), (u, frozenset()), lambda v, rest: v == circle.state)
     assert way is not None
     return way
 

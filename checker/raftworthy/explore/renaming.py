@@ -1,8 +1,8 @@
 """States that differ only in terms, or in messages that never matter again, are one.
 
 In a livelock terms grow without end, so no state comes back; up to a renaming of terms one does. The
-specification does nothing with terms but compare them, with 0 too, and count one on from a server's own. So a
-renaming that keeps 0 and the order makes the same of every step, as long as it keeps distances at and above the
+specification does nothing with terms but compare them, with 0 too, and count one on from a server's own. So
+a renaming that keeps 0 and the order makes the same of every step, if it keeps distances at and above the
 least term that is still counted from. `counted` makes sure of that, from the types in the graph: numbers of
 different types don't mix there. What becomes of old messages has been proved: see `fates`.
 

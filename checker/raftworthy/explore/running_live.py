@@ -55,6 +55,7 @@ def as_data(a: Answer) -> dict[str, Any]:
         "without": sorted(q.without),
         "mutant": q.mutant,
         "states": a.states,
+        "late": a.late,
         "steps": a.steps,
         "stopped": a.stopped,
         "seconds": round(a.seconds, 3),
@@ -87,12 +88,14 @@ def as_text(a: Answer, width: int, saved: FilePath | None = None) -> Text:
     out.append(told + "\n", style)
     out.append(f"  {doc}\n")
     out.append(f"  assumed: {q.timing}; every step is fair but restarts\n")
-    out.append(f"  bounds: {q}\n")
+    unbounded = "; once the assumption holds, all that follows" if a.late and a.complete else ""
+    out.append(f"  bounds: {q}{unbounded}\n")
     for rule in sorted(q.without):
         out.append(f"  without: {rule}: {RULES[rule].why}\n")
     if q.mutant is not None:
         out.append(f"  mutant {q.mutant}: {MUTANTS[q.mutant].story}\n")
-    out.append(f"  {a.states} states up to a renaming of terms, {a.steps} steps, {a.seconds:.1f} s\n")
+    late = f", then {a.late} with the assumption" if a.late else ""
+    out.append(f"  {a.states} states up to a renaming of terms{late}, {a.steps} steps, {a.seconds:.1f} s\n")
     if saved is not None and a.lasso is not None:
         out.append(f"  written to {saved}; try: raftworthy show {saved}\n")
     return out
