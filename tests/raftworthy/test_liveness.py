@@ -21,6 +21,7 @@ from raftworthy.explore.fates import AHEAD, ALIKE, BEHIND, IDLE, NOT_AHEAD, prov
 from raftworthy.explore.lasso import Lasso, Unroller, assert_fair, patient, possible, undone
 from raftworthy.explore.live import Question, ask
 from raftworthy.explore.liveness import Graph, components, explore_graph
+from raftworthy.explore.needless import LIVELOCKS
 from raftworthy.explore.reference import Path, UnusableError
 from raftworthy.explore.renaming import Renaming, counted
 from raftworthy.generated import World
@@ -84,13 +85,7 @@ def test_a_server_that_cannot_wait_is_in_its_own_way() -> None:
     assert {i for a, i in shape(answer.lasso.rounds[0]) if a == "timeout"} == {"n1"}
 
 
-# Without these, a command may never be decided though one server's timeouts are alone.
-NEEDED = (
-    "term.adopt_newer", "term.fresh_vote", "leader.initial_next_index", "replicate.back_off", "append.refuse",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("rule", NEEDED)
+@pytest.mark.parametrize("rule", sorted(LIVELOCKS - MUTANTS.keys()))
 def test_termination_depends_on_a_rule(rule: str) -> None:
     answer = asked(replace(TWO, timing=ALONE, without=frozenset({rule})))
     assert answer.lasso is not None
@@ -102,7 +97,7 @@ def test_termination_does_not_depend_on_a_rule(rule: str) -> None:
     assert asked(replace(TWO, timing=ALONE, without=frozenset({rule}))).verdict == "holds within bounds"
 
 
-@pytest.mark.parametrize("name", ["R06", "R12"])
+@pytest.mark.parametrize("name", sorted(LIVELOCKS & MUTANTS.keys()))
 def test_a_bug_that_breaks_liveness_is_shown(name: str) -> None:
     answer = asked(replace(TWO, timing=ALONE, mutant=name))
     assert answer.lasso is not None
@@ -283,6 +278,7 @@ def test_what_was_not_seen_is_undecided() -> None:
         (["live", "--servers", "1"], 0, "termination holds within bounds"),
         (["live", "--alone", "some", "--without", "leader.initial_next_index"], 1, "nothing more can happen"),
         (["live", "--alone", "n7"], 2, "no server is called n7"),
+        (["live", "--stopped", "n1", "--stopped", "n2"], 2, "nobody is left"),
         (["live", "--impatient"], 2, "add --alone n1"),
         (["live", "--without", "vote.twice"], 2, "no rule is called vote.twice"),
     ],

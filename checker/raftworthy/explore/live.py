@@ -91,6 +91,10 @@ def ask(question: Question, progress: Callable[[int, int | None], None] | None =
     began = time.perf_counter()
     if question.timing.alone == SOME and not question.timing.patient:
         raise UnusableError("say which server is impatient, as in --alone n1 --impatient")
+    if question.timing.alone in question.timing.stopped:
+        raise UnusableError(f"{question.timing.alone} is stopped: its timeouts never fire")
+    if len(question.timing.stopped) >= question.servers:
+        raise UnusableError("nobody is left: stop fewer servers")
     if missing := [name for name in ("networkx", "z3") if find_spec(name) is None]:
         raise UnusableError(f"{' and '.join(missing)} not installed; try: pip install 'raftworthy[live]'")
     mutant, timing = mutant_called(question.mutant), question.timing

@@ -59,6 +59,12 @@ NEEDLESS: Mapping[str, Needless] = {
     for rule in sorted(POLICY - RULE_CASES.keys() - {"replicate.back_off"})
 }  # fmt: skip
 
+# Without these a command may never be decided, though one server's timeouts are alone: `raftworthy live`.
+LIVELOCKS = frozenset({
+    "term.adopt_newer", "term.fresh_vote", "leader.initial_next_index", "append.refuse", "replicate.back_off",
+    "R06", "R12",
+})  # fmt: skip
+
 WAITS: Mapping[str, Wait] = {
     "term.adopt_newer": Wait(
         "a server is elected", "len(leaders()) == 1", Case(Bounds(servers=2, max_log=0))

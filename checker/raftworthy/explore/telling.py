@@ -14,6 +14,7 @@ from rich.text import Text
 
 from raftspec.properties import raft
 from raftworthy.diagram import changes, explain, shown
+from raftworthy.explore.needless import LIVELOCKS
 from raftworthy.explore.reference import Move, Path
 from raftworthy.explore.running import as_data
 from raftworthy.explore.why import Answer, Disaster, Prevented
@@ -104,6 +105,16 @@ def found(a: Answer) -> str:
     return f"{missing} nothing was found: undecided"
 
 
+def livelock(a: Answer) -> str:
+    """How to see the livelock that comes of it, if one is known."""
+    if a.name not in LIVELOCKS:
+        return ""
+    option = "mutant" if a.mutant else "without"
+    missing = "With this bug" if a.mutant else "Without it"
+    command = f"raftworthy live --alone some --{option} {a.name}"
+    return f"{missing} a command may never be decided: `{command}` shows it."
+
+
 def _steps(n: int) -> str:
     return "1 step" if n == 1 else f"{n} steps"
 
@@ -121,6 +132,8 @@ def as_text(a: Answer, width: int) -> Text:
     out = Text()
     out.append(_filled(headline(a), width), "bold")
     out.append(_filled(_capital(found(a)) + ".", width))
+    if told := livelock(a):
+        out.append(_filled(told, width))
     if a.disaster is None:
         return out
     d = a.disaster
@@ -173,6 +186,8 @@ def answer_data(a: Answer) -> dict[str, Any]:
             "begin": w.wait.case.start,
             "distinct": w.distinct,
         }
+    if a.name in LIVELOCKS:
+        data["livelock"] = livelock(a)
     data["explored"] = [
         {"bounds": str(e.bounds), "distinct": e.distinct, "with_rule": e.with_rule} for e in a.explored
     ]
@@ -245,6 +260,8 @@ def _chapter(a: Answer) -> str:
         _paragraph(f"{_capital(section(a.rule.section))}, {a.rule.kind}. {a.rule.why}"),
     ]
     parts.append(_paragraph(_capital(found(a)) + "."))
+    if told := livelock(a):
+        parts.append(_paragraph(told))
     if a.disaster:
         d = a.disaster
         said = [
