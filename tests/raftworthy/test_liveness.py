@@ -80,7 +80,7 @@ def test_a_server_that_lacks_an_entry_is_not_the_right_one() -> None:
 
 def test_a_server_that_cannot_wait_is_in_its_own_way() -> None:
     """Section 5.6: a round of messages has to take less time than a timeout."""
-    answer = asked(replace(TWO, timing=Timing("n1")))
+    answer = asked(replace(TWO, max_term=1, timing=Timing("n1")))
     assert answer.lasso is not None
     assert {i for a, i in shape(answer.lasso.rounds[0]) if a == "timeout"} == {"n1"}
 
