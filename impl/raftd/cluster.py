@@ -169,11 +169,23 @@ class Cluster:
     @contextlib.contextmanager
     def paused(self, server: str) -> Iterator[None]:
         """Freeze it for a while: alive, silent, and behind when it thaws."""
-        self._processes[server].send_signal(signal.SIGSTOP)
+        self.freeze(server)
         try:
             yield
         finally:
-            self._processes[server].send_signal(signal.SIGCONT)
+            self.thaw(server)
+
+    def freeze(self, server: str) -> None:
+        """Let it be alive and do nothing."""
+        self._processes[server].send_signal(signal.SIGSTOP)
+
+    def thaw(self, server: str) -> None:
+        """Let it go on."""
+        self._processes[server].send_signal(signal.SIGCONT)
+
+    def has_ended(self, server: str) -> bool:
+        """Whether it ended, by itself, and `wait_for_exit` hasn't been asked how."""
+        return server in self._processes and not self.is_alive(server)
 
     def is_alive(self, server: str) -> bool:
         return server in self._processes and self._processes[server].poll() is None

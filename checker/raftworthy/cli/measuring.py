@@ -45,6 +45,65 @@ def demo(*, json: Json = False, keep: Path | None = None) -> int:
         return fail(reason(error), json)
 
 
+@app.command
+def torture(
+    *,
+    minutes: float = 1.0,
+    seed: int = 1,
+    servers: int = 3,
+    broken: Annotated[
+        str | None, Parameter(name="--break", help="run all servers with this rule left out")
+    ] = None,
+    keep: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Do to real servers all that Raft has to bear, and judge their traces and what their clients saw.
+
+    kill -9 at any moment and within a step, freezing, partitions of every shape, slow and full disks,
+    clocks that jump. Exit code: 0 all conforms and is linearizable, 1 not, 2 undecided, or a server ended by
+    itself.
+
+    Args:
+        minutes: for how long
+        seed: of the schedule of faults; what servers make of it depends on the machine, too
+        keep: a new folder for the servers' data, traces and history, which are removed otherwise
+
+    Examples:
+        raftworthy torture --minutes 10 --seed 7
+        raftworthy torture --servers 5 --keep tortured
+    """
+    import tempfile
+
+    from raftd.cluster import ClusterError
+    from raftd.faults import BREAKS
+    from raftworthy.replay.verdict import print_verdict
+    from raftworthy.torture import torture as run
+
+    if not 0 < minutes < 10_000 or not 2 <= servers <= 9:
+        return fail("--minutes above 0, --servers from 2 to 9", json)
+    if broken is not None and broken not in BREAKS:
+        return fail(f"no fault {broken}; there are {', '.join(sorted(BREAKS))}", json)
+    if keep is not None and keep.exists():
+        return fail(f"{keep} exists already; name a new folder", json)
+    repeat = f"raftworthy torture --minutes {minutes:g} --seed {seed} --servers {servers}"
+    repeat += f" --break {broken}" if broken else ""
+    with tempfile.TemporaryDirectory(prefix="raftworthy-") as folder:
+        try:
+            with progress_bar("torturing", "seconds") as progress:
+                result = run(keep or Path(folder), 60 * minutes, seed, servers, broken, progress)
+        except ClusterError as error:
+            return fail(f"{error}\nthe same faults again: {repeat} --keep DIR", json)
+    if json:
+        print_json(result.as_data())
+    else:
+        print(result)
+        print(f"\nraftworthy linearize: {result.history}\n\nraftworthy replay:")
+        print_verdict(result.traces)
+        if result.exit_code:
+            print(f"\nthe same faults again: {repeat} --keep DIR")
+    return result.exit_code
+
+
 @bench.command(name="replay")
 def bench_replay(
     file: Path | None = None,

@@ -1,0 +1,359 @@
+"""Real servers under every fault that Raft has to bear; their traces and what clients saw are then judged.
+
+The schedule of faults comes from a seed. What the servers make of it depends on the machine, too, so a seed
+repeats what is done to them, not what happens. Nothing that was acknowledged may be lost, whatever is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from raftd.client import RequestError
+from raftd.cluster import Cluster
+from raftd.codec import Faults
+from raftd.server import KILL_POINTS
+from raftworthy.linearize.checking import Result as Linearized
+from raftworthy.linearize.checking import check as check_history
+from raftworthy.linearize.reading import read_history
+from raftworthy.linearize.recording import RecordedClient, Recorder
+from raftworthy.replay.verdict import Verdict, check
+
+CLIENTS = 6
+KEY_LASTS = (
+    60  # so many writes, then clients go on with another key: long histories of a key are hard to judge
+)
+PAUSE = 0.002  # seconds between a client's requests
+BETWEEN = 0.6  # mean seconds between two faults
+LASTS = (0.1, 3.0)  # seconds that a fault lasts
+DIES_WITHIN = 40  # steps that change the disk, for a server that is to kill itself
+PATIENCE = 30.0  # seconds until all servers have to agree once nothing is wrong any more
+POLL = 0.02
+STOPPED_BY_FULL_DISK = 2  # the exit code of a server that can't go on
+KILLED = -9
+
+SHAPES = ("split", "isolated", "mute", "deaf", "bridge", "any")
+
+Progress = Callable[[int, int | None], None]
+
+
+class TortureError(Exception):
+    """A server did what no fault explains: it ended by itself, or never came to agree with the others."""
+
+
+@dataclass(frozen=True)
+class Tortured:
+    """What came of it. `faults` counts what was done, by kind."""
+
+    seed: int
+    servers: int
+    seconds: float
+    faults: Counter[str]
+    acknowledged: int
+    failed: int  # requests without a certain answer
+    complaint: str | None  # of a server that ended by itself, or a cluster that didn't recover
+    traces: Verdict
+    history: Linearized
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items())) or "nothing"
+        lines = [
+            f"{self.servers} servers, {self.seconds:.0f} s, seed {self.seed}: {done}",
+            f"{self.acknowledged:,} writes acknowledged; {self.failed:,} requests not answered in time",
+        ]
+        return "\n".join([*lines, f"error: {self.complaint}"] if self.complaint else lines)
+
+    @property
+    def exit_code(self) -> int:
+        """1 if anything is wrong for certain, else 2 if anything is undecided, else 0."""
+        codes = {self.traces.exit_code, self.history.exit_code}
+        return 1 if 1 in codes else 2 if 2 in codes or self.complaint else 0
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("traces", "history")}
+        return plain | {"traces": self.traces.as_data(), "history": self.history.as_data()}
+
+
+def torture(
+    folder: Path,
+    seconds: float,
+    seed: int,
+    servers: int = 3,
+    broken: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Tortured:
+    """Run a cluster with its data in `folder`, do to it what the seed says for so long, and judge it.
+
+    With `broken`, all servers leave out this rule of Raft, which should be found.
+    """
+    began = time.monotonic()
+    history = folder / "history.ndjson"
+    folder.mkdir(parents=True, exist_ok=True)
+    complaint = None
+    options = () if broken is None else ("--break", broken)
+    with Cluster(servers, folder, options=options) as cluster, closing(Recorder(history)) as recorder:
+        torturer = Torturer(cluster, random.Random(seed))
+        try:
+            with Load(cluster, recorder) as load:
+                torturer.run(seconds, progress)
+                torturer.relent()
+            load.read_all()
+        except (TortureError, RequestError) as error:
+            complaint = str(error)
+    traces = check(sorted(cluster.traces.glob("*.ndjson")))
+    seen = check_history(read_history([history]), seconds=max(60.0, seconds))
+    spent = time.monotonic() - began
+    return Tortured(
+        seed, servers, spent, torturer.counts, load.acknowledged, load.failed, complaint, traces, seen
+    )
+
+
+class Torturer:
+    """What is done to a cluster. Each fault ends after a while; several may be in force at a time."""
+
+    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
+        self.counts: Counter[str] = Counter()
+        self._cluster = cluster
+        self._rng = rng
+        self._faults = dict.fromkeys(cluster.servers, Faults())
+        self._frozen: set[str] = set()
+        self._doomed: set[str] = set()  # whose end is our doing, however it comes about
+        self._ends: list[tuple[float, int, Callable[[], None]]] = []
+        self._kinds = {
+            "kill": self._kill,
+            "kill within a step": self._kill_within_a_step,
+            "freeze": self._freeze,
+            "partition": self._partition,
+            "slow disk": self._slow_disk,
+            "full disk": self._full_disk,
+            "clock": self._clock,
+        }
+
+    def run(self, seconds: float, progress: Progress) -> None:
+        """Do one thing after another, for so long."""
+        began = now = time.monotonic()
+        following = began
+        while now < began + seconds:
+            self._end_what_is_due(now)
+            self._bury_the_dead()
+            if now >= following:
+                kind = self._rng.choice(list(self._kinds))
+                self._kinds[kind](self._rng.choice(self._cluster.servers), now + self._rng.uniform(*LASTS))
+                following = now + self._rng.expovariate(1 / BETWEEN)
+            progress(int(now - began), int(seconds))
+            time.sleep(POLL)
+            now = time.monotonic()
+
+    def relent(self) -> None:
+        """End all that is wrong, and wait until the servers agree."""
+        self._end_what_is_due(float("inf"))
+        until = time.monotonic() + PATIENCE
+        while not self._agreed():
+            self._bury_the_dead()
+            self._end_what_is_due(float("inf"))
+            if time.monotonic() > until:
+                seen = {server: self._cluster.status(server) for server in self._cluster.servers}
+                raise TortureError(f"nothing is wrong any more, and after {PATIENCE:g} s: {seen}")
+            time.sleep(POLL)
+
+    def _agreed(self) -> bool:
+        seen = [self._cluster.status(server) for server in self._cluster.servers]
+        return (
+            all(seen)
+            and len({(s.current_term, s.leader) for s in seen if s}) == 1
+            and any(s.role == "leader" for s in seen if s)
+        )
+
+    def _at(self, end: float, undo: Callable[[], None]) -> None:
+        heapq.heappush(self._ends, (end, len(self._ends) + sum(self.counts.values()), undo))
+
+    def _end_what_is_due(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            heapq.heappop(self._ends)[2]()
+
+    def _is_up(self, server: str) -> bool:
+        return self._cluster.is_alive(server) and server not in self._frozen
+
+    # Processes.
+
+    def _bury_the_dead(self) -> None:
+        """Start again who ended because of us; anybody else should not have ended."""
+        for server in self._cluster.servers:
+            if not self._cluster.has_ended(server):
+                continue
+            code = self._cluster.wait_for_exit(server)
+            if server not in self._doomed or code not in (KILLED, STOPPED_BY_FULL_DISK):
+                end = self._cluster.log(server)[-2000:]
+                raise TortureError(f"{server} ended by itself, with exit code {code}\n{end}")
+            self._start_later(server, time.monotonic() + self._rng.uniform(0, 1))
+
+    def _start_later(self, server: str, when: float, *options: str) -> None:
+        def start() -> None:
+            if self._cluster.is_alive(server):
+                return
+            self._frozen.discard(server)
+            self._doomed = self._doomed - {server} | ({server} if "--kill-at" in options else set())
+            order = ("--trace-after-persist",) if self._rng.random() < 0.3 else ()
+            self._cluster.start(server, *order, *options)
+            # A new process knows of no fault. Where it is cut off it stays so; disk and clock are new.
+            lost = self._faults[server]
+            self._faults[server] = Faults(mute=lost.mute, deaf=lost.deaf)
+            self._at(time.monotonic() + 0.5, lambda: self._tell(server))
+
+        self._at(when, start)
+
+    def _kill(self, server: str, end: float) -> None:
+        if self._cluster.is_alive(server):
+            self.counts["kill"] += 1
+            self._cluster.kill(server)
+            self._start_later(server, end)
+
+    def _kill_within_a_step(self, server: str, end: float) -> None:
+        """It starts again, kills itself between two effects of a later step, and starts once more."""
+        if self._cluster.is_alive(server):
+            point = self._rng.choice(KILL_POINTS)
+            self.counts[f"kill {point}"] += 1
+            self._cluster.kill(server)
+            at = f"{point}:{self._rng.randint(1, DIES_WITHIN)}"
+            self._start_later(server, time.monotonic() + self._rng.uniform(0, 1), "--kill-at", at)
+
+    def _freeze(self, server: str, end: float) -> None:
+        if not self._is_up(server):
+            return
+        self.counts["freeze"] += 1
+        self._cluster.freeze(server)
+        self._frozen.add(server)
+
+        def thaw() -> None:
+            self._frozen.discard(server)
+            if self._cluster.is_alive(server):
+                self._cluster.thaw(server)
+                self._at(time.monotonic() + 0.2, lambda: self._tell(server))
+
+        self._at(end, thaw)
+
+    # Network, disk, clock.
+
+    def _tell(self, server: str) -> None:
+        """Let a server's faults be in force, if it can be told."""
+        if self._is_up(server):
+            with suppress(OSError):
+                self._cluster.fault(server, self._faults[server])
+
+    def _set(self, server: str, **changes: Any) -> None:
+        self._faults[server] = replace(self._faults[server], **changes)
+        self._tell(server)
+
+    def _partition(self, _: str, end: float) -> None:
+        rng, names = self._rng, list(self._cluster.servers)
+        rng.shuffle(names)
+        shape = rng.choice(SHAPES)
+        self.counts[f"partition {shape}"] += 1
+        size = 1 if shape in ("isolated", "mute", "deaf") else rng.randint(1, len(names) - 1)
+        left, right = names[:size], names[size:]
+        if shape == "bridge":
+            right = right[1:]  # one server still hears both sides
+        cut = [(a, b) for a in left for b in right]
+        match shape:
+            case "any":
+                cut = [(a, b) for a in names for b in names if a != b and rng.random() < 0.5]
+            case "deaf":
+                cut = [(b, a) for a, b in cut]
+            case "split" | "isolated" | "bridge":
+                cut += [(b, a) for a, b in cut]
+        for server in self._cluster.servers:
+            self._set(server, mute=tuple(b for a, b in cut if a == server), deaf=())
+        self._at(end, self._heal)
+
+    def _heal(self) -> None:
+        for server in self._cluster.servers:
+            self._set(server, mute=(), deaf=())
+
+    def _slow_disk(self, server: str, end: float) -> None:
+        self.counts["slow disk"] += 1
+        self._set(server, disk_delay=self._rng.uniform(0.01, 0.4))
+        self._at(end, lambda: self._set(server, disk_delay=0.0))
+
+    def _full_disk(self, server: str, end: float) -> None:
+        if self._is_up(server):
+            self.counts["full disk"] += 1
+            self._doomed.add(server)
+            self._set(server, disk_full=True)
+
+    def _clock(self, server: str, end: float) -> None:
+        """It jumps, and stays there: only differences of a server's own clock mean anything."""
+        self.counts["clock"] += 1
+        self._set(server, clock=self._faults[server].clock + self._rng.uniform(-30, 30))
+
+
+class Load:
+    """Clients at work until the end of the `with`: each puts a new value, then gets one, of the same key."""
+
+    def __init__(self, cluster: Cluster, recorder: Recorder) -> None:
+        self.acknowledged = 0
+        self.failed = 0
+        self._cluster = cluster
+        self._recorder = recorder
+        self._written = 0
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as failure:
+            self._failure = failure
+
+    async def _run(self) -> None:
+        async with self._cluster.client(timeout=1.0) as client:
+            await asyncio.gather(*(self._ask(self._recorder.client(client)) for _ in range(CLIENTS)))
+
+    async def _ask(self, client: RecordedClient) -> None:
+        number = 0
+        while not self._stopping.is_set():
+            number += 1
+            key = f"key {self._written // KEY_LASTS}"
+            try:
+                if number % 2:
+                    self._written += 1
+                    await client.put(key, f"{client.name}'s {number}".encode())
+                    self.acknowledged += 1
+                else:
+                    await client.get(key)
+            except RequestError:
+                self.failed += 1  # it is in the history
+            await asyncio.sleep(PAUSE)
+
+    def read_all(self) -> None:
+        """Read every key once more: what was acknowledged must be there."""
+
+        async def run() -> None:
+            async with self._cluster.client(timeout=PATIENCE) as client:
+                reader = self._recorder.client(client)
+                for number in range(self._written // KEY_LASTS + 1):
+                    await reader.get(f"key {number}")
+
+        asyncio.run(run())
