@@ -22,7 +22,7 @@ import numpy as np
 from raftspec.properties import raft
 from raftworthy.explore.means import Means, size_of
 from raftworthy.explore.reference import Bounds, Model, Result, UnusableError, explore_model
-from raftworthy.native import engine, runs
+from raftworthy.native import engine, runs, team
 from raftworthy.native.engine import NativeResult, explore_native
 from raftworthy.native.program import Program
 from raftworthy.native.storage import Disk
@@ -81,7 +81,7 @@ def test_states_that_reach_their_owner_too_late_would_be_noticed(
     monkeypatch: pytest.MonkeyPatch, expected: tuple[Any, ...]
 ) -> None:
     """A thread that takes up nothing loses states."""
-    monkeypatch.setattr("raftworthy.native.shard.Shard.receive", lambda self, others: self._grow())
+    monkeypatch.setattr("raftworthy.native.shard.Shard.receive", lambda self, parcels: self._grow())
     assert counts(explore_native(Model(raft, BOUNDS), symmetry=False, threads=2)) != expected
 
 
@@ -107,7 +107,7 @@ def test_what_memory_has_no_room_for_goes_to_disk(
         return hits
 
     monkeypatch.setattr(runs.Runs, "contain", counting)
-    monkeypatch.setattr(engine, "ROUND", 500)  # what goes to other threads has to be in memory
+    monkeypatch.setattr(team, "ROUND", 500)  # what goes to other threads has to be in memory
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     result = explore_native(Model(raft, LARGE), symmetry=False, threads=threads, limit_memory=TINY[threads])
@@ -167,7 +167,7 @@ def interrupted(
 @pytest.fixture
 def told_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "PROGRESS_EVERY", 0.0)
-    monkeypatch.setattr(engine, "ROUND", 500)
+    monkeypatch.setattr(team, "ROUND", 500)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

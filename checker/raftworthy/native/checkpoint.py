@@ -7,6 +7,7 @@ put in its place at once, so a kill at any moment leaves the old one or the new 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -19,23 +20,33 @@ from typing import Any
 from raftworthy.explore.reference import UnusableError
 from raftworthy.generated import World
 from raftworthy.native.compiling import key_of
-from raftworthy.native.search import Search
-from raftworthy.native.shard import files_of
+from raftworthy.native.search import LostError, Search
+from raftworthy.native.storage import Disk
+from raftworthy.native.team import make_durable
 
 FILE = "checkpoint.json"
 LOCK = "lock"
-FORMAT = 1
+FORMAT = 2
+MOST_LOSSES = 3
 
 
 class Checkpoints:
     """The checkpoints of a search, made every so many seconds, if at all."""
 
     def __init__(
-        self, search: Search, start: World, every: float | None, asked: Mapping[str, Any] | None = None
+        self,
+        search: Search,
+        disk: Disk,
+        start: World,
+        every: float | None,
+        asked: Mapping[str, Any] | None = None,
+        crew: str = "threads",
     ) -> None:
-        """`asked` are the options of the command that goes on with it."""
-        self.search, self.every, self.asked = search, every, asked
+        """`asked` are the options of the command that goes on with it, `crew` says who searches."""
+        self.search, self.disk, self.start, self.every, self.asked = search, disk, start, every, asked
         self.number = 0
+        self.made: dict[str, Any] | None = None  # the last one
+        self.losses = 0  # of workers, since
         self.last = time.perf_counter()
         self._lock: int | None = None
         program, lay = search.program, search.program.layout
@@ -47,7 +58,7 @@ class Checkpoints:
             "mutant": program.model.mutant.name if program.model.mutant else None,
             "properties": [*program.invariants, *program.step_properties],
             "symmetry": program.symmetry,
-            "threads": search.threads,
+            crew: search.crew.size,
             "beginning": hashlib.sha256(first.encode()).hexdigest(),
             "program": key_of(program.parts()),
         }
@@ -62,7 +73,7 @@ class Checkpoints:
         Raises:
             UnusableError: there is one, or another process uses the folder.
         """
-        folder = self.search.disk.given
+        folder = self.disk.given
         if folder is None:
             return
         self._take(folder)
@@ -73,7 +84,7 @@ class Checkpoints:
 
     def _take(self, folder: Path) -> None:
         """Keep other processes out of the folder."""
-        folder = self.search.disk.folder
+        folder = self.disk.folder
         self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,11 +93,11 @@ class Checkpoints:
 
     def finish(self) -> None:
         """Remove what there is nothing to go on from any more, but not the folder."""
-        disk = self.search.disk
-        if disk.given is not None and self._lock is not None:
-            for path in disk.folder.iterdir():
-                if path.name in (FILE, LOCK) or path.name.split("-")[0] in OURS:
-                    path.unlink()
+        if self._lock is not None:
+            for name in (FILE, LOCK):
+                self.disk.path(name).unlink(missing_ok=True)
+            with contextlib.suppress(LostError):  # whoever is lost leaves its files behind
+                self.search.crew.clear()
 
     def close(self) -> None:
         if self._lock is not None:
@@ -95,28 +106,22 @@ class Checkpoints:
 
     def save(self, seconds: float) -> None:
         """Make a checkpoint, after so many seconds of searching."""
-        search, disk = self.search, self.search.disk
+        search, disk = self.search, self.disk
         self.number += 1
-        shards = [s.save(self.number) for s in search.shards]
+        shards = search.crew.save(self.number)
         data = {
             "format": FORMAT, "question": self.question, "asked": self.asked, "number": self.number,
             "depth": search.depth, "frontier": search.frontier, "seconds": seconds, "shards": shards,
         }  # fmt: skip
         new = disk.path(FILE + ".new")
-        files: set[str] = set().union(*map(files_of, shards))
-        for name in files:
-            _make_durable(disk.path(name))
         with new.open("w") as file:
             json.dump(data, file)
             file.flush()
             os.fsync(file.fileno())
         new.rename(disk.path(FILE))
-        _make_durable(disk.folder)
-        disk.kept = files | {FILE, LOCK}
-        in_use = {stream.name for s in search.shards for stream in (s.level, s.next, s.trail)}
-        for path in disk.folder.iterdir():
-            if path.name not in disk.kept | in_use and path.name.split("-")[0] in OURS:
-                path.unlink()
+        make_durable(disk.folder)
+        self.made, self.losses = data, 0
+        search.crew.keep(shards)
         self.last = time.perf_counter()
 
     def resume(self) -> float:
@@ -125,7 +130,7 @@ class Checkpoints:
         Raises:
             UnusableError: there is none, or it is of another question.
         """
-        folder = self.search.disk.given
+        folder = self.disk.given
         assert folder is not None
         data = read(folder)
         ours, theirs = self.question, data["question"]
@@ -134,23 +139,44 @@ class Checkpoints:
                 was = "" if name in ("beginning", "program") else f": {theirs.get(name)}, not {mine}"
                 raise UnusableError(f"the checkpoint in {folder} is of another {NAMES.get(name, name)}{was}")
         self._take(folder)
-        self.search.disk.kept = {FILE, LOCK}
-        for shard, saved in zip(self.search.shards, data["shards"], strict=True):
-            self.search.disk.kept |= files_of(saved)
-            try:
-                shard.load(saved)
-            except (OSError, KeyError) as error:
-                raise UnusableError(f"the checkpoint in {folder} is damaged: {error}") from error
-        self.search.depth, self.search.frontier = data["depth"], data["frontier"]
-        self.number = data["number"]
+        self._go_on(data)
         return float(data["seconds"])
+
+    def go_back(self) -> None:
+        """Do again what was done since the last checkpoint, or all: somebody was lost since.
+
+        Raises:
+            UnusableError: that happened too often since it was made.
+        """
+        while True:
+            self.losses += 1
+            if self.losses > MOST_LOSSES:
+                raise UnusableError(
+                    f"workers died {self.losses} times since the last checkpoint; more memory?"
+                )
+            with contextlib.suppress(LostError):
+                self.search.crew.recover()
+                if self.made is None:
+                    self.search.begin(self.start)
+                else:
+                    self._go_on(self.made)
+                return
+
+    def _go_on(self, data: dict[str, Any]) -> None:
+        search = self.search
+        try:
+            search.tallies = search.crew.load(data["shards"])
+        except (OSError, KeyError) as error:
+            raise UnusableError(f"the checkpoint in {self.disk.folder} is damaged: {error}") from error
+        search.depth, search.frontier = data["depth"], data["frontier"]
+        self.number, self.made = data["number"], data
 
 
 NAMES = {
     "program": "specification or version of raftworthy", "without": "set of rules taken away",
-    "threads": "number of threads", "beginning": "first state", "bounds": "size",
+    "threads": "number of threads", "workers": "number of workers", "beginning": "first state",
+    "bounds": "size",
 }  # fmt: skip
-OURS = {"rows", "steps", "run", "dead", "dead_next"}
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -168,12 +194,3 @@ def read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnusableError(f"the checkpoint in {folder} can't be read: {error}") from error
     raise UnusableError(f"the checkpoint in {folder} is of another version of raftworthy")
-
-
-def _make_durable(path: Path) -> None:
-    """Have a file, or a folder's names, on disk when this returns."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -34,7 +34,7 @@ class MachineCode:
     """Compiled functions. They can be called as long as this object is there."""
 
     def __init__(self, code: bytes, cached: bool) -> None:
-        self.cached = cached
+        self.content, self.cached = code, cached
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine(0))
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
@@ -49,8 +49,6 @@ class MachineCode:
 
 def machine_code(parts: Iterable[str], build: Callable[[], ir.Module], level: int) -> MachineCode:
     """The code of a module that is made from `parts` alone; it is only built if its code isn't kept."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
     place = _place(key_of([*parts, str(level)]))
     if place is not None and (code := _kept(place)) is not None:
         return MachineCode(code, cached=True)
@@ -62,6 +60,8 @@ def machine_code(parts: Iterable[str], build: Callable[[], ir.Module], level: in
 
 
 def _machine(level: int) -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(
         opt=level, cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), jit=True
     )

@@ -8,9 +8,10 @@ from enum import IntEnum, auto
 BATCH = 16
 # Each thread's fingerprints lie in so many tables, which grow one after the other.
 SLICES = 16
-# The most threads, and how a step is written down: the parameters' or the message's number, the action's,
-# the state before by its number and its thread.
-SHARD_BITS, ORDINAL_BITS, ACTION_BITS = 6, 16, 8
+# How a step is written down: the parameters' or the message's number, the action's, and the state before,
+# by its number times the number of shards plus its shard's: in 40 bits, a million million states in all.
+ORDINAL_BITS, ACTION_BITS = 16, 8
+MOST_SHARDS = 1 << 12
 PARENT_SHIFT = ORDINAL_BITS + ACTION_BITS
 NO_PARENT = (1 << 64) - 1
 # Bytes that may be read or written behind a row, as words are.
@@ -46,6 +47,7 @@ class At(IntEnum):
     TABLES = auto()  # of all threads: address of address, places, how many may be taken, how many are
     SHARD = auto()  # which thread this is, of how many
     SHARDS = auto()
+    REMEMBER = auto()  # whether to note what was sent, as its owner's tables are out of reach
     FULL = auto()  # whether a table of this thread has to grow
     PARENT = auto()  # the number of the state that is expanded
     DEAD = auto()  # 0, or where a byte for each row says whether it was known after all

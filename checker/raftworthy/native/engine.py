@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from threading import Event
 from typing import Any
 
 from raftworthy.explore.reference import (
@@ -29,12 +30,15 @@ from raftworthy.explore.reference import (
 )
 from raftworthy.generated import World
 from raftworthy.native.checkpoint import Checkpoints
-from raftworthy.native.context import SHARD_BITS, At, Stop
+from raftworthy.native.context import Stop
 from raftworthy.native.program import Program
-from raftworthy.native.search import ROUND, Search, interrupts, refuse, successors
-from raftworthy.native.storage import Disk
+from raftworthy.native.search import Crew, LostError, Search, interrupts, refuse, successors
+from raftworthy.native.storage import Disk, memory_to_use
+from raftworthy.native.team import Team
 
-__all__ = ["NativeResult", "explore_native", "memory_to_use", "retrace", "successors"]
+__all__ = ["NativeResult", "explore_native", "retrace", "successors"]
+
+MOST_THREADS = 64
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,6 @@ class NativeResult(Result):
     cpu: float = 0.0  # seconds of all threads
     prepared: float = 0.0  # seconds to compile
     cached: bool = False  # whether the code was on disk
-
-
-def memory_to_use() -> int:
-    """Three quarters of what the machine has free, in bytes."""
-    try:
-        lines = FilePath("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4 << 30
-    return free * 3 // 4
 
 
 def retrace(model: Model, program: Program, start: World, steps: Iterable[tuple[int, int]]) -> Path:
@@ -93,6 +87,8 @@ def explore_native(
     resume: bool = False,
     checkpoint_every: float = 300.0,
     asked: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
 ) -> NativeResult:
     """As `explore.explore_model`, by the native engine.
 
@@ -110,6 +106,8 @@ def explore_native(
         resume: go on from the checkpoint in that folder.
         checkpoint_every: seconds between checkpoints, if there is a folder.
         asked: the options of a command, which a checkpoint keeps for whoever goes on with it.
+        workers: search by so many processes of a cluster instead of threads, and keep checkpoints anyway.
+        address: the cluster's; else one is started on this machine.
 
     Raises:
         NoPlaceError: a value of the model has no place in this engine's words.
@@ -119,15 +117,25 @@ def explore_native(
     wanted = model.properties(properties)
     if exact and (disk is not None or threads > 1):
         raise UnusableError("an exact search keeps all in memory, and has one thread and no checkpoints")
-    if not 0 < threads <= 1 << SHARD_BITS:
-        raise UnusableError(f"{threads} threads: from 1 to {1 << SHARD_BITS} are possible")
+    if not 0 < threads <= MOST_THREADS:
+        raise UnusableError(f"{threads} threads: from 1 to {MOST_THREADS} are possible")
     prefix = start if isinstance(start, Path) else Path(start or model.generated.initial())
     compiling = time.perf_counter()
     program = Program(model, wanted, symmetry, exact=exact)
-    began, cpu = time.perf_counter(), time.process_time()
+    prepared = time.perf_counter() - compiling
     memory = limit_memory if limit_memory is not None else memory_to_use()
-    search = Search(program, memory, threads, Disk(disk))
-    checkpoints = Checkpoints(search, prefix.world, checkpoint_every if disk is not None else None, asked)
+    files = Disk(disk)
+    crew: Crew
+    if workers is None:
+        crew = Team(program.functions, range(threads), threads, memory, files)
+        every = checkpoint_every if disk is not None else None
+    else:
+        from raftworthy.native.cluster import Cluster  # imports Ray
+
+        crew, every = Cluster(program.functions, workers, limit_memory, files, address), checkpoint_every
+    search = Search(program, crew)
+    checkpoints = Checkpoints(search, files, prefix.world, every, asked, "workers" if workers else "threads")
+    began, cpu = time.perf_counter(), time.process_time()
     earlier = 0.0  # seconds
 
     def result(stopped: str, violation: Violation | None = None) -> NativeResult:
@@ -136,8 +144,8 @@ def explore_native(
             bounds, model.without, mutant.name if mutant else None, symmetry, search.steps, distinct,
             search.depth, earlier + time.perf_counter() - began, stopped, violation,
             collision=0.0 if exact else distinct**2 / 2 ** (64 if symmetry else 65),
-            memory=search.peak_memory, table_memory=search.table_bytes, disk=search.disk.written,
-            threads=threads, exact=exact, cpu=time.process_time() - cpu, prepared=began - compiling,
+            memory=search.peak_memory, table_memory=search.table_bytes, disk=crew.written(),
+            threads=threads, exact=exact, cpu=time.process_time() - cpu, prepared=prepared,
             cached=program.cached,
         )  # fmt: skip
 
@@ -148,6 +156,39 @@ def explore_native(
         assert not claim(*states), f"the two back ends disagree: {name} holds"
         return result(VIOLATED, Violation(name, spec.properties[name].doc, prefix.then(*again.moves)))
 
+    shown, limit = began, limit_states if limit_states is not None else 1 << 62
+
+    def advance(stopped: Event) -> NativeResult | None:
+        """Do a round; what came of it all, if it is the last one."""
+        nonlocal shown
+        found = search.round(limit)
+        now = time.perf_counter()
+        if found and found.why is Stop.VIOLATED:
+            name = [*program.invariants, *program.step_properties][found.property - 1]
+            steps = [*search.steps_to(found.shard, found.parent), found.move]
+            search.depth += 1
+            checkpoints.finish()
+            return broken(name, steps)
+        if found:
+            raise refuse(found, program)
+        if search.distinct >= limit:
+            return result(f"stopped at the limit of {limit_states} states")
+        if progress and now - shown > PROGRESS_EVERY:
+            shown = now
+            progress(Progress(search.steps, search.distinct, search.depth, search.frontier, now - began))
+        if search.level_done:
+            search.descend()
+            search.depth += bool(search.frontier)
+        if stopped.is_set() and search.frontier:
+            if exact:
+                return result("interrupted; an exact search leaves no checkpoint")
+            checkpoints.save(earlier + now - began)
+            files.stays = True
+            return result(f"interrupted; go on with: raftworthy explore --resume {files.folder}")
+        if checkpoints.due(now):
+            checkpoints.save(earlier + now - began)
+        return None
+
     try:
         if resume:
             earlier = checkpoints.resume()
@@ -157,39 +198,13 @@ def explore_native(
             for name in program.invariants:
                 if not model.generated.properties[name](prefix.world):
                     return broken(name, [])
-        shown = began
-        limit = limit_states if limit_states is not None else 1 << 62
         with interrupts() as stopped:
             while search.frontier:
-                found = search.round(limit, ROUND)
-                now = time.perf_counter()
-                if found and found.why is Stop.VIOLATED:
-                    search.depth += 1
-                    name = [*program.invariants, *program.step_properties][found.property - 1]
-                    parent = found.shard.at(At.PARENT)
-                    steps = [*search.steps_to(found.shard.number, parent), found.move]
-                    checkpoints.finish()
-                    return broken(name, steps)
-                if found:
-                    raise refuse(found, program)
-                if search.distinct >= limit:
-                    return result(f"stopped at the limit of {limit_states} states")
-                if progress and now - shown > PROGRESS_EVERY:
-                    shown = now
-                    progress(
-                        Progress(search.steps, search.distinct, search.depth, search.frontier, now - began)
-                    )
-                if search.level_done:
-                    search.descend()
-                    search.depth += bool(search.frontier)
-                if stopped.is_set() and search.frontier:
-                    if exact:
-                        return result("interrupted; an exact search leaves no checkpoint")
-                    checkpoints.save(earlier + now - began)
-                    where = search.disk.folder
-                    return result(f"interrupted; go on with: raftworthy explore --resume {where}")
-                if checkpoints.due(now):
-                    checkpoints.save(earlier + now - began)
+                try:
+                    if (outcome := advance(stopped)) is not None:
+                        return outcome
+                except LostError:
+                    checkpoints.go_back()
         checkpoints.finish()
         return result(EXHAUSTED)
     except MemoryError:
@@ -198,4 +213,4 @@ def explore_native(
         raise UnusableError(f"what memory has no room for can't be kept on disk: {error}") from error
     finally:
         checkpoints.close()
-        search.close()
+        crew.close()

@@ -9,7 +9,6 @@ takes them up by `receive`.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Iterator
 
 from llvmlite import ir
@@ -21,7 +20,6 @@ from raftworthy.native.context import (
     NO_PARENT,
     PARENT_SHIFT,
     RECORD,
-    SHARD_BITS,
     SLACK,
     At,
     In,
@@ -30,6 +28,7 @@ from raftworthy.native.context import (
 )
 from raftworthy.native.exact import Exact
 from raftworthy.native.fingerprints import fingerprint
+from raftworthy.native.functions import Functions
 from raftworthy.native.successors import Successors
 from raftworthy.native.words import I8, Code, Word
 
@@ -56,12 +55,7 @@ class Program(Successors):
             self.context_words += self.exact.words
         code = machine_code(self.parts(), self._build, level)
         self.cached = code.cached
-        self.code = code  # what is called below lives in it
-        address, number = ctypes.c_void_p, ctypes.c_int64
-        self.run_expand = code.function("expand", address)
-        self.run_receive = code.function("receive", address, address, number)
-        self.run_start = code.function("start", address, address)
-        self.run_insert = code.function("insert", address, address, number, number)
+        self.functions = Functions(code, self.context_words, exact)
 
     # --- building ---
 
@@ -104,7 +98,7 @@ class Program(Successors):
             with code.when(code.load(successor, In.CHANGED).differs(0)):
                 broken = code.call(self.check_state, self.after(code, context))
                 self.leave_if_broken(code, context, broken, 0, move)
-        parent = (code.load(context, At.PARENT) << SHARD_BITS) | code.load(context, At.SHARD)
+        parent = code.load(context, At.PARENT) * code.load(context, At.SHARDS) + code.load(context, At.SHARD)
         step, owner = move | (parent << PARENT_SHIFT), self.tables.owner(g)
         with code.b.if_else(owner.equals(code.load(context, At.SHARD)).v) as (mine, theirs):
             with mine:
@@ -122,6 +116,8 @@ class Program(Successors):
                 size = self._write(code, context, successor, code.address(record, RECORD, I8))
                 code.store(out, Out.USED, used + size + RECORD)
                 code.add_to(context, At.SENT, 1)
+                with code.when(code.load(context, At.REMEMBER).differs(0)):
+                    self.tables.put(code, context, table, place, key)
         self.unpatch(code, context, code.load(successor, In.SERVER))
         code.b.branch(known)
         code.b.position_at_end(known)

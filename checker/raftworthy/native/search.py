@@ -1,10 +1,10 @@
-"""Breadth first by several threads, each of which owns a range of fingerprints; nothing is locked.
+"""Breadth first by a crew, each of whom owns a range of fingerprints, a shard; nothing is locked.
 
-A level is done in rounds. First each thread expands some of its rows. New states in its own range it keeps;
-others it looks up in their owners' tables, and writes down those that it doesn't find. When all have
-finished, each takes up what others have written down for it, unless it has come upon that itself meanwhile.
-Tables grow only then, and how many rows a round has depends on each thread's own range alone; so the same
-number of threads always finds the same path.
+A level is done in rounds. First each expands some of its rows. New states in its own range it keeps, others
+it writes down for their owners. When all have finished, each takes up what others have written down for it,
+unless it has come upon that itself meanwhile. How many rows a round has depends on each shard alone; so the
+same number of shards always finds the same path. A crew are the threads of a `team` or the processes of a
+`cluster`.
 """
 
 from __future__ import annotations
@@ -12,24 +12,69 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
-
-import numpy as np
+from typing import Any, Protocol
 
 from raftworthy.generated import World
 from raftworthy.native import NoPlaceError
-from raftworthy.native.context import ACTION_BITS, ORDINAL_BITS, SHARD_BITS, SLICES, At, Stop, Table
+from raftworthy.native.context import ACTION_BITS, ORDINAL_BITS, Stop
 from raftworthy.native.program import Program
-from raftworthy.native.shard import Shard
-from raftworthy.native.storage import Disk, Memory
+from raftworthy.native.shard import Tally
+from raftworthy.native.storage import Disk
+from raftworthy.native.team import Team
 
-ROUND = 8192  # rows of each thread
-FEW = 512  # rows of a level, for which starting threads doesn't pay
-Result = TypeVar("Result")
 WORST_FIRST = (Stop.MISFIT, Stop.CROWDED, Stop.VIOLATED)
+
+
+class LostError(Exception):
+    """One of the crew is gone, with all that wasn't on its disk."""
+
+
+class Crew(Protocol):
+    """Those who search. Each answer has a tally of every shard, in their order.
+
+    Anything but `recover` and `close` raises LostError, if one of them is lost.
+    """
+
+    size: int  # how many shards there are
+    round: int  # rows of each shard that are expanded in a round, if nobody says otherwise
+
+    def begin(self, row: bytes) -> list[Tally]:
+        """Put in the first state, where it belongs."""
+
+    def expand(self, rows: int, limits: list[int]) -> list[Tally]:
+        """Go on with the level at hand, each for so many rows or until it has so many states."""
+
+    def exchange(self) -> list[Tally]:
+        """Have each take up what others found for it."""
+
+    def descend(self) -> tuple[int, list[Tally]]:
+        """Take the next level; how many states it has."""
+
+    def step(self, shard: int, number: int) -> tuple[int, int] | None:
+        """How a state was reached: the one before, and the step; None: it is the first."""
+
+    def save(self, number: int) -> list[dict[str, Any]]:
+        """Have everything on disk, for good; what a checkpoint has to know of each shard."""
+
+    def keep(self, saved: list[dict[str, Any]]) -> None:
+        """Remove what only older checkpoints need: this one is in its place."""
+
+    def load(self, saved: list[dict[str, Any]]) -> list[Tally]:
+        """Take up what `save` said."""
+
+    def recover(self) -> None:
+        """Put others in the place of those who are lost; after it comes `begin` or `load`."""
+
+    def clear(self) -> None:
+        """Remove all files: there is nothing to go on from any more."""
+
+    def written(self) -> int:
+        """Bytes written to disk."""
+
+    def close(self) -> None:
+        """Let go of everything."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +82,8 @@ class Found:
     """Why a search ended early: where, by which step, and which property this breaks, from 1."""
 
     why: Stop
-    shard: Shard
+    shard: int
+    parent: int
     move: tuple[int, int]
     property: int
 
@@ -45,51 +91,30 @@ class Found:
 class Search:
     """A search as it stands: the level at hand, the next one, and all that was seen."""
 
-    def __init__(self, program: Program, memory: int, threads: int = 1, disk: Disk | None = None) -> None:
-        assert 0 < threads <= 1 << SHARD_BITS
-        assert threads == 1 or not program.exact
-        self.program, self.threads = program, threads
-        self.disk = disk or Disk()
-        self._tables = np.zeros((threads * SLICES, int(Table.WORDS)), np.uint64)
-        self.shards = [
-            Shard(program, k, threads, self._tables, Memory(memory // threads), self.disk)
-            for k in range(threads)
-        ]
+    def __init__(self, program: Program, crew: Crew) -> None:
+        assert crew.size == 1 or not program.exact
+        self.program, self.crew = program, crew
+        self.tallies: list[Tally] = []
         self.frontier = 0
         self.depth = 0
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-
-    def close(self) -> None:
-        """Let go of threads and temporary files."""
-        if self._pool:
-            self._pool.shutdown()
-        for shard in self.shards:
-            for stream in (shard.trail, shard.level, shard.next):
-                stream.close()
-        self.disk.close()
 
     # --- how far it is ---
 
     @property
     def distinct(self) -> int:
-        return sum(s.distinct for s in self.shards)
+        return sum(t.distinct for t in self.tallies)
 
     @property
     def steps(self) -> int:
-        return sum(s.at(At.STEPS) for s in self.shards)
-
-    @property
-    def expanded(self) -> int:
-        """Rows of the level at hand whose successors were made."""
-        return sum(s.at(At.ROW) for s in self.shards)
+        return sum(t.steps for t in self.tallies)
 
     @property
     def peak_memory(self) -> int:
-        return sum(s.memory.peak for s in self.shards)
+        return sum(t.peak_memory for t in self.tallies)
 
     @property
     def table_bytes(self) -> int:
-        return sum(s.table_bytes for s in self.shards)
+        return sum(t.table_bytes for t in self.tallies)
 
     # --- the search ---
 
@@ -97,48 +122,35 @@ class Search:
         """Put in the first state."""
         lay = self.program.layout
         row = self.program.rows.pack(lay.pack(s), [lay.pack_message(m) for m in sorted(s.messages, key=repr)])
-        for shard in self.shards:
-            shard.start(row)
+        self.tallies, self.depth = self.crew.begin(row), 0
         self.descend()
 
-    def round(self, limit: int, rows: int = ROUND) -> Found | None:
+    def round(self, limit: int, rows: int | None = None) -> Found | None:
         """Expand some rows, unless there are `limit` states; what ended the search, if something did."""
-        share = -(-max(limit - self.distinct, 0) // self.threads)
-        limits = [s.at(At.DISTINCT) + share for s in self.shards]
-        work = list(zip(self.shards, limits, strict=True))
-        stops = self._all([lambda s=s, n=n: s.expand(rows, n) for s, n in work])  # type: ignore[misc]
+        share = -(-max(limit - self.distinct, 0) // self.crew.size)
+        self.tallies = self.crew.expand(rows or self.crew.round, [t.found + share for t in self.tallies])
         for why in WORST_FIRST:
-            for shard, stop in zip(self.shards, stops, strict=True):
-                if stop is why:
-                    return Found(stop, shard, split(shard.at(At.MOVE)), shard.at(At.PROPERTY))
-        for shard in self.shards:
-            shard.close_outgoing()
-        self._all([lambda s=s: s.receive(self.shards) for s in self.shards])  # type: ignore[misc]
-        for shard in self.shards:
-            shard.reset_outgoing()
+            for t in self.tallies:
+                if t.stop is why:
+                    return Found(why, t.shard, t.parent, split(t.move), t.property)
+        self.tallies = self.crew.exchange()
         return None
 
     @property
     def level_done(self) -> bool:
-        return not any(s.level.pieces for s in self.shards)
+        return not any(t.left for t in self.tallies)
 
     def descend(self) -> None:
         """Take the next level."""
-        self.frontier = sum(self._all([s.descend for s in self.shards]))
-
-    def _all(self, calls: list[Callable[[], Result]]) -> list[Result]:
-        if self._pool is None or self.frontier < FEW:
-            return [call() for call in calls]
-        futures = [self._pool.submit(call) for call in calls]
-        return [f.result() for f in futures]
+        self.frontier, self.tallies = self.crew.descend()
 
     def steps_to(self, shard: int, number: int) -> list[tuple[int, int]]:
-        """The action and the choice of each step to a state, by its thread and its number there."""
+        """The action and the choice of each step to a state, by its shard and its number there."""
         steps = []
-        while (found := self.shards[shard].step(number)) is not None:
+        while (found := self.crew.step(shard, number)) is not None:
             parent, move = found
             steps.append(split(move))
-            number, shard = parent >> SHARD_BITS, parent & ((1 << SHARD_BITS) - 1)
+            number, shard = divmod(parent, self.crew.size)
         return steps[::-1]
 
 
@@ -149,13 +161,14 @@ def split(step: int) -> tuple[int, int]:
 
 def successors(program: Program, s: World) -> set[World]:
     """The states after one step, other than s itself. If a property fails, those up to that step."""
-    search = Search(program, 1 << 30)
+    team = Team(program.functions, range(1), 1, 1 << 30, Disk())
+    search = Search(program, team)
     try:
         search.begin(s)
         search.round(1 << 62)
         search.descend()
         out = set()
-        for piece in search.shards[0].level.pieces:
+        for piece in team.shards[0].level.pieces:
             assert piece.array is not None
             data, at = piece.array[: piece.used].tobytes(), 0
             while at < len(data):
@@ -164,7 +177,7 @@ def successors(program: Program, s: World) -> set[World]:
                 at += size
         return out
     finally:
-        search.close()
+        team.close()
 
 
 def refuse(found: Found, program: Program) -> NoPlaceError:

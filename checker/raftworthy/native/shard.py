@@ -1,4 +1,6 @@
-"""One thread's part of a search: its range of fingerprints, its rows of both levels, its steps.
+"""A part of a search, a shard: its range of fingerprints, its rows of both levels, its steps.
+
+One thread at a time works on it, of this process or of another machine's.
 
 What it allocates is counted, and goes to disk when there is too much: closed pieces of rows and steps one by
 one, and all fingerprints at once when their tables may not grow any more.
@@ -6,13 +8,15 @@ one, and all fingerprints at once when their tables may not grow any more.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from raftworthy.native.context import NO_PARENT, RECORD, SLACK, SLICES, At, Out, Stop, Table
-from raftworthy.native.program import Program
+from raftworthy.native.functions import Functions
 from raftworthy.native.runs import Runs
 from raftworthy.native.storage import Bytes, Disk, Memory, Stream, Words, chunks
 
@@ -20,21 +24,45 @@ FULL = 0.75  # of a table's places, before it grows
 GROWTH = 1.4  # so that it is never less than half full once it is large
 FIRST_TABLE = 1 << 12  # places
 TABLES_SHARE = 0.6  # of memory, that tables may take
+SENT_SHARE = 0.1  # of memory, that what was sent may take
+FEWEST = 256  # places for each table elsewhere
 STEPS_IN_MEMORY = 32 << 20  # bytes of steps, before the older ones go to disk
 SMALLEST_PIECE, LARGEST_PIECE = 1 << 16, 1 << 24  # bytes
 CHECKED_AT_ONCE = 1 << 20  # fingerprints that are looked up in the runs
 DEAD = npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Tally:
+    """How far a shard is, and why it stopped last."""
+
+    shard: int
+    stop: Stop
+    distinct: int
+    steps: int
+    expanded: int  # rows of the level at hand
+    left: bool  # whether there are rows to expand
+    found: int  # states that count for the limit, those that turned out to be known included
+    parent: int  # the state that was expanded last
+    move: int
+    property: int
+    peak_memory: int
+    table_bytes: int
+
+
 class Shard:
-    """What a thread owns. `tables` describes all threads' tables; it is shared."""
+    """What a thread owns. `tables` describes all shards' tables.
+
+    It is shared, if all shards are of this process. If not, the tables of shards elsewhere are one that notes
+    what was sent to any of them, so that it isn't sent twice.
+    """
 
     def __init__(
-        self, program: Program, number: int, shards: int, tables: Words, memory: Memory, disk: Disk
+        self, functions: Functions, number: int, shards: int, tables: Words, memory: Memory, disk: Disk
     ) -> None:
-        self.program, self.number, self.shards = program, number, shards
+        self.functions, self.number, self.shards = functions, number, shards
         self.memory, self.disk, self.tables = memory, disk, tables
-        self.context: Words = np.zeros(program.context_words, np.uint64)
+        self.context: Words = np.zeros(functions.context_words, np.uint64)
         self.places: list[Words] = []  # of its tables
         self.outgoing: list[list[tuple[Bytes, int]]] = [[] for _ in range(shards)]
         self._out: Words = np.zeros((shards + 2, int(Out.WORDS)), np.uint64)[1:-1]
@@ -53,9 +81,10 @@ class Shard:
         c[At.SHARD], c[At.SHARDS] = number, shards
         c[At.TABLES], c[At.OUT] = tables.ctypes.data, self._out.ctypes.data
         for k in range(SLICES):
-            self.places.append(np.zeros(FIRST_TABLE * program.tables.width, np.uint64))
+            self.places.append(np.zeros(FIRST_TABLE * functions.width, np.uint64))
             memory.take(self.places[k].nbytes)
             self._describe(k, 0)
+        self.sent: Words | None = None  # fingerprints
 
     def at(self, place: At) -> int:
         return int(self.context[place])
@@ -74,12 +103,20 @@ class Shard:
 
     # --- rounds ---
 
+    def tally(self, stop: Stop = Stop.DONE) -> Tally:
+        """How far it is."""
+        return Tally(
+            self.number, stop, self.distinct, self.at(At.STEPS), self.at(At.ROW), bool(self.level.pieces),
+            self.at(At.DISTINCT), self.at(At.PARENT), self.at(At.MOVE), self.at(At.PROPERTY),
+            self.memory.peak, self.table_bytes,
+        )  # fmt: skip
+
     def start(self, row: bytes) -> None:
         """Put in the first state, if it is this thread's."""
         array = np.frombuffer(row, np.uint8).copy()
         self.context[At.NEED] = len(row) + SLACK
         self._make_room(SMALLEST_PIECE)
-        self.program.run_start(self.context.ctypes.data, array.ctypes.data)
+        self.functions.start(self.context.ctypes.data, array.ctypes.data)
 
     def expand(self, rows: int, limit: int) -> Stop:
         """Go on with the level at hand, for so many rows or until there are so many states."""
@@ -91,29 +128,30 @@ class Shard:
             piece = self.level.first()
             assert piece.array is not None
             c[At.ROWS], c[At.ROWS_END] = piece.array.ctypes.data, piece.used
-            stop = Stop(self.program.run_expand(c.ctypes.data))
+            stop = Stop(self.functions.expand(c.ctypes.data))
             if stop is Stop.ROOM:
                 self._make_room(self._piece_size())
             elif stop is Stop.DONE:
                 self.level.pop()
                 c[At.ROWS_AT] = 0
+            elif stop is Stop.FULL and self.sent is not None:
+                self._grow()  # nobody else looks into these tables
             else:
                 return stop
         return Stop.DONE
 
-    def receive(self, others: list[Shard]) -> None:
-        """Grow, if need be, and take up what other threads found for this one."""
+    def receive(self, parcels: Iterable[tuple[Bytes, int]]) -> None:
+        """Grow, if need be, and take up what others found for this one."""
         if self.at(At.FULL):
             self._grow()
         c, kept = self.context, self.at(At.ROWS_AT)
-        for other in others:
-            for records, used in other.outgoing[self.number] if other is not self else ():
-                c[At.ROWS_AT] = 0
-                while stop := Stop(self.program.run_receive(c.ctypes.data, records.ctypes.data, used)):
-                    if stop is Stop.FULL:
-                        self._grow()
-                    else:
-                        self._make_room(self._piece_size())
+        for records, used in parcels:
+            c[At.ROWS_AT] = 0
+            while stop := Stop(self.functions.receive(c.ctypes.data, records.ctypes.data, used)):
+                if stop is Stop.FULL:
+                    self._grow()
+                else:
+                    self._make_room(self._piece_size())
         c[At.ROWS_AT] = kept
 
     def close_outgoing(self) -> None:
@@ -167,7 +205,7 @@ class Shard:
             MemoryError: nothing more can go to disk.
         """
         while not self.memory.has(size):
-            if self.program.exact or not (
+            if self.functions.exact or not (
                 self.trail.evict() or self.next.evict() or self.level.evict(keep_first=True)
             ):
                 raise MemoryError
@@ -182,7 +220,7 @@ class Shard:
             c[At.NEXT], c[At.NEXT_ROOM], c[At.NEXT_USED] = piece.ctypes.data, size, 0
         if self.at(At.TRAIL_ROOM) - self.at(At.TRAIL_USED) < need // RECORD + 1:
             self._new_steps(size)
-        if self.program.exact and self.at(At.STATES_ROOM) - self.at(At.STATES_USED) < need:
+        if self.functions.exact and self.at(At.STATES_ROOM) - self.at(At.STATES_USED) < need:
             self._allocate(size)
             self.memory.take(size)
             self.states.append(np.empty(size // 8, np.uint64))
@@ -199,7 +237,7 @@ class Shard:
 
     def _new_steps(self, size: int) -> None:
         self.trail.close_piece(self.at(At.TRAIL_USED) * RECORD)
-        if not self.program.exact:
+        if not self.functions.exact:
             in_memory = sum(p.array.nbytes for p in self.trail.pieces if p.array is not None)
             while in_memory > STEPS_IN_MEMORY // self.shards and self.trail.evict():
                 in_memory -= self._piece_size()
@@ -212,13 +250,13 @@ class Shard:
 
     def _describe(self, k: int, used: int) -> None:
         places, row = self.places[k], self.number * SLICES + k
-        size = len(places) // self.program.tables.width
+        size = len(places) // self.functions.width
         self.tables[row, [Table.ADDRESS, Table.SIZE]] = places.ctypes.data, size
         self.tables[row, [Table.LIMIT, Table.USED]] = int(size * FULL), used
 
     def _grow(self, may_spill: bool = True) -> None:
         """Make the tables that are full larger; or, without memory for that, a run of all."""
-        width = self.program.tables.width
+        width = self.functions.width
         for k, old in enumerate(self.places):
             row = self.tables[self.number * SLICES + k]
             if row[Table.USED] < row[Table.LIMIT]:
@@ -229,7 +267,7 @@ class Shard:
                     raise MemoryError
                 self._allocate(size)
             except MemoryError:
-                if self.program.exact or not may_spill:
+                if self.functions.exact or not may_spill:
                     raise
                 self._spill()
                 break
@@ -237,9 +275,54 @@ class Shard:
             self.places[k] = np.zeros(size // 8, np.uint64)
             self._describe(k, 0)
             address = old.ctypes.data
-            self.program.run_insert(self.context.ctypes.data, address, width, len(old) // width)
+            self.functions.insert(self.context.ctypes.data, address, width, len(old) // width)
             self.memory.free(old.nbytes)
+        self._grow_sent()
         self.context[At.FULL] = 0
+
+    # --- what was sent ---
+
+    def remember_sent(self) -> None:
+        """From now on, note what is sent: the other shards' tables are elsewhere."""
+        self.context[At.REMEMBER] = 1
+        self._describe_sent(max(FIRST_TABLE, SLICES * self.shards * FEWEST))
+
+    def _describe_sent(self, size: int) -> None:
+        self.sent = np.zeros(size, np.uint64)
+        self.memory.take(self.sent.nbytes)
+        elsewhere = self._elsewhere()
+        self.tables[elsewhere, Table.ADDRESS], self.tables[elsewhere, Table.SIZE] = (
+            self.sent.ctypes.data,
+            size,
+        )
+        self.tables[elsewhere, Table.LIMIT] = int(size * FULL / elsewhere.sum())
+        self.tables[elsewhere, Table.USED] = 0
+
+    def _elsewhere(self) -> npt.NDArray[np.bool_]:
+        """Which tables are of other shards."""
+        elsewhere: npt.NDArray[np.bool_] = np.arange(len(self.tables)) // SLICES != self.number
+        return elsewhere
+
+    def _grow_sent(self) -> None:
+        """Note more of what is sent; or, without memory for that, forget all of it."""
+        if self.sent is None:
+            return
+        table = self.tables[self._elsewhere()]
+        if (table[:, Table.USED] < table[:, Table.LIMIT]).all():
+            return
+        old = self.sent
+        try:
+            size = 2 * old.nbytes
+            if size > SENT_SHARE * self.memory.limit:
+                raise MemoryError
+            self._allocate(size)
+        except MemoryError:
+            self.memory.free(old.nbytes)
+            self._describe_sent(len(old))
+        else:
+            self._describe_sent(2 * len(old))
+            self.functions.insert(self.context.ctypes.data, old.ctypes.data, 1, len(old))
+            self.memory.free(old.nbytes)
 
     def _spill(self) -> None:
         """Make a run of all fingerprints, and empty the tables."""
@@ -308,7 +391,7 @@ class Shard:
         for start, end in chunks(self.spilled, self.at(At.DISTINCT), CHECKED_AT_ONCE):
             keys = self.keys(start, end)
             for a, b in chunks(0, len(keys), FIRST_TABLE // 8):
-                self.program.run_insert(c.ctypes.data, keys[a:].ctypes.data, 1, b - a)
+                self.functions.insert(c.ctypes.data, keys[a:].ctypes.data, 1, b - a)
                 if self.at(At.FULL):
                     self._grow(may_spill=False)
 

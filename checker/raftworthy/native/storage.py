@@ -22,6 +22,16 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint64]
 
 
+def memory_to_use() -> int:
+    """Three quarters of what the machine has free, in bytes."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4 << 30
+    return free * 3 // 4
+
+
 class Memory:
     """Counts what a thread has allocated, and keeps some pieces: new ones would have to be cleared."""
 
@@ -68,6 +78,7 @@ class Disk:
         self.given = folder
         self._folder: Path | None = None
         self.kept: set[str] = set()  # files that the last checkpoint needs
+        self.stays = False  # even if it is a temporary one: somebody is told to go on from there
         self.written = 0  # bytes
 
     @property
@@ -87,8 +98,8 @@ class Disk:
             self.path(name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove the folder, if it is a temporary one that holds no checkpoint."""
-        if self._folder is not None and self.given is None and not self.kept:
+        """Remove the folder, if it is a temporary one that holds nothing to go on from."""
+        if self._folder is not None and self.given is None and not self.stays:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
