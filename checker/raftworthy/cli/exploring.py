@@ -44,7 +44,9 @@ def explore(
     limit_states: Annotated[int | None, Parameter(help="stop at so many distinct states")] = None,
     begin: Annotated[str, Parameter(help="where to begin: initial, figure_8, …")] = "initial",
     save: Annotated[Path | None, Parameter(help="write the path found as a trace")] = None,
-    engine: Annotated[str, Parameter(help="python, native, or auto: native where it can and pays")] = "auto",
+    engine: Annotated[
+        str, Parameter(help="python, native, auto: native where it can and pays, or ray: in a cluster")
+    ] = "auto",
     coverage: Annotated[bool, Parameter(help="count what decided anything, in Python", negative="")] = False,
     random: Annotated[bool, Parameter(help="walk at random instead", negative="")] = False,
     seed: Annotated[int, Parameter(help="with --random: the same seed, the same walks")] = 1,
@@ -56,6 +58,8 @@ def explore(
     disk: Annotated[Path | None, Parameter(help="a folder for that, and for checkpoints")] = None,
     checkpoint_minutes: Annotated[float, Parameter(help="with --disk: between checkpoints")] = 5.0,
     resume: Annotated[Path | None, Parameter(help="go on from the checkpoint in this folder")] = None,
+    workers: Annotated[int | None, Parameter(help="with ray; else as many as there are cores")] = None,
+    address: Annotated[str | None, Parameter(help="with ray: a cluster to join; else it is here")] = None,
     exact: Annotated[bool, Parameter(help="compare whole states, not fingerprints", negative="")] = False,
     json: Json = False,
 ) -> int:
@@ -73,9 +77,10 @@ def explore(
         raftworthy explore --coverage --servers 2
         raftworthy explore --max-messages 17 --memory 2G --disk states
         raftworthy explore --resume states
+        raftworthy explore --max-messages 13 --engine ray --workers 3
         raftworthy explore --random --max-term 4 --commands 2 --without commit.current_term
     """
-    from raftworthy.explore.means import Means, resumed
+    from raftworthy.explore.means import Means, Workers, resumed
     from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.explore.running import run_explore
 
@@ -111,7 +116,7 @@ def explore(
     asked: dict[str, Any] = {
         "bounds": asdict(bounds), "without": sorted(without or ()), "mutant": mutant,
         "any_policy": any_policy, "properties": property, "symmetry": symmetry, "start": begin,
-        "threads": threads, "find": find,
+        "threads": threads, "find": find, "engine": engine, "workers": workers,
     }  # fmt: skip
     try:
         if resume is not None:
@@ -119,11 +124,15 @@ def explore(
                 return fail(f"what is gone on with stays in {resume}: leave out --disk", json)
             asked = resumed(resume, asked, asdict(Bounds(max_messages=8)))
             means = replace(means, disk=resume, resume=True)
+        engine = asked.get("engine", engine)
+        if engine == "ray" or workers is not None or address is not None:
+            means = replace(means, workers=Workers(asked.get("workers"), address))
         means = means.keeping(asked)
         bounds = Bounds(**asked.pop("bounds"))
     except UnusableError as error:
         return fail(str(error), json)
-    del asked["threads"]
+    for name in ("threads", "workers", "engine"):
+        asked.pop(name, None)
     return run_explore(
         bounds, limit_states=limit_states, save=save, engine=engine, coverage=coverage, as_json=json,
         means=means, **asked,

@@ -18,6 +18,14 @@ LEAST_MEMORY = 8 << 20  # bytes, for each thread
 
 
 @dataclass(frozen=True)
+class Workers:
+    """Processes of a cluster that search together: how many, and its address unless it is started here."""
+
+    number: int | None = None  # None: as many as it has cores
+    address: str | None = None
+
+
+@dataclass(frozen=True)
 class Means:
     """What the native engine may use. None of it changes what is found, only how long it takes."""
 
@@ -28,6 +36,7 @@ class Means:
     exact: bool = False
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     asked: Mapping[str, Any] | None = None  # the question, for whoever goes on from a checkpoint
+    workers: Workers | None = None  # instead of threads
 
     @property
     def asked_for(self) -> bool:
@@ -36,6 +45,8 @@ class Means:
 
     def keeping(self, question: Mapping[str, Any]) -> Means:
         """With the question to be kept in checkpoints; how many threads there are belongs to it."""
+        if self.workers is not None:
+            return replace(self, asked=question)
         threads = question["threads"] or self.options()["threads"]
         return replace(
             self, threads=threads if self.asked_for else None, asked={**question, "threads": threads}
@@ -49,12 +60,21 @@ class Means:
         """
         if self.threads is not None and self.threads < 1:
             raise UnusableError(f"threads is {self.threads}; the least is 1")
+        if self.workers is not None and (self.threads is not None or self.exact):
+            raise UnusableError(
+                "--engine ray has workers with a thread each; leave out --threads and --exact"
+            )
+        if self.workers is not None and self.workers.number is not None and self.workers.number < 1:
+            raise UnusableError(f"workers is {self.workers.number}; the least is 1")
         if self.checkpoint_minutes < 0:
             raise UnusableError(f"checkpoint_minutes is {self.checkpoint_minutes}; the least is 0")
         threads = 1 if self.exact and self.threads is None else self.threads or usable_cores()
+        sharing, what = threads, "threads"
+        if self.workers is not None:
+            threads, sharing, what = 1, self.workers.number or 1, "workers"
         memory = None if self.memory is None else size_of(self.memory)
-        if memory is not None and memory < threads * LEAST_MEMORY:
-            least = f"the least is {threads * LEAST_MEMORY >> 20}M for {threads} threads"
+        if memory is not None and memory < sharing * LEAST_MEMORY:
+            least = f"the least is {sharing * LEAST_MEMORY >> 20}M for {sharing} {what}"
             raise UnusableError(f"{self.memory} of memory is too little; {least}")
         return {
             "threads": threads,
@@ -64,6 +84,7 @@ class Means:
             "exact": self.exact,
             "checkpoint_every": self.checkpoint_minutes * 60,
             "asked": self.asked,
+            "workers": self.workers,
         }
 
 
@@ -106,7 +127,15 @@ def resumed(folder: Path, given: Mapping[str, Any], usual: Mapping[str, Any]) ->
         "properties": None,
         "symmetry": True,
     }
-    usual = {**plain, "start": "initial", "threads": None, "find": None, **usual}
+    usual = {
+        **plain,
+        "start": "initial",
+        "threads": None,
+        "find": None,
+        "engine": "auto",
+        "workers": None,
+        **usual,
+    }
     for name, value, was in [
         *((name, value, asked["bounds"][name]) for name, value in given["bounds"].items()),
         *((name, value, asked[name]) for name, value in given.items() if name != "bounds"),

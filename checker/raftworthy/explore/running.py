@@ -25,7 +25,7 @@ from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
 from raftworthy.explore.coverage import Coverage
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.find import predicate
-from raftworthy.explore.means import Means
+from raftworthy.explore.means import Means, Workers
 from raftworthy.explore.reference import (
     WITNESSED,
     Bounds,
@@ -40,7 +40,7 @@ from raftworthy.explore.symbolic import FOUND, UntraceableError, looking_for
 from raftworthy.native import NEEDS, NoPlaceError, available
 
 HOLDS, VIOLATED, UNUSABLE = 0, 1, 2
-ENGINES = ("auto", "native", "python")
+ENGINES = ("auto", "native", "python", "ray")
 # A question with so few states is answered before the native engine is compiled.
 FEW_STATES = 1_000
 
@@ -75,7 +75,7 @@ def run_explore(
         symmetry: take states that differ in servers' names only for one.
         limit_states: stop at this number of distinct states.
         start: where to begin; see `raftworthy.explore.cases.BEGINNINGS`.
-        engine: `python`, `native`, or `auto`: native, if it can answer the question and that takes long.
+        engine: `python`, `native`, `ray`: in a cluster, or `auto`: native, if it can and that takes long.
         coverage: count what was made use of, too; only Python counts, and takes ten times as long.
         means: what the native engine may use; chosen only, it is the engine.
         save: a file to write the path to, as a trace.
@@ -156,6 +156,10 @@ def _explore(
 
         return case.explore(raft, explorer=counting, find=find, limit_states=limit, **question)
 
+    if engine == "ray":
+        means = replace(means, workers=means.workers or Workers())
+    elif means.workers is not None:
+        raise UnusableError(f"the engine {engine} has no workers; add --engine ray")
     if engine == "python":
         if means.asked_for:
             raise UnusableError("the Python engine has no threads, no limits of memory, and no checkpoints")
@@ -172,7 +176,7 @@ def _explore(
             refused = str(error)
     if means.asked_for and engine == "auto":
         engine = "native"
-    if engine == "native" and refused:
+    if engine in ("native", "ray") and refused:
         raise UnusableError(f"the native engine can't be used: {refused}; try: --engine python")
     if engine == "auto":
         enough = limit_states if refused else min(FEW_STATES, limit_states or FEW_STATES)
@@ -187,15 +191,16 @@ def _explore(
             spec, explorer=explore_native, limit_states=limit_states, **means.options(), **question
         )
     except NoPlaceError as error:
-        if engine == "native":
+        if engine != "auto":
             raise
         return reference(limit_states), "python", str(error)
     found = result.violation
+    used = "ray" if engine == "ray" else "native"
     if found is None or found.property != FOUND or find is None:
-        return result, "native", ""
+        return result, used, ""
     # Python has the last word, also if it is that the expression can't be evaluated here.
     assert find(found.path.world), f"the two back ends disagree: {text}"
-    return replace(result, stopped=WITNESSED, violation=None, witness=found.path), "native", ""
+    return replace(result, stopped=WITNESSED, violation=None, witness=found.path), used, ""
 
 
 def exit_code(result: Result, find: str | None) -> int:
@@ -229,7 +234,7 @@ def as_data(result: Result, find: str | None = None) -> dict[str, Any]:
         "collision": result.collision,
         "seconds": round(result.seconds, 3),
     }
-    for name in ("threads", "memory", "disk", "exact"):  # what the native engine also knows
+    for name in ("threads", "memory", "disk", "exact", "replaced"):  # what the native engine also knows
         if hasattr(result, name):
             data[name] = getattr(result, name)
     if result.violation:
@@ -295,15 +300,23 @@ def _print(
     console.print(f"  engine: {engine}, {exact}{chance}", highlight=False)
     if note:
         console.print(f"  note: not the native engine: {note}", markup=False, highlight=False)
-    if engine == "native":
-        threads, memory, disk = (getattr(result, name) for name in ("threads", "memory", "disk"))
-        written = f", {disk / 1e6:.0f} MB written to disk" if disk else ""
-        console.print(
-            f"  {threads} thread{'s' * (threads > 1)}, {memory / 1e6:.0f} MB of memory{written}",
-            highlight=False,
-        )
+    if engine in ("native", "ray"):
+        console.print(f"  {_means(result, engine)}", highlight=False)
     if saved is not None:
         console.print(f"  written to {saved}; try: raftworthy replay {saved}", markup=False, highlight=False)
+
+
+def _means(result: Any, engine: str) -> str:
+    """What a native search made use of."""
+    who = "thread" if engine == "native" else "worker"
+    said = f"{result.threads} {who}{'s' * (result.threads > 1)}, {result.memory / 1e6:.0f} MB of memory"
+    if result.disk:
+        said += f", {result.disk / 1e6:.0f} MB written to disk"
+    if engine == "ray":
+        said += f", {sum(w.bytes_sent for w in result.work) / 1e6:.0f} MB exchanged"
+    if result.replaced:
+        said += f"; a worker was lost {result.replaced} times, and what it had done done again"
+    return said
 
 
 class _Progress:

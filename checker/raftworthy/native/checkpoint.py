@@ -46,7 +46,7 @@ class Checkpoints:
         self.search, self.disk, self.start, self.every, self.asked = search, disk, start, every, asked
         self.number = 0
         self.made: dict[str, Any] | None = None  # the last one
-        self.losses = 0  # of workers, since
+        self.losses = self.replaced = 0  # of workers, since then and in all
         self.last = time.perf_counter()
         self._lock: int | None = None
         program, lay = search.program, search.program.layout
@@ -150,6 +150,7 @@ class Checkpoints:
         """
         while True:
             self.losses += 1
+            self.replaced += 1
             if self.losses > MOST_LOSSES:
                 raise UnusableError(
                     f"workers died {self.losses} times since the last checkpoint; more memory?"

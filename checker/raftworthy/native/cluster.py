@@ -9,21 +9,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from raftworthy.explore.means import Workers, usable_cores
 from raftworthy.explore.reference import UnusableError
 from raftworthy.native.context import MOST_SHARDS, SLACK
 from raftworthy.native.functions import Functions, Sent
 from raftworthy.native.search import LostError
 from raftworthy.native.shard import Tally
 from raftworthy.native.storage import Bytes, Disk, memory_to_use
-from raftworthy.native.team import Team
+from raftworthy.native.team import Team, Work
 
 NEEDS = "the engine ray can't be used: it needs Ray; try: pip install 'raftworthy[cluster]'"
 MOST_ROWS = 1 << 17  # of a worker, in a round: some tenths of a second
@@ -31,17 +32,6 @@ ROW_MEMORY = 1 << 13  # bytes of memory that there have to be for each row of a 
 STORE_MEMORY = 512 << 20  # bytes of a local cluster's object store
 PATIENCE = 60.0  # seconds for a worker to start
 NO_ROWS: Bytes = np.zeros(SLACK, np.uint8)
-
-
-@dataclass
-class Work:
-    """What a worker has done, and how long it took, in seconds."""
-
-    expanding: float = 0.0
-    exchanging: float = 0.0
-    cpu: float = 0.0
-    bytes_sent: int = 0
-    rounds: int = 0
 
 
 class Worker:
@@ -122,30 +112,28 @@ class Worker:
 class Cluster:
     """A crew of Ray's actors. Each has a folder in that of `disk`, of its own node."""
 
-    def __init__(
-        self, functions: Functions, size: int, memory: int | None, disk: Disk, address: str | None = None
-    ) -> None:
-        """`memory` is that of all; None: what the machines have. `address` is a cluster's to join.
+    def __init__(self, functions: Functions, workers: Workers, memory: int | None, disk: Disk) -> None:
+        """`memory` is that of all; None: what the machines have.
 
         Raises:
             UnusableError: Ray is missing, or there is no such cluster, or it is too small.
         """
-        if not 0 < size <= MOST_SHARDS:
-            raise UnusableError(f"{size} workers: from 1 to {MOST_SHARDS} are possible")
-        self.size, self.disk = size, disk
-        self._memory = None if memory is None else memory // size
-        self._ours = start_ray(size, address)
+        self.disk = disk
+        self.size, self._ours = start_ray(workers)
         import ray
 
-        self._ray = ray
+        self._ray, size = ray, self.size
+        self._memory = None if memory is None else memory // size
         self._sent = ray.put(functions.sent())
         self._nodes: list[str | None] = [None] * size
         self._workers: list[Any] = []
+        self._parcels: list[Any] = []
+        self._known: list[tuple[int, Work]] = []
         try:
             self._workers = [self._hire(k) for k in range(size)]
             self._open()
         except BaseException:
-            self.close()
+            self._let_go()
             raise
 
     # --- workers ---
@@ -200,6 +188,9 @@ class Cluster:
         if self.disk.given is None and not self.disk.stays:
             with contextlib.suppress(Exception):  # whoever is gone leaves its folder behind
                 self.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
         for worker in self._workers:
             self._ray.kill(worker)
         if self._ours:
@@ -254,21 +245,32 @@ class Cluster:
         self._all("clear")
 
     def written(self) -> int:
-        return sum(written for written, _ in self._all("report"))
+        return sum(written for written, _ in self._reports())
 
-    def work(self) -> list[Work]:
-        """What each has done."""
-        return [work for _, work in self._all("report")]
+    def work(self) -> tuple[Work, ...]:
+        return tuple(work for _, work in self._reports())
+
+    def _reports(self) -> list[tuple[int, Work]]:
+        with contextlib.suppress(LostError):  # what it has done is lost, too
+            self._known = self._all("report")
+        return self._known
 
 
-def start_ray(size: int, address: str | None) -> bool:
-    """Start a cluster on this machine, or join one; whether it is ours to stop.
+def start_ray(workers: Workers) -> tuple[int, bool]:
+    """Start a cluster on this machine, or join one; for how many workers, and whether it is ours to stop.
 
     Raises:
         UnusableError: Ray is missing, or there is no such cluster, or it is too small.
     """
+    address, size = workers.address, workers.number
+    if size is None and address is None:
+        size = usable_cores()
+    if size is not None and not 0 < size <= MOST_SHARDS:
+        raise UnusableError(f"{size} workers: from 1 to {MOST_SHARDS} are possible")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:
+    if address is not None:
+        _knock(address)
+    else:
         # Its other name would be: listen on loopback only. It is read when Ray is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
@@ -276,7 +278,7 @@ def start_ray(size: int, address: str | None) -> bool:
     except ImportError as error:
         raise UnusableError(NEEDS) from error
     if ray.is_initialized():
-        return False
+        return size or _cores(), False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -289,8 +291,26 @@ def start_ray(size: int, address: str | None) -> bool:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"at {address}" if address else "on this machine"
         raise UnusableError(f"no cluster of Ray {where}: {str(error).splitlines()[0]}") from error
-    cores = int(ray.cluster_resources().get("CPU", 0))
-    if cores < size:
+    if size is not None and _cores() < size:
+        few = _cores()
         ray.shutdown()
-        raise UnusableError(f"the cluster at {address} has {cores} cores; try: --workers {cores}")
-    return True
+        raise UnusableError(f"the cluster at {address} has {few} cores; try: --workers {few}")
+    return size or _cores(), True
+
+
+def _knock(address: str) -> None:
+    """Make sure that somebody is at an address: Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UnusableError(
+            f"no cluster of Ray at {address}: {error}; give HOST:PORT of one begun by: ray start --head"
+        ) from error
+
+
+def _cores() -> int:
+    """How many the cluster has, and so how many workers it can have."""
+    import ray
+
+    return min(int(ray.cluster_resources().get("CPU", 0)), MOST_SHARDS)

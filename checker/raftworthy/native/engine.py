@@ -17,6 +17,7 @@ from pathlib import Path as FilePath
 from threading import Event
 from typing import Any
 
+from raftworthy.explore.means import Workers
 from raftworthy.explore.reference import (
     EXHAUSTED,
     PROGRESS_EVERY,
@@ -34,7 +35,7 @@ from raftworthy.native.context import Stop
 from raftworthy.native.program import Program
 from raftworthy.native.search import Crew, LostError, Search, interrupts, refuse, successors
 from raftworthy.native.storage import Disk, memory_to_use
-from raftworthy.native.team import Team
+from raftworthy.native.team import Team, Work
 
 __all__ = ["NativeResult", "explore_native", "retrace", "successors"]
 
@@ -48,7 +49,9 @@ class NativeResult(Result):
     memory: int = 0  # bytes, at most
     table_memory: int = 0  # bytes, for the fingerprints in the end
     disk: int = 0  # bytes written
-    threads: int = 1
+    threads: int = 1  # or workers
+    work: tuple[Work, ...] = ()  # of each worker, if it was by a cluster
+    replaced: int = 0  # workers that were lost
     exact: bool = False
     cpu: float = 0.0  # seconds of all threads
     prepared: float = 0.0  # seconds to compile
@@ -87,8 +90,7 @@ def explore_native(
     resume: bool = False,
     checkpoint_every: float = 300.0,
     asked: Mapping[str, Any] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
+    workers: Workers | None = None,
 ) -> NativeResult:
     """As `explore.explore_model`, by the native engine.
 
@@ -106,8 +108,7 @@ def explore_native(
         resume: go on from the checkpoint in that folder.
         checkpoint_every: seconds between checkpoints, if there is a folder.
         asked: the options of a command, which a checkpoint keeps for whoever goes on with it.
-        workers: search by so many processes of a cluster instead of threads, and keep checkpoints anyway.
-        address: the cluster's; else one is started on this machine.
+        workers: search by processes of a cluster instead of threads, and keep checkpoints anyway.
 
     Raises:
         NoPlaceError: a value of the model has no place in this engine's words.
@@ -115,7 +116,7 @@ def explore_native(
     """
     spec, bounds, mutant = model.spec, model.bounds, model.mutant
     wanted = model.properties(properties)
-    if exact and (disk is not None or threads > 1):
+    if exact and (disk is not None or threads > 1 or workers is not None):
         raise UnusableError("an exact search keeps all in memory, and has one thread and no checkpoints")
     if not 0 < threads <= MOST_THREADS:
         raise UnusableError(f"{threads} threads: from 1 to {MOST_THREADS} are possible")
@@ -132,7 +133,8 @@ def explore_native(
     else:
         from raftworthy.native.cluster import Cluster  # imports Ray
 
-        crew, every = Cluster(program.functions, workers, limit_memory, files, address), checkpoint_every
+        crew, every = Cluster(program.functions, workers, limit_memory, files), checkpoint_every
+        asked = {**asked, "workers": crew.size} if asked is not None else None
     search = Search(program, crew)
     checkpoints = Checkpoints(search, files, prefix.world, every, asked, "workers" if workers else "threads")
     began, cpu = time.perf_counter(), time.process_time()
@@ -145,7 +147,8 @@ def explore_native(
             search.depth, earlier + time.perf_counter() - began, stopped, violation,
             collision=0.0 if exact else distinct**2 / 2 ** (64 if symmetry else 65),
             memory=search.peak_memory, table_memory=search.table_bytes, disk=crew.written(),
-            threads=threads, exact=exact, cpu=time.process_time() - cpu, prepared=prepared,
+            threads=crew.size, work=crew.work(),
+            replaced=checkpoints.replaced, exact=exact, cpu=time.process_time() - cpu, prepared=prepared,
             cached=program.cached,
         )  # fmt: skip
 

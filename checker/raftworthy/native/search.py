@@ -22,7 +22,7 @@ from raftworthy.native.context import ACTION_BITS, ORDINAL_BITS, Stop
 from raftworthy.native.program import Program
 from raftworthy.native.shard import Tally
 from raftworthy.native.storage import Disk
-from raftworthy.native.team import Team
+from raftworthy.native.team import Team, Work
 
 WORST_FIRST = (Stop.MISFIT, Stop.CROWDED, Stop.VIOLATED)
 
@@ -72,6 +72,9 @@ class Crew(Protocol):
 
     def written(self) -> int:
         """Bytes written to disk."""
+
+    def work(self) -> tuple[Work, ...]:
+        """What each process of a cluster has done."""
 
     def close(self) -> None:
         """Let go of everything."""

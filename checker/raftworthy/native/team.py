@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,17 @@ FEW = 512  # rows of a level, for which starting threads doesn't pay
 OURS = {"rows", "steps", "run", "dead", "dead_next"}  # how names of files begin
 Result = TypeVar("Result")
 Parcels = list[tuple[Bytes, int]]
+
+
+@dataclass
+class Work:
+    """What a worker has done, and how long it took, in seconds."""
+
+    expanding: float = 0.0
+    exchanging: float = 0.0
+    cpu: float = 0.0
+    bytes_sent: int = 0
+    rounds: int = 0
 
 
 class Team:
@@ -58,6 +70,9 @@ class Team:
 
     def written(self) -> int:
         return self.disk.written
+
+    def work(self) -> tuple[Work, ...]:
+        return ()
 
     def begin(self, row: bytes) -> list[Tally]:
         for shard in self.shards:
