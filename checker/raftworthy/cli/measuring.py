@@ -202,6 +202,9 @@ def bench_explore(
     max_term: int = 2,
     servers: int = 3,
     threads: int = 1,
+    engine: Annotated[Literal["native", "ray"], Parameter(help="ray: by a cluster")] = "native",
+    workers: Annotated[int | None, Parameter(help="with ray; else as many as there are cores")] = None,
+    address: Annotated[str | None, Parameter(help="with ray: a cluster to join; else it is here")] = None,
     tlc: Annotated[Path | None, Parameter(help="a tla2tools.jar, to compare with")] = None,
     times: Annotated[int, Parameter(help="with --tlc: measure each so often, and take the least")] = 2,
     json: Json = False,
@@ -211,8 +214,11 @@ def bench_explore(
     With --tlc, measure it and TLC on the same models, with as many messages, two fewer and four fewer:
     CPU seconds of the whole process, of all its threads, start included. TLC takes minutes.
 
+    With --engine ray, measure what a cluster's workers do, and what they send each other.
+
     Examples:
         raftworthy bench explore --max-messages 13 --threads 2
+        raftworthy bench explore --max-messages 13 --engine ray --workers 3
         raftworthy bench explore --max-messages 10 --tlc tla2tools.jar
     """
     from raftworthy.explore.reference import Bounds, UnusableError
@@ -222,7 +228,11 @@ def bench_explore(
         return fail(f"the native engine can't be used: {NEEDS}", json)
     if limit_states is not None and limit_states < 1:
         return fail(f"--limit-states {limit_states}: at least one state, or nothing is measured", json)
-    from raftworthy.native.measure import measure_explore
+    if engine == "ray" and (tlc is not None or threads != 1):
+        return fail("--engine ray has workers with a thread each; leave out --threads and --tlc", json)
+    if engine != "ray" and (workers is not None or address is not None):
+        return fail("--workers and --address are for --engine ray", json)
+    from raftworthy.native.measure import measure_cluster, measure_explore
     from raftworthy.native.starting import measure_starts
 
     if tlc is not None:
@@ -250,6 +260,12 @@ def bench_explore(
 
     try:
         bounds = Bounds(servers, max_term=max_term, max_messages=max_messages)
+        if engine == "ray":
+            from raftworthy.explore.means import Workers
+
+            found = measure_cluster(bounds, Workers(workers, address), limit_states, symmetry)
+            print_json(found.as_data()) if json else print(found)
+            return CONFORMS
         speed = measure_explore(bounds, limit_states=limit_states, symmetry=symmetry, threads=threads)
     except UnusableError as error:
         return fail(str(error), json)

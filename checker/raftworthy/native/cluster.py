@@ -30,6 +30,7 @@ NEEDS = "the engine ray can't be used: it needs Ray; try: pip install 'raftworth
 MOST_ROWS = 1 << 17  # of a worker, in a round: some tenths of a second
 ROW_MEMORY = 1 << 13  # bytes of memory that there have to be for each row of a round
 STORE_MEMORY = 512 << 20  # bytes of a local cluster's object store
+LOOPBACK = "127.0.0.1"
 PATIENCE = 60.0  # seconds for a worker to start
 NO_ROWS: Bytes = np.zeros(SLACK, np.uint8)
 
@@ -42,11 +43,11 @@ class Worker:
         self.team: Team
         self.work = Work()
 
-    def where(self) -> tuple[str, str, int]:
-        """Which node this is, its address, and which process."""
+    def where(self) -> tuple[str, int]:
+        """Which node this is, and which process."""
         import ray
 
-        return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), os.getpid()
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def open(self, memory: int | None, sharing: int) -> int:
         """Begin anew, with so much memory, or a share of what the machine has; how much that is."""
@@ -156,8 +157,8 @@ class Cluster:
             raise UnusableError(
                 f"{self.size} workers have not started within {PATIENCE:.0f} s; try fewer --workers"
             ) from error
-        self._nodes = [node for node, _, _ in places]
-        self.processes = [process for _, _, process in places]
+        self._nodes = [node for node, _ in places]
+        self.processes = [process for _, process in places]
         sharing = [self._nodes.count(node) for node in self._nodes]
         memory = self._all("open", [(self._memory, n) for n in sharing])
         self.round = max(256, min(MOST_ROWS, min(memory) // ROW_MEMORY))
@@ -271,7 +272,7 @@ def start_ray(workers: Workers) -> tuple[int, bool]:
     if address is not None:
         _knock(address)
     else:
-        # Its other name would be: listen on loopback only. It is read when Ray is imported.
+        # What it does here is that Ray listens on loopback only. It is read when Ray is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
@@ -283,7 +284,7 @@ def start_ray(workers: Workers) -> tuple[int, bool]:
     try:
         if address is None:
             ray.init(
-                num_cpus=size, include_dashboard=False, _node_ip_address="127.0.0.1",
+                num_cpus=size, include_dashboard=False, _node_ip_address=LOOPBACK,
                 object_store_memory=STORE_MEMORY, **quiet,
             )  # fmt: skip
         else:
@@ -291,6 +292,9 @@ def start_ray(workers: Workers) -> tuple[int, bool]:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"at {address}" if address else "on this machine"
         raise UnusableError(f"no cluster of Ray {where}: {str(error).splitlines()[0]}") from error
+    if address is None and [n["NodeManagerAddress"] for n in ray.nodes()] != [LOOPBACK]:
+        ray.shutdown()
+        raise UnusableError("a cluster begun here would listen beyond loopback: Ray was imported too early")
     if size is not None and _cores() < size:
         few = _cores()
         ray.shutdown()

@@ -197,7 +197,10 @@ def explore_native(
             earlier = checkpoints.resume()
         else:
             checkpoints.refuse_another()
-            search.begin(prefix.world)
+            try:
+                search.begin(prefix.world)
+            except LostError:
+                checkpoints.go_back()
             for name in program.invariants:
                 if not model.generated.properties[name](prefix.world):
                     return broken(name, [])

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raftspec.properties import raft
+from raftworthy.explore.means import Workers
 from raftworthy.explore.reference import Bounds, Model
 from raftworthy.native.engine import NativeResult, explore_native
 
@@ -57,6 +58,78 @@ class ExploreSpeed:
             f"the rest for the two levels at hand; {r.disk / 1e6:,.0f} MB written to disk\n"
             f"two states had one fingerprint with a probability of {r.collision:.0e}"
         )
+
+
+@dataclass(frozen=True)
+class ClusterSpeed:
+    """What an exploration by a cluster took of its workers; times in seconds."""
+
+    result: NativeResult
+
+    def as_data(self) -> dict[str, Any]:
+        """The figures for machines."""
+        r = self.result
+        return {
+            "bounds": asdict(r.bounds),
+            "symmetry": r.symmetry,
+            "stopped": r.stopped,
+            "states": r.states,
+            "distinct": r.distinct,
+            "depth": r.depth,
+            "seconds": r.seconds,
+            "workers": [asdict(w) for w in r.work],
+            "rate": self.rate,
+            "bytes_a_state": self.bytes_a_state,
+            "exchanging": self.exchanging,
+            "waiting": self.waiting,
+            "rounds": self.rounds,
+        }
+
+    @property
+    def rate(self) -> float:
+        """Distinct states of a worker in a second of its CPU time."""
+        return self.result.distinct / sum(w.cpu for w in self.result.work)
+
+    @property
+    def bytes_a_state(self) -> float:
+        """Bytes that workers send each other for each distinct state."""
+        return sum(w.bytes_sent for w in self.result.work) / self.result.distinct
+
+    @property
+    def rounds(self) -> int:
+        return max(w.rounds for w in self.result.work)
+
+    @property
+    def exchanging(self) -> float:
+        """The share of its working time in which a worker takes up what others sent."""
+        busy = sum(w.expanding + w.exchanging for w in self.result.work)
+        return sum(w.exchanging for w in self.result.work) / busy
+
+    @property
+    def waiting(self) -> float:
+        """The share of all time in which a worker has nothing to do: it waits for others, or for Ray."""
+        busy = sum(w.expanding + w.exchanging for w in self.result.work)
+        return 1 - busy / (self.result.seconds * len(self.result.work))
+
+    def __str__(self) -> str:
+        r = self.result
+        return (
+            f"{r.bounds}\n"
+            f"{r.distinct:,} distinct states of {r.states:,} successors, depth {r.depth}: {r.stopped}\n"
+            f"{len(r.work)} workers, {r.seconds:.1f} s: {r.distinct / r.seconds:,.0f} distinct states a second\n"
+            f"{self.rate:,.0f} distinct states a CPU second of a worker, {self.bytes_a_state:.0f} bytes sent "
+            f"for each\n"
+            f"{self.rounds} rounds; {self.exchanging:.0%} of the work is taking up what others sent, "
+            f"and {self.waiting:.0%} of the time a worker waits"
+        )
+
+
+def measure_cluster(
+    bounds: Bounds, workers: Workers, limit_states: int | None = None, symmetry: bool = True
+) -> ClusterSpeed:
+    """Explore by a cluster, and say what it took."""
+    model = Model(raft, bounds)
+    return ClusterSpeed(explore_native(model, symmetry=symmetry, limit_states=limit_states, workers=workers))
 
 
 def measure_explore(
