@@ -28,6 +28,7 @@ from raftworthy.native.team import Team, Work
 
 NEEDS = "the engine ray can't be used: it needs Ray; try: pip install 'raftworthy[cluster]'"
 MOST_ROWS = 1 << 17  # of a worker, in a round: some tenths of a second
+MANY = 32  # workers, from which a round has more rows, as there are as many parcels as pairs of workers
 ROW_MEMORY = 1 << 13  # bytes of memory that there have to be for each row of a round
 STORE_MEMORY = 512 << 20  # bytes of a local cluster's object store
 LOOPBACK = "127.0.0.1"
@@ -161,7 +162,7 @@ class Cluster:
         self.processes = [process for _, process in places]
         sharing = [self._nodes.count(node) for node in self._nodes]
         memory = self._all("open", [(self._memory, n) for n in sharing])
-        self.round = max(256, min(MOST_ROWS, min(memory) // ROW_MEMORY))
+        self.round = max(256, min(MOST_ROWS * max(1, (self.size // MANY) ** 2), min(memory) // ROW_MEMORY))
 
     def _all(self, method: str, arguments: Sequence[tuple[Any, ...]] | None = None, returns: int = 1) -> Any:
         """What each answers, in their order."""

@@ -116,7 +116,7 @@ class ClusterSpeed:
         return (
             f"{r.bounds}\n"
             f"{r.distinct:,} distinct states of {r.states:,} successors, depth {r.depth}: {r.stopped}\n"
-            f"{len(r.work)} workers, {r.seconds:.1f} s: {r.distinct / r.seconds:,.0f} distinct states a second\n"
+            f"{len(r.work)} workers, {r.seconds:.1f} s: {r.distinct / r.seconds:,.0f} distinct a second\n"
             f"{self.rate:,.0f} distinct states a CPU second of a worker, {self.bytes_a_state:.0f} bytes sent "
             f"for each\n"
             f"{self.rounds} rounds; {self.exchanging:.0%} of the work is taking up what others sent, "

@@ -230,10 +230,11 @@ class Shard:
             if k != self.number and int(self._out[k, Out.ROOM] - self._out[k, Out.USED]) < need:
                 if sent:
                     sent[-1] = (sent[-1][0], int(self._out[k, Out.USED]))
-                self._allocate(size)
-                self.memory.take(size)
-                sent.append((np.empty(size, np.uint8), 0))
-                self._out[k, :3] = sent[-1][0].ctypes.data, size, 0
+                part = max(2 * need, size // max(1, self.shards // 4))  # many others get little each
+                self._allocate(part)
+                self.memory.take(part)
+                sent.append((np.empty(part, np.uint8), 0))
+                self._out[k, :3] = sent[-1][0].ctypes.data, part, 0
 
     def _new_steps(self, size: int) -> None:
         self.trail.close_piece(self.at(At.TRAIL_USED) * RECORD)
