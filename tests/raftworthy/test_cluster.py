@@ -196,6 +196,14 @@ def test_without_ray_it_is_said_what_to_install(
     assert "pip install 'raftworthy[cluster]'" in capsys.readouterr().err
 
 
+def test_a_checkpoint_keeps_the_question_whatever_becomes_of_it() -> None:
+    """The command takes the question apart afterwards."""
+    question: dict[str, Any] = {"bounds": {}, "threads": None}
+    kept = Means(workers=THREE).keeping(question).asked
+    question.clear()
+    assert kept == {"bounds": {}, "threads": None}
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UnusableError, match=r"no cluster of Ray at 127\.0\.0\.1:1: .*give HOST:PORT"):
         explore_native(Model(raft, SMALL), workers=Workers(3, "127.0.0.1:1"))

@@ -46,7 +46,7 @@ class Means:
     def keeping(self, question: Mapping[str, Any]) -> Means:
         """With the question to be kept in checkpoints; how many threads there are belongs to it."""
         if self.workers is not None:
-            return replace(self, asked=question)
+            return replace(self, asked=dict(question))
         threads = question["threads"] or self.options()["threads"]
         return replace(
             self, threads=threads if self.asked_for else None, asked={**question, "threads": threads}
