@@ -3,8 +3,8 @@
 `layout` says how values lie in words, `lowering` how operations become instructions, `actions` builds what
 takes steps, `successors` what becomes of them, `fingerprints` and `symmetry` by what states are known,
 `program` what searches among them; `compiling` compiles it, or finds it on disk by what `identity` writes
-down. `search` has a `team` of threads search, each in its `shard`, or a `cluster` of processes, `checkpoint` keeps
-it for later, and `engine` answers.
+down. `search` has a `team` of threads search, each in its `shard`, or a `cluster` of processes; `checkpoint`
+keeps it for later, and `engine` answers.
 Whoever imports only this module needs neither llvmlite nor numpy.
 """
 

@@ -272,8 +272,8 @@ def start_ray(workers: Workers) -> tuple[int, bool]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is not None:
         _knock(address)
-    else:
-        # What it does here is that Ray listens on loopback only. It is read when Ray is imported.
+    if address is None or address.startswith(f"{LOOPBACK}:"):
+        # What it does here is that Ray keeps to loopback. It is read when Ray is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
