@@ -10,7 +10,7 @@ from raftworthy.cli.common import CONFORMS, VIOLATES, Files, Json, app, fail, pr
 
 
 @app.command
-def replay(files: Files, /, *, json: Json = False) -> int:
+def replay(files: Files, /, *, complete: bool = False, json: Json = False) -> int:
     """Check traces of a Raft cluster against the specification.
 
     Give one file for all servers, one per server, or one per server and start.
@@ -23,6 +23,13 @@ def replay(files: Files, /, *, json: Json = False) -> int:
     """
     from raftworthy.replay.verdict import check, print_verdict
 
+    if complete:
+        from raftworthy.holes.verdict import complete as complete_files
+        from raftworthy.holes.verdict import print_completed
+
+        completed = complete_files(files)
+        print_json(completed.as_data()) if json else print_completed(completed)
+        return completed.exit_code
     with progress_bar("replaying", "events") as progress:
         verdict = check(files, lambda n: progress(n, None))
     print_json(verdict.as_data()) if json else print_verdict(verdict)

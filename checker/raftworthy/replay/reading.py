@@ -180,6 +180,18 @@ class TraceFile:
         Raises:
             Unusable: no such file, empty, no header, an unknown version, or a first event that can't be read.
         """
+        made = cls.headed(path)
+        _, events = next(made.events(lenient=True), (0, ()))
+        made.first = events[0] if events else None
+        return made
+
+    @classmethod
+    def headed(cls, path: Path) -> TraceFile:
+        """Read the header alone.
+
+        Raises:
+            Unusable: no such file, empty, no header, an unknown version.
+        """
         with open_trace(path) as file:
             line = _read_header_line(path, file)
         place = Place(str(path), 1)
@@ -198,10 +210,7 @@ class TraceFile:
             )
         if not header.servers or len(set(header.servers)) != len(header.servers):
             raise Unusable(place, f"servers must be distinct names, at least one; found {header.servers}")
-        made = cls(path, tuple(header.servers), None)
-        _, events = next(made.events(lenient=True), (0, ()))
-        made.first = events[0] if events else None
-        return made
+        return cls(path, tuple(header.servers), None)
 
     def events(self, lenient: bool = False) -> Iterator[tuple[int, list[Any]]]:
         """Chunks of events, each with the line number of its first.

@@ -1,0 +1,136 @@
+"""What later lines of a server say about what an earlier one leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET
+
+from raftworthy.holes.lines import Line, Lines, known
+from raftworthy.holes.trial import UNKNOWN, Hints, Wanted
+
+WAYS = 5  # how many other numbers of entries are tried where none is known
+LEADERS = ("client_request", "append_entries", "advance_commit_index")
+
+
+class LaterLines(Hints):
+    """Looks ahead along a server's lines. What it says are guesses; the search may do without them."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.index = {line: (i, k) for i, own in lines.of.items() for k, line in enumerate(own)}
+        self.lines = lines
+        self.most: dict[Line, int | None] = {}
+        for own in lines.of.values():
+            bound: int | None = None
+            for line in reversed(own):
+                n = _told(line, "commit_index")
+                if n is not None:
+                    bound = n
+                self.most[line] = bound
+                if line.e.event == "restart":
+                    bound = None
+        self.values: dict[tuple[int, int], str] = {}
+        for line in sorted(lines.all(), key=lambda x: x.number):
+            for m in (line.e.message, *(line.e.sends or ())):
+                if m is not UNSET:
+                    self._note_values(known(m))
+
+    def _note_values(self, m: dict[str, Any]) -> None:
+        if "prev_log_index" in m:
+            for k, entry in enumerate(m.get("entries", ()), m["prev_log_index"] + 1):
+                self.values.setdefault((entry.term, k), entry.value)
+
+    def _after(self, line: Line) -> Sequence[Line]:
+        i, k = self.index[line]
+        return self.lines.of[i][k + 1 : k + 200]
+
+    def leads(self, line: Line, me: Any) -> bool:
+        if line.entries_unknown or line.e.entries:
+            return True
+        if any(type(x).__name__ == "AppendEntries" for x in line.e.sends or ()):
+            return True
+        for later in self._after(line):
+            if later.e.event in ("become_leader", "restart"):
+                return False
+            if later.e.event in LEADERS or later.e.entries:
+                return True
+            role = _told(later, "role")
+            if role is not None:
+                return bool(role == "leader")
+        return True
+
+    def commit_at_most(self, line: Line) -> int | None:
+        return self.most[line]
+
+    def commit_at_least(self, line: Line) -> int:
+        least = _told(line, "last_applied") or 0
+        for x in line.e.sends or ():
+            m = known(x)
+            least = max(least, m.get("leader_commit", 0))
+        return least
+
+    def entries(self, line: Line, me: Any, way: int) -> Sequence[str]:
+        """What an event appended whose line doesn't say: as much as makes the log as long as it says."""
+        if me.role != "leader":
+            return ()
+        length, number = _told(line, "log_length"), 0
+        if length is not None:
+            number = max(0, length - len(me.log)) + way
+        else:
+            least = int(line.e.event == "client_request")
+            likely = max(self._until_told(line, me), least)
+            number = (
+                likely if way == 0 else [n for n in range(least, least + WAYS + 1) if n != likely][way - 1]
+            )
+        start, term = len(me.log), me.current_term
+        return [self.value(term, n) for n in range(start + 1, start + number + 1)]
+
+    def value(self, term: int, n: int) -> str:
+        """An entry's value as some message shows it, or one that stands for any."""
+        return self.values.get((term, n)) or f"{UNKNOWN}{term}.{n}"
+
+    def _until_told(self, line: Line, me: Any) -> int:
+        """How many entries later lines speak for."""
+        top, has = len(me.log), {x.value for x in me.log[-20:]}
+        for x in line.e.sends or ():
+            m = known(x)
+            if "entries" in m and "prev_log_index" in m:
+                top = max(top, m["prev_log_index"] + len(m["entries"]))
+            elif "entries" in m:
+                top = max(top, len(me.log) + len([x for x in m["entries"] if x.value not in has]))
+        if top > len(me.log):
+            return top - len(me.log)
+        own = unknown = 0
+        for later in self._after(line):
+            length = _told(later, "log_length")
+            if later.e.event == "restart":
+                break
+            unknown += later.entries_unknown
+            own += len(later.e.entries or ())
+            if length is not None:
+                return max(0, length - own - unknown - len(me.log))
+        return 0
+
+    def wanted(self, line: Line, me: Any, reply: type) -> Wanted:
+        """Which AppendEntries a receiver's line speaks for."""
+        length, commit = _told(line, "log_length"), _told(line, "commit_index")
+        ends: list[int] = []
+        for x in line.e.sends or ():
+            m = known(x)
+            if m.get("success") and "match_index" in m:
+                ends.append(m["match_index"])
+        sure = bool(ends)
+        if length is not None:
+            ends.append(length)
+        ends.append(len(me.log))
+        commits = [commit] if commit is not None else []
+        return Wanted((len(me.log), *ends), tuple(ends), tuple(commits), sure)
+
+
+def _told(line: Line, name: str) -> Any:
+    state = line.e.state
+    if state is UNSET:
+        return None
+    value = getattr(state, name)
+    return None if value is UNSET else value
