@@ -112,7 +112,7 @@ class LaterLines(Hints):
                 return max(0, length - own - unknown - len(me.log))
         return 0
 
-    def wanted(self, line: Line, me: Any, reply: type) -> Wanted:
+    def wanted(self, line: Line, me: Any, likely: bool = False) -> Wanted:
         """Which AppendEntries a receiver's line speaks for."""
         length, commit = _told(line, "log_length"), _told(line, "commit_index")
         ends: list[int] = []
@@ -125,7 +125,7 @@ class LaterLines(Hints):
             ends.append(length)
         ends.append(len(me.log))
         commits = [commit] if commit is not None else []
-        return Wanted((len(me.log), *ends), tuple(ends), tuple(commits), sure)
+        return Wanted((len(me.log), *ends), tuple(ends), tuple(commits), sure, likely)
 
 
 def _told(line: Line, name: str) -> Any:

@@ -22,6 +22,8 @@ from raftworthy.holes.trial import Leading, Offer, Saved, Trial, Wanted, filled
 from raftworthy.replay.ledger import Violation
 
 Option: TypeAlias = Callable[[], Any]  # does something, and returns True if it is possible
+SENDING = ("append_entries", "client_request", "become_leader")
+LATEST = 4  # how many messages that were received already are tried once more, in a hurry
 MANY = 400  # AppendEntries that are tried for one line, at most
 
 
@@ -111,6 +113,15 @@ class Search(Trial):
 
     def _all(self) -> int:
         return (1 << len(self.choices)) - 1
+
+    def _of(self, i: str) -> int:
+        """The choices on which it may depend that a server is stuck: all, or in a hurry its own."""
+        if self.patient:
+            return self._all()
+        line = self.head(i)
+        source = self._pattern(line).get("source") if line is not None else None
+        servers = {i, source} if source else set(self.servers)
+        return sum(1 << k for k, choice in enumerate(self.choices) if choice.server in servers)
 
     def _check_time(self) -> None:
         self.tried += 1
@@ -253,7 +264,7 @@ class Search(Trial):
         if not self.last and any(line.e.event == "restart" for _, line in heads):
             self._choose_again(Choice(self.save(), self._now_or_never(), self.deferred, waiting[0]))
             return
-        raise Conflict(heads[0][1], None, self._all())
+        raise Conflict(heads[0][1], None, self._of(heads[0][0]))
 
     def _now_or_never(self) -> Iterator[Option]:
         def now() -> bool:
@@ -294,7 +305,7 @@ class Search(Trial):
                 if self._choose_again(choice):
                     return True
                 # Other messages might have done, had others sent them.
-                depends = choice.conflicts | (bit - 1)
+                depends = choice.conflicts | (bit - 1 if self.patient else 0)
         return False
 
     def _fresh(self, i: str, line: Line) -> Iterator[Option]:
@@ -332,25 +343,35 @@ class Search(Trial):
         pattern, kind = self._pattern(line), self._kind(line)
         tried: set[Any] = set()
         sources = [pattern["source"]] if "source" in pattern else [j for j in self.servers if j != i]
-        found = [
-            o for j in sources for o in self.offers.get((kind, j, i), ()) if bool(o.received) == received
-        ]
-        for o in sorted(found, key=lambda o: o.leading.event if o.leading else 0):
-            if o.m is not None:
-                if (
-                    o.m.target != i
-                    or o.m in tried
-                    or not self.fits(o.m, pattern)
-                    or hash(o.m) not in self.sent.recent
-                ):
+        found: list[tuple[int, Offer | None, Leading]] = []
+        for j in sources:
+            for o in self.offers.get((kind, j, i), ()):
+                if bool(o.received) == received and o.leading is not None:
+                    found.append((o.leading.event, o, o.leading))
+        if received and not self.patient:
+            found = found[-LATEST:]
+        if kind is self.append_entries and not received:
+            found += [(x.event, None, x) for x in self._unused(i, pattern)]
+        for _, o, leading in sorted(found, key=_likeliest):
+            if o is not None and o.m is not None:
+                if o.m.target != i or o.m in tried or not self.fits(o.m, pattern) or hash(o.m) not in self.sent.recent:
                     continue
                 tried.add(o.m)
                 yield from self._try(i, line, o.m, o, None)
-            elif o.leading is not None:
-                both = {**pattern, **o.pattern}
-                if any(both[f] != x for f, x in pattern.items()):
-                    continue
-                yield from self._concrete(i, line, o.leading, both, o)
+            else:
+                both = {**pattern, **o.pattern} if o is not None else pattern
+                if all(both[f] == x or (f == "entries" and self.alike(both[f], x)) for f, x in pattern.items()):
+                    yield from self._concrete(i, line, leading, both, o)
+
+    def _unused(self, i: str, pattern: dict[str, Any]) -> Iterator[Leading]:
+        """Events of leaders that as a rule send to all, don't tell it, and of which i has received nothing."""
+        for (source, term), opened in self.open.items():
+            if source == i or pattern.get("source", source) != source or pattern.get("term", term) != term:
+                continue
+            for leading in opened:
+                t = self.taken[leading.event]
+                if t.e.event in SENDING and not any(m is not None and m.target == i for m in t.sends):
+                    yield leading
 
     def _could_have_sent(self, i: str, line: Line) -> Iterator[Option]:
         kind, pattern = self._kind(line), self._pattern(line)
@@ -367,7 +388,7 @@ class Search(Trial):
         self, i: str, line: Line, leading: Leading, pattern: dict[str, Any], offer: Offer | None
     ) -> Iterator[Option]:
         log = self.leaders_log(leading.source, leading.term)
-        wanted = self.later.wanted(line, self.world.variables[i], self.append_entries_reply)
+        wanted = self.later.wanted(line, self.world.variables[i], likely=not self.patient)
         number = 0
         for m in self.appends(leading, i, pattern, log, wanted):
             number += 1
@@ -401,7 +422,8 @@ class Search(Trial):
             if self._with(i, line, m, offer, leading, eager, number) is not True:
                 return False
             others.extend(x for x in self._other_ways(line) if x not in others)
-            outcome = self._outcome(i)
+            settled = None if offer is None or offer.leading is None else (offer.leading.event, offer.place)
+            outcome = self._outcome(i), settled if leading is not None else None
             if outcome in self.outcomes:
                 return False
             self.outcomes.add(outcome)
@@ -410,3 +432,11 @@ class Search(Trial):
         yield lambda: take(True, 0)
         for eager, number in list(others):
             yield lambda eager=eager, number=number: take(eager, number)
+
+
+def _likeliest(x: tuple[int, Offer | None, Leading]) -> tuple[int, bool, int]:
+    """Messages in the order in which they were sent; of one event, what is known best first."""
+    event, o, _ = x
+    if o is None:
+        return event, True, 0
+    return event, o.m is None and "target" not in o.pattern, -len(o.pattern)

@@ -296,7 +296,7 @@ class Supplier:
         if found is not None:
             return found
         for leading in t.open.get((s, term), ())[-1:]:
-            want = t.later.wanted(line, t.world.variables[j], t.append_entries_reply)
+            want = t.later.wanted(line, t.world.variables[j])
             for m in t.appends(leading, j, pattern, t.leaders_log(s, term), want):
                 self._opened(leading, m)
                 return m

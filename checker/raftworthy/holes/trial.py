@@ -337,7 +337,7 @@ class Trial(Steps):
         if "entries" in pattern and "prev_log_index" in pattern:
             n = pattern["prev_log_index"]
             held = me.log[n : n + len(pattern["entries"])]
-            if self._alike(held, pattern["entries"]):
+            if self.alike(held, pattern["entries"]):
                 self.learn(held, pattern["entries"])
                 pattern = {**pattern, "entries": tuple(held)}
         if whole(x):
@@ -367,11 +367,11 @@ class Trial(Steps):
         """Whether a message is what is known of it, or may be: unknown values may be any."""
         for f, x in pattern.items():
             y = getattr(m, f)
-            if y != x and not (f == "entries" and self._alike(y, x)):
+            if y != x and not (f == "entries" and self.alike(y, x)):
                 return False
         return True
 
-    def _alike(self, entries: Sequence[Any], others: Sequence[Any]) -> bool:
+    def alike(self, entries: Sequence[Any], others: Sequence[Any]) -> bool:
         pairs = zip(entries, others, strict=False)
         return len(entries) == len(others) and all(
             a.term == b.term
@@ -411,17 +411,18 @@ class Trial(Steps):
         world = World({**self.world.variables, leading.source: v}, self.world.past)
         made: list[Any] = []
         w = wanted or Wanted()
-        for prev in _numbers(pattern.get("prev_log_index"), w.prev, leading.length):
+        for prev in _numbers(pattern.get("prev_log_index"), w.prev, leading.length, w.likely):
             if "entries" in pattern:
                 ends: Sequence[int] = (prev + len(pattern["entries"]),)
             else:
                 ends = [n for n in dict.fromkeys((*w.end, leading.length, prev)) if prev <= n]
-                if not w.only_ends:
+                if not (w.only_ends or w.likely):
                     ends = [*ends, *(n for n in range(prev, leading.length) if n not in ends)]
             for end in ends:
                 if end > leading.length:
                     continue
-                for commit in _numbers(pattern.get("leader_commit"), w.commit, leading.commit, down=True):
+                commits = (*w.commit, leading.commit)
+                for commit in _numbers(pattern.get("leader_commit"), commits, leading.commit, w.likely):
                     if commit > leading.commit:
                         continue
                     if self.actions["append_entries"](
@@ -508,9 +509,10 @@ class Wanted(NamedTuple):
     end: Sequence[int] = ()
     commit: Sequence[int] = ()
     only_ends: bool = False
+    likely: bool = False  # nothing but what is likely
 
 
-def _numbers(given: int | None, likely: Sequence[int], top: int, down: bool = False) -> Iterator[int]:
+def _numbers(given: int | None, likely: Sequence[int], top: int, only_likely: bool) -> Iterator[int]:
     """A number that is known, or all from 0 to `top`, the likely ones first."""
     if given is not None:
         yield given
@@ -520,7 +522,7 @@ def _numbers(given: int | None, likely: Sequence[int], top: int, down: bool = Fa
         if 0 <= n <= top and n not in seen:
             seen.add(n)
             yield n
-    for n in reversed(range(top + 1)):
+    for n in () if only_likely else reversed(range(top + 1)):
         if n not in seen:
             yield n
 
