@@ -43,14 +43,28 @@ class Supplier:
                     if m.get("source") == s and "term" in m:
                         asked.append((m["term"], line))
             self.asked[s] = sorted(asked, key=lambda x: (x[0], x[1].number))
-        self.done: dict[str, int] = dict.fromkeys(search.lines.lost, 0)
+        self.greedy = False
+        self.busy: set[Line] = set()
+        # Where the first entries join that a leader sent in a term: by leader, receiver and term.
+        self._joined: dict[tuple[str, str, int], tuple[int, int, bool]] = {}
+        for line in search.lines.all():
+            for x in line.e.sends or ():
+                m = known(x)
+                if {"target", "term", "prev_log_index", "prev_log_term"} <= m.keys() and m["prev_log_term"] < m["term"]:
+                    key = (line.e.server, m["target"], m["term"])
+                    joins = (m["prev_log_index"], m["prev_log_term"], False)
+                    self._joined[key] = min(joins, self._joined.get(key, joins))
 
     def ways(self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line) -> Iterator[Way]:
-        """Ways for s to send j a message of this kind."""
+        """Ways for s to send j a message of this kind: with as few entries as it takes, or with all it can have."""
         yield lambda: self._send(s, j, kind, pattern, line)
+        yield lambda: self._send(s, j, kind, pattern, line, greedy=True)
 
-    def _send(self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line) -> Any:
+    def _send(
+        self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line, greedy: bool = False
+    ) -> Any:
         saved = self.search.save()
+        self.greedy = greedy
         try:
             return self._message(s, j, kind, pattern, line)
         except NoWayError:
@@ -368,9 +382,9 @@ class Supplier:
         asked = self.asked[s]
         for _, line in asked[: self._lower(s, term)]:
             i, k = t.later.index[line]
-            if t.at[i] > k or line in self._busy:
+            if t.at[i] > k or line in self.busy:
                 continue
-            self._busy.add(line)
+            self.busy.add(line)
             saved = t.save()
             try:
                 kind = t.generated.structs[HANDLERS[line.e.event]]  # type: ignore[index]
@@ -378,8 +392,31 @@ class Supplier:
             except NoWayError:
                 t.restore(saved)
             finally:
-                self._busy.discard(line)
+                self.busy.discard(line)
         self._keep_up(s, term)
+        self._hear_of_commits(s)
+
+    def _hear_of_commits(self, s: str) -> None:
+        """Let s learn what its term's leader told it of commits: it may tell others, when it leads itself."""
+        t, me = self.search, self._me(s)
+        if me.role == "leader" or not any(e.event == "handle_append_entries" for _, e in self._later(s)):
+            return
+        best: tuple[int, Any, Any] = me.commit_index, None, None
+        for j in t.servers:
+            for o in self._appends_to(s, j, me.current_term) if j != s else ():
+                for m in self._made(o, s, len(me.log)):
+                    end = m.prev_log_index + len(m.entries)
+                    if end <= len(me.log) and self._joins(m, me.log) and min(m.leader_commit, end) > best[0]:
+                        best = min(m.leader_commit, end), o, m
+        if best[1] is not None:
+            self._settle(best[1], best[2])
+            self._receive(s, best[2])
+            self._act(s, "handle_append_entries", best[2])
+
+    def _later(self, s: str) -> Iterator[tuple[int, Any]]:
+        """What s is asked for in higher terms than its own."""
+        for term, line in self.asked[s][self._lower(s, self._me(s).current_term + 1) :]:
+            yield term, line.e
 
     def _lower(self, s: str, term: int) -> int:
         from bisect import bisect_left
@@ -387,32 +424,58 @@ class Supplier:
         return bisect_left(self.asked[s], term, key=lambda x: x[0])
 
     def _keep_up(self, s: str, term: int) -> None:
-        """Take the entries of this term that a later message of s shows, as they can't be had later."""
+        """Take the entries of this term that later messages show, as they can't be had later."""
         t = self.search
         now = self._me(s).current_term
         for asked_in, line in self.asked[s][self._lower(s, term) :]:
             i, k = t.later.index[line]
             if t.at[i] > k:
                 continue
-            m = known(line.e.message)
-            shown = (m.get("last_log_index"), m.get("last_log_term"))
-            if line.e.event == "handle_append_entries":
-                shown = (m.get("prev_log_index"), m.get("prev_log_term"))
-                old = [e for e in m.get("entries", ()) if e.term < asked_in]
-                if old and shown[0] is not None:
-                    shown = (shown[0] + len(old), old[-1].term)
-                if shown[1] == asked_in:
-                    continue
-            elif line.e.event != "handle_request_vote":
+            shown = self._shows(s, asked_in, line)
+            if shown is None:
                 continue
-            if shown[0] is None or shown[1] is None or shown[1] > now:
+            length, last, exactly = shown
+            if last > now:
                 return
             saved = t.save()
             try:
-                self._log_to(s, shown[0], shown[1], now)
+                self._log_to(s, length, last, now, exactly)
             except NoWayError:
                 t.restore(saved)
-            return
+            if exactly:
+                return
+        if self.greedy:
+            self._take_all(s, now)
+
+    def _shows(self, s: str, term: int, line: Line) -> tuple[int, int, bool] | None:
+        """What a message says of its sender's log before that term: its length and last term, or the least."""
+        m = known(line.e.message)
+        if line.e.event == "handle_request_vote":
+            if "last_log_index" in m and "last_log_term" in m:
+                return m["last_log_index"], m["last_log_term"], True
+        elif line.e.event == "handle_append_entries":
+            old = [e for e in m.get("entries", ()) if e.term < term]
+            if "prev_log_index" in m and (old or m.get("prev_log_term", term) < term):
+                return m["prev_log_index"] + len(old), old[-1].term if old else m["prev_log_term"], False
+        elif line.e.event == "handle_append_entries_reply" and m.get("success") is not False:
+            return self._joined.get((line.e.server, s, term))
+        return None
+
+    def _take_all(self, s: str, term: int) -> None:
+        """Take all entries that were sent to s in its term."""
+        t = self.search
+        for j in t.servers:
+            if j != s and self._me(s).role != "leader" and self._appends_to(s, j, term):
+                for _ in range(1000):
+                    before = len(self._me(s).log)
+                    saved = t.save()
+                    try:
+                        self._feed(s, j, term, None, {})
+                    except NoWayError:
+                        t.restore(saved)
+                        break
+                    if len(self._me(s).log) == before:
+                        break
 
     def _log_to(self, s: str, length: int | None, last: int | None, upto: int, exactly: bool = True) -> None:
         """Give s a log of this length and last term, by entries that leaders sent it in terms up to `upto`."""
@@ -427,6 +490,10 @@ class Supplier:
             )
 
         if right():
+            return
+        me = self._me(s)
+        if me.role == "leader" and me.current_term == last and length is not None and len(me.log) < length:
+            self._fill(s, length, last)
             return
         terms = sorted({o.m.term if o.m is not None else o.leading.term  # type: ignore[union-attr]
                         for j in t.servers for o in t.offers.get((t.append_entries, j, s), ())}
@@ -476,10 +543,6 @@ class Supplier:
         self._stand(s, term)
 
     # --- steps ---
-
-    @property
-    def _busy(self) -> set[Line]:
-        return self.__dict__.setdefault("busy", set())  # type: ignore[no-any-return]
 
     def _me(self, s: str) -> Any:
         return self.search.world.variables[s]
