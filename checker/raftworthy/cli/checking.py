@@ -2,38 +2,78 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from raftworthy.cli.common import CONFORMS, VIOLATES, Files, Json, app, fail, print_json, progress_bar
+from raftworthy.cli.common import (
+    CONFORMS,
+    VIOLATES,
+    Files,
+    Json,
+    UnwritableError,
+    app,
+    check_writable,
+    fail,
+    print_json,
+    progress_bar,
+)
+from raftworthy.holes.missing import information_missing
 
 
 @app.command
-def replay(files: Files, /, *, complete: bool = False, json: Json = False) -> int:
+def replay(
+    files: Files,
+    /,
+    *,
+    complete: Annotated[
+        bool | None,
+        Parameter(help="fill holes in the trace; as a rule where ordinary replay can't decide without that"),
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="with holes: write the behaviour that was found")] = None,
+    seconds: Annotated[float, Parameter(help="with holes: give up after so long")] = 60.0,
+    json: Json = False,
+) -> int:
     """Check traces of a Raft cluster against the specification.
 
     Give one file for all servers, one per server, or one per server and start.
-    The format is in docs/traces.md.
-    Exit code: 0 conforms, 1 violates, 2 undecided or unusable.
+    The format is in docs/traces.md. Where information is missing, a behaviour is looked for that has
+    the lines that are there (docs/holes.md).
+    Exit code: 0 conforms or explained, 1 violates, 2 undecided or unusable.
 
     Examples:
         raftworthy replay traces/figure_8.ndjson
         raftworthy replay n1.ndjson n2.ndjson n3.ndjson.zst --json
+        raftworthy replay n1.ndjson n2.ndjson --complete --out whole.ndjson
     """
     from raftworthy.replay.verdict import check, print_verdict
 
-    if complete:
-        from raftworthy.holes.verdict import complete as complete_files
-        from raftworthy.holes.verdict import print_completed
+    try:
+        if out is not None:
+            check_writable(out)
+    except UnwritableError as error:
+        return fail(str(error), json)
+    if seconds <= 0:
+        return fail(f"--seconds {seconds}: at least some time, or nothing is tried", json)
+    if not complete:
+        with progress_bar("replaying", "events") as progress:
+            verdict = check(files, lambda n: progress(n, None))
+        missing = None if complete is False else information_missing(verdict, files)
+        if missing is None:
+            print_json(verdict.as_data()) if json else print_verdict(verdict)
+            return verdict.exit_code
+        if not json:
+            print(f"note: {missing}; looking for a behaviour that explains the lines that are there")
+    from raftworthy.holes.verdict import complete as fill
+    from raftworthy.holes.verdict import print_completed, write
 
-        completed = complete_files(files)
-        print_json(completed.as_data()) if json else print_completed(completed)
-        return completed.exit_code
-    with progress_bar("replaying", "events") as progress:
-        verdict = check(files, lambda n: progress(n, None))
-    print_json(verdict.as_data()) if json else print_verdict(verdict)
-    return verdict.exit_code
+    with progress_bar("completing", "events") as progress:
+        completed = fill(files, seconds, lambda n: progress(n, None))
+    if out is not None and completed.behaviour:
+        write(completed.behaviour, out)
+    print_json(completed.as_data()) if json else print_completed(completed, out)
+    return completed.exit_code
 
 
 @app.command

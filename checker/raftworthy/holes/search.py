@@ -354,13 +354,20 @@ class Search(Trial):
             found += [(x.event, None, x) for x in self._unused(i, pattern)]
         for _, o, leading in sorted(found, key=_likeliest):
             if o is not None and o.m is not None:
-                if o.m.target != i or o.m in tried or not self.fits(o.m, pattern) or hash(o.m) not in self.sent.recent:
+                if (
+                    o.m.target != i
+                    or o.m in tried
+                    or not self.fits(o.m, pattern)
+                    or hash(o.m) not in self.sent.recent
+                ):
                     continue
                 tried.add(o.m)
                 yield from self._try(i, line, o.m, o, None)
             else:
                 both = {**pattern, **o.pattern} if o is not None else pattern
-                if all(both[f] == x or (f == "entries" and self.alike(both[f], x)) for f, x in pattern.items()):
+                if all(
+                    both[f] == x or (f == "entries" and self.alike(both[f], x)) for f, x in pattern.items()
+                ):
                     yield from self._concrete(i, line, leading, both, o)
 
     def _unused(self, i: str, pattern: dict[str, Any]) -> Iterator[Leading]:

@@ -50,7 +50,9 @@ class Supplier:
         for line in search.lines.all():
             for x in line.e.sends or ():
                 m = known(x)
-                if {"target", "term", "prev_log_index", "prev_log_term"} <= m.keys() and m["prev_log_term"] < m["term"]:
+                if {"target", "term", "prev_log_index", "prev_log_term"} <= m.keys() and m[
+                    "prev_log_term"
+                ] < m["term"]:
                     key = (line.e.server, m["target"], m["term"])
                     joins = (m["prev_log_index"], m["prev_log_term"], False)
                     self._joined[key] = min(joins, self._joined.get(key, joins))

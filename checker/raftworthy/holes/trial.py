@@ -119,6 +119,7 @@ class Trial(Steps):
         self.bindings: dict[str, str] = {}  # what values that stood for any turned out to be
         self._patterns: Sequence[Any] | None = None
         self.inferred = False  # the last step did more than its line says
+        self.bounded = False  # or less, as a later line says
         self._pending: list[tuple[Any, Mapping[str, Any]]] = []
         self.hints: Hints | None = None
         self.state_type: Any = state_type()
@@ -160,7 +161,8 @@ class Trial(Steps):
         me.log.cut = held.log.cut
         self.state[i] = replace(self.state[i], me=me)
         self._line, self._eager, self._way, self._patterns = line, eager, way, patterns
-        self.inferred, self._pending = False, []
+        self.inferred = self.bounded = False
+        self._pending = []
         self.taken.append(Taken(e, line))
         try:
             if self.take(e, last=last) is not None:
@@ -264,6 +266,7 @@ class Trial(Steps):
         if bound is not None and self._before.commit_index <= bound < me.commit_index:
             self.state[i].could_commit = max(self.state[i].could_commit, me.commit_index)
             me.commit_index = bound
+            self.bounded = True
 
     def _commit(self, line: Line, i: str, me: Any, needed: bool = False) -> None:
         """Let a leader commit as much as it can and no later line contradicts."""

@@ -6,18 +6,33 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raftworthy.holes.lines import read_lines
+from raftworthy.holes.alone import Contradiction, contradiction
+from raftworthy.holes.lines import Line, Lines, read_lines
+from raftworthy.holes.refute import Refutation, Refuter, describe
 from raftworthy.holes.search import GivenUpError, Search
 from raftworthy.holes.telling import behaviour
+from raftworthy.replay.provenance import Cause
 from raftworthy.replay.reading import Unusable
 from raftworthy.replay.verdict import check
 
 EXIT_CODES = {"explained": 0, "violates": 1, "undecided": 2, "unusable": 2}
 SECONDS = 60.0
+NEAR = 1_500  # how many lines about the one where the search came no further are looked at together
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A rule that ties lines which can't all be true."""
+
+    rule: str
+    section: str
+    why: str
+    claim: str
 
 
 @dataclass(frozen=True)
@@ -26,12 +41,17 @@ class Completed:
 
     verdict: str
     files: list[str]
-    seconds: float  # of CPU time
+    seconds: float = 0.0  # of CPU time
+    solving: float = 0.0  # without reading, writing and replaying what was found
     lines: int = 0
     lost: tuple[str, ...] = ()  # servers without lines
     supplied: int = 0  # steps that no line tells of
-    behaviour: list[dict[str, Any]] = field(default_factory=list)
-    tried: str | None = None  # what was tried, if that didn't decide it
+    claim: str | None = None
+    refuted: tuple[Cause, ...] = ()  # lines that can't all be true; without any one of them, they could
+    ties: tuple[Tied, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    behaviour: tuple[dict[str, Any], ...] = ()
+    tried: tuple[str, ...] = ()  # what was tried, if that didn't decide it
     error: str | None = None
 
     @property
@@ -39,58 +59,166 @@ class Completed:
         return EXIT_CODES[self.verdict]
 
     def as_data(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if v not in (None, [], ())}
+        """For JSON."""
+        return {k: v for k, v in asdict(self).items() if v not in (None, [], ())}
 
 
-def complete(
-    paths: Sequence[Path], seconds: float = SECONDS, progress: Callable[[int], None] | None = None
-) -> Completed:
-    """Look for a behaviour of the specification that explains the lines of trace files."""
+def complete(paths: Sequence[Path], seconds: float = SECONDS, progress: Progress | None = None) -> Completed:
+    """Decide whether some behaviour of the specification explains the lines of trace files.
+
+    Of a behaviour that is found, replay is asked before it is called explained.
+    """
     files, began = [str(p) for p in paths], time.process_time()
     try:
         lines = read_lines(paths)
     except Unusable as error:
-        return Completed("unusable", files, time.process_time() - began, error=str(error))
-    search = Search(lines, seconds, progress)
+        return Completed("unusable", files, error=str(error))
+    if not any(lines.of.values()):
+        return Completed("unusable", files, error=f"{', '.join(files)}: no events, so nothing was checked")
+    made = _decide(lines, seconds, progress)
+    total = sum(map(len, lines.of.values()))
+    return replace_in(made, files=files, lines=total, lost=lines.lost, seconds=time.process_time() - began)
+
+
+def replace_in(c: Completed, **values: Any) -> Completed:
+    from dataclasses import replace
+
+    return replace(c, **values)
+
+
+def _decide(lines: Lines, seconds: float, progress: Progress | None) -> Completed:
+    """Try what is quick first: the likeliest behaviour, contradictions, then all behaviours."""
+    began = time.process_time()
+    tried: list[str] = []
+    search = Search(lines, seconds / 3, progress)
+    if _run(search, tried):
+        return _explained(search, time.process_time() - began)
+    where = search.best.line if search.best is not None else None
+    refuted = _refute(lines, where, seconds / 3, tried)
+    if refuted is not None:
+        return _refuted(refuted)
+    wrong = contradiction(lines)
+    if wrong is not None:
+        return _wrong_line(wrong)
+    search = Search(lines, seconds / 3, progress, patient=True)
+    if _run(search, tried):
+        return _explained(search, time.process_time() - began)
+    return Completed("undecided", [], tried=tuple(tried))
+
+
+def _run(search: Search, tried: list[str]) -> bool:
+    how = "every message that could have been received" if search.patient else "the likeliest messages"
     try:
-        found = search.run()
+        if search.run():
+            return True
+        end = "none of them leads to the end"
     except GivenUpError:
-        found = False
-    if found:
-        told = list(behaviour(search))
-        refusal = _replayed(told)
-        if refusal is None:
-            spent = time.process_time() - began
-            return Completed("explained", files, spent, search.total, lines.lost,
-                             sum(t.line is None for t in search.taken), told)  # fmt: skip
-        tried = f"the behaviour that was found is not one that replay takes: {refusal}"
-    else:
-        where = search.best.line.place if search.best else "nowhere"
-        tried = (
-            f"{search.tried:,} steps, {search.furthest:,} of {search.total:,} lines explained, up to {where}"
-        )
-    return Completed("undecided", files, time.process_time() - began, search.total, lines.lost, tried=tried)
+        end = "there was no more time"
+    where = f" before {search.best.line.place}" if search.best is not None else ""
+    tried.append(
+        f"{how}: {search.tried:,} steps, at best {search.furthest:,} of {search.total:,} lines explained{where}; {end}"
+    )
+    return False
+
+
+def _explained(search: Search, solving: float) -> Completed:
+    """A behaviour was found: it is for replay to say whether it is one."""
+    told = list(behaviour(search))
+    refusal = _replayed(told)
+    if refusal is not None:
+        return Completed("undecided", [], tried=(f"a behaviour that replay does not take: {refusal}",))
+    supplied = sum(t.line is None for t in search.taken)
+    return Completed("explained", [], supplied=supplied, behaviour=tuple(told), solving=solving)
 
 
 def _replayed(told: Sequence[dict[str, Any]]) -> str | None:
     """What ordinary replay has to say against a behaviour."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "completed.ndjson"
-        path.write_text("".join(json.dumps(x) + "\n" for x in told))
+        write(told, path)
         verdict = check([path])
     if verdict.verdict == "conforms":
         return None
     return verdict.error or (verdict.explanation.claim if verdict.explanation else verdict.verdict)
 
 
-def print_completed(c: Completed) -> None:
+def write(told: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write a behaviour as a trace."""
+    path.write_text("".join(json.dumps(x, separators=(",", ":")) + "\n" for x in told))
+
+
+def _refute(lines: Lines, where: Line | None, seconds: float, tried: list[str]) -> Refutation | None:
+    try:
+        import z3  # noqa: F401
+    except ImportError:
+        tried.append(
+            "no contradictions between lines were looked for: that needs pip install 'raftworthy[prove]'"
+        )
+        return None
+    at = where.number if where is not None else 0
+    refuter = Refuter(lines, lambda line: abs(line.number - at) <= NEAR)
+    found = refuter.refute(seconds)
+    if found is None:
+        tried.append(
+            f"the invariant's {len(refuter.facts.conditions):,} claims about the lines: no contradiction found"
+        )
+    return found
+
+
+def _refuted(r: Refutation) -> Completed:
+    refuted = tuple(Cause(str(x.place), describe(x)) for x in r.lines)
+    quiet = tuple(
+        Cause(str(x.place) if x else "", f"{i} acknowledged no more than here in term {t}" if x else
+              f"{i} acknowledged nothing in term {t}")
+        for i, t, x in r.silent
+    )  # fmt: skip
+    ties = tuple(Tied(t.rule, t.section, t.why, t.says) for t in r.ties)
+    count = {1: "this line cannot be true", 2: "these two lines cannot both be true"}
+    claim = count.get(len(refuted), f"these {len(refuted)} lines cannot all be true")
+    return Completed("violates", [], claim=claim, refuted=refuted, ties=ties, causes=quiet)
+
+
+def _wrong_line(c: Contradiction) -> Completed:
+    refuted = (Cause(str(c.line.place), describe(c.line)),)
+    ties = (Tied(c.rule.name, c.rule.section, c.rule.why, c.claim),) if c.rule else ()
+    causes = tuple(Cause(str(x.place), what) for x, what in c.because)
+    own = f"the {len(c.before)} lines of {c.line.e.server} before it"
+    claim = f"this line cannot be true with {own}, whatever the other servers did: {c.claim}"
+    return Completed("violates", [], claim=claim, refuted=refuted, ties=ties, causes=causes)
+
+
+def print_completed(c: Completed, out: Path | None = None) -> None:
     """Print a verdict for people."""
     if c.error:
         print(f"{c.error}\nunusable: nothing is said about the servers")
     elif c.verdict == "explained":
+        lost = f", no lines of {', '.join(c.lost)}" if c.lost else ""
+        for x in c.behaviour if out is None else ():
+            print(json.dumps(x, separators=(",", ":")))
         print(
-            f"explained: there is a behaviour with these {c.lines:,} lines ({c.seconds:.2f} s), "
-            f"{c.supplied:,} steps of it supplied; replay takes it"
+            f"explained: these {c.lines:,} lines are part of a behaviour of the specification ({c.seconds:.2f} s{lost})"
         )
+        print(
+            f"  {len(c.behaviour) - 1:,} steps, {c.supplied:,} of them supplied; replay accepts it as conforming"
+        )
+        if out is not None:
+            print(f"  written to {out}; raftworthy replay {out} checks it")
+    elif c.verdict == "violates":
+        first, *rest = c.refuted
+        print(f"{first.place}: error: {c.claim}")
+        for x in (first, *rest):
+            print(f"  {x.place}  {x.what}")
+        for t in c.ties:
+            where = f"section {t.section}" if t.section[0].isdigit() else t.section
+            print(f"  rule {t.rule} ({where}): {t.why}")
+            if t.claim not in (c.claim or ""):
+                print(f"    {t.claim}")
+        for x in c.causes:
+            print(f"because: {x.place}  {x.what}" if x.place else f"because: {x.what}")
+        print("help: correct the line that is wrong, and run the same command")
+        print("violates")
     else:
-        print(f"undecided: not refuted, and not explained\n  tried: {c.tried}")
+        print("undecided: not explained, and not refuted")
+        for what in c.tried:
+            print(f"  tried: {what}")
+        print("help: log more of what is missing, or allow more --seconds")

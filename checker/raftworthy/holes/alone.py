@@ -1,0 +1,88 @@
+"""One server's lines by themselves: whatever the others did, do they follow from each other?
+
+Where a server's lines tell every message that it received and all that it did of its own accord, its variables are
+known from its own lines. A line that contradicts them is refuted, whatever any other server did.
+
+    i  the server     m  a message
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import UNSET
+
+from raftspec.graph import postorder
+from raftspec.rules import RULES, Rule
+from raftworthy.holes.hints import LaterLines
+from raftworthy.holes.lines import Line, Lines, known, whole
+from raftworthy.holes.trial import Trial, filled
+from raftworthy.replay.ledger import Violation
+from raftworthy.wording import show
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A line that its server's lines before it don't allow."""
+
+    line: Line
+    before: Sequence[Line]
+    action: str
+    claim: str
+    rule: Rule | None
+    because: Sequence[tuple[Line, str]]
+
+
+def contradiction(lines: Lines) -> Contradiction | None:
+    """The first line that contradicts its own server's lines before it, as far as those tell everything."""
+    found = [c for i in lines.servers if (c := _of(lines, i)) is not None]
+    return min(found, key=lambda c: c.line.number, default=None)
+
+
+def _of(lines: Lines, i: str) -> Contradiction | None:
+    trial = Trial(lines.servers)
+    trial.hints = LaterLines(lines)
+    for k, line in enumerate(lines.of[i]):
+        m: Any = line.e.message if line.receives else UNSET
+        if line.entries_unknown or (line.receives and not whole(m)):
+            return None
+        sends = None if line.e.sends is UNSET else line.e.sends
+        found = trial.attempt(filled(line, m), line, sends)
+        if isinstance(found, Violation):
+            if found.kind == "restart":  # others may have seen what the disk shows
+                return None
+            return _told(trial, lines.of[i][:k], line, found)
+        if found is False or trial.inferred or trial.bounded:
+            return None
+    return None
+
+
+def _told(trial: Trial, before: Sequence[Line], line: Line, v: Violation) -> Contradiction:
+    """What is wrong, and the rule that says so."""
+    i = line.e.server
+    rule: Rule | None = None
+    if v.kind == "guard" and v.guard:
+        guard = trial.generated.transitions[v.action].guards[v.guard - 1]
+        names = [n.attr for n in postorder(guard.condition) if n.op == "rule"]
+        rule = RULES[names[0]] if names else None
+        params = ", ".join(show(x) for x in v.params if x != i)
+        claim = f"{i} may not {v.action}({params}) here: it doesn't hold that {guard.text}"
+    elif v.mismatches:
+        m = v.mismatches[0]
+        claim = f"{i} comes out of {v.action} with {m.name} = {show(m.expected)}, not {show(m.seen)}"
+    else:
+        claim = f"{i} sends in {v.action} what the specification does not send"
+    return Contradiction(line, before, v.action, claim, rule, list(_heard(before, line)))
+
+
+def _heard(before: Sequence[Line], line: Line) -> list[tuple[Line, str]]:
+    """What the server last heard from each other, as far as it is counted."""
+    last: dict[str, tuple[Line, str]] = {}
+    for earlier in before:
+        if earlier.receives and earlier.e.event.endswith("_reply"):
+            m = known(earlier.e.message)
+            what = ", ".join(f"{f} = {show(x)}" for f, x in m.items() if f not in ("source", "target"))
+            last[m["source"]] = earlier, f"the last that {line.e.server} heard from {m['source']}: {what}"
+    return sorted(last.values(), key=lambda x: x[0].number)
