@@ -10,6 +10,7 @@ the specification says. Terms never fall along a server, so what it is asked for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -205,11 +206,10 @@ class Supplier:
             return found[1]
         for leading in t.open.get((j, term), ())[-1:]:
             want = Wanted((len(log),), (match,) if match is not None else (), (), match is not None)
-            for m in t.appends(leading, s, {}, t.leaders_log(j, term), want):
-                if self._joins(m, log):
+            for m in islice(t.appends(leading, s, {}, t.leaders_log(j, term), want), 20):
+                if self._joins(m, log) and (match is None or m.prev_log_index + len(m.entries) == match):
                     self._opened(leading, m)
                     return m
-                break
         return None
 
     def _appends_to(self, s: str, j: str, term: int) -> list[Offer]:
@@ -276,6 +276,10 @@ class Supplier:
         me = self._me(s)
         prev, prev_term = pattern.get("prev_log_index"), pattern.get("prev_log_term")
         entries, commit = pattern.get("entries", ()), pattern.get("leader_commit")
+        ends = t.later.wanted(line, t.world.variables[j]).end
+        if prev is None and ends:  # the receiver's line tells where they ended, or they follow what it has
+            prev = max(0, ends[0] - len(entries)) if "entries" in pattern and len(ends) > 1 else ends[-1]
+        end = ends[0] if "entries" not in pattern and len(ends) > 1 else 0
         if not (me.role == "leader" and me.current_term == term):
             if me.current_term >= term and not (me.role == "candidate" and me.current_term == term):
                 return self._need(self._could_send(s, j, term, pattern, line))
@@ -294,6 +298,7 @@ class Supplier:
                     me = self._me(s)
             if prev_term == term and prev > len(me.log):
                 self._fill(s, prev, term)
+        self._fill(s, end, term)
         if commit is not None and commit > self._me(s).commit_index:
             self._commit(s, commit)
         return self._need(self._could_send(s, j, term, pattern, line))
