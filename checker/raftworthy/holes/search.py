@@ -24,6 +24,7 @@ from raftworthy.replay.ledger import Violation
 Option: TypeAlias = Callable[[], Any]  # does something, and returns True if it is possible
 SENDING = ("append_entries", "client_request", "become_leader")
 LATEST = 4  # how many messages that were received already are tried once more, in a hurry
+RECENT = 40  # how many events of a leader are looked at that don't tell what they send
 MANY = 400  # AppendEntries that are tried for one line, at most
 
 
@@ -235,7 +236,7 @@ class Search(Trial):
         return found
 
     def _offer_of(self, m: Any) -> Offer | None:
-        for o in self.offers.get((type(m), m.source, m.target), ()):
+        for o in reversed(self.offers.get((type(m), m.source, m.target), ())):
             if o.m == m:
                 return o
         return None
@@ -375,9 +376,11 @@ class Search(Trial):
         for (source, term), opened in self.open.items():
             if source == i or pattern.get("source", source) != source or pattern.get("term", term) != term:
                 continue
-            for leading in opened:
+            for leading in opened[-RECENT:]:
                 t = self.taken[leading.event]
-                if t.e.event in SENDING and not any(m is not None and m.target == i for m in t.sends):
+                if t.line is None or t.e.event not in SENDING:
+                    continue
+                if not any(m is not None and m.target == i for m in t.sends):
                     yield leading
 
     def _could_have_sent(self, i: str, line: Line) -> Iterator[Option]:

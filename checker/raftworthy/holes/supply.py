@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from raftworthy.holes.search import Search
 
 Way = Callable[[], Any]  # takes steps until a message is sent, and returns it; None if it can't be
+NEWEST = 200  # how many acknowledgements a leader looks at
 FURTHEST = 60  # how many terms a server is taken through by elections of its own
 
 
@@ -189,7 +190,7 @@ class Supplier:
         t = self.search
         log = self._me(s).log
         found: Any = None
-        for o in self._appends_to(s, j, term):
+        for o in reversed(self._appends_to(s, j, term)):  # the newest are likeliest
             for m in self._made(o, s, match):
                 end = m.prev_log_index + len(m.entries)
                 if not self._joins(m, log) or (match is not None and end > match):
@@ -575,7 +576,7 @@ class Supplier:
     def _sent(self, kind: type, s: str, j: str, pattern: Mapping[str, Any], fresh: bool = False) -> Any:
         """A message that s has sent already, one that nobody has received yet if need be."""
         t = self.search
-        for o in t.offers.get((kind, s, j), ()):
+        for o in reversed(t.offers.get((kind, s, j), ())):
             if o.m is not None and t.fits(o.m, pattern) and not (fresh and o.received):
                 return o.m
         return None
