@@ -314,7 +314,7 @@ class Trial(Steps):
                 self._sends(m, news)
         else:
             rest = list(out)
-            for x in sorted(self._patterns, key=lambda x: -len(known(x))):
+            for x in sorted(self._patterns, key=lambda x: ("target" not in known(x), -len(known(x)))):
                 self._sends_like(e, x, rest, news)
         server.news = news
 

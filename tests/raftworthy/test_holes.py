@@ -1,0 +1,271 @@
+"""Traces with holes are explained if something explains them, and refuted by lines that can't all be true.
+
+Traces come from raftd's simulator; fields are left out, a server's lines are, or a contradiction is put in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftworthy.cli import app
+from raftworthy.holes.alone import contradiction
+from raftworthy.holes.lines import Line, Lines, known, read_lines
+from raftworthy.holes.refute import Refuter
+from raftworthy.holes.verdict import Completed, complete, write
+from raftworthy.measure_holes import simulated, with_holes, written
+from raftworthy.replay.verdict import check
+
+pytest.importorskip("z3")
+Event = dict[str, Any]
+
+
+def holes(seed: int, share: float, faults: str = "none", lose: bool = False, steps: int = 200) -> list[Event]:
+    """A simulation's trace with fields left out, or without one of its servers."""
+    rng = random.Random(seed)
+    lines = simulated(seed, steps, faults)
+    return with_holes(lines, rng, share, [rng.choice(lines[0]["servers"])] if lose else [])
+
+
+def told_by(told: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    """Whether a whole event, or message, is as the known fields say."""
+    for f, x in told.items():
+        y = whole.get(f)
+        if f in ("message", "state"):
+            if not told_by(x, y or {}):
+                return False
+        elif f == "sends":
+            ways = itertools.permutations(y or (), len(x))
+            if not any(all(map(told_by, x, way)) for way in ways):
+                return False
+        elif f == "votes":
+            if y is not None and set(x) != set(y):
+                return False
+        elif f == "match_index" and isinstance(x, dict):
+            if any((y or {}).get(j, 0) != n for j, n in x.items()):
+                return False
+        elif f not in ("seq", "time", "after", "start") and x is not None and x != y:
+            return False
+    return True
+
+
+def assert_explained(done: Completed, lines: Sequence[Event], path: Path) -> None:
+    """It is explained by a behaviour that replay takes, and that has what every line says, in order."""
+    assert done.verdict == "explained", done
+    whole = path.with_name("whole.ndjson")
+    write(done.behaviour, whole)
+    assert check([whole]).verdict == "conforms"
+    by_line = {e["line"]: e for e in done.behaviour if "line" in e}
+    for number, e in enumerate(lines[1:], 2):
+        assert told_by({k: x for k, x in e.items() if x is not None}, by_line[f"{path}:{number}"]), (
+            number,
+            e,
+        )
+    for i in lines[0]["servers"]:
+        order = [
+            int(e["line"].rpartition(":")[2]) for e in done.behaviour[1:] if e["server"] == i and "line" in e
+        ]
+        assert order == sorted(order)
+
+
+# --- explained -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 3, 4, 5, 6, 7, 8, 9, 10, 12])
+def test_hidden_fields_are_filled_in(seed: int, tmp_path: Path) -> None:
+    lines = holes(seed, 0.3)
+    path = written(lines, tmp_path / "holes.ndjson")
+    assert_explained(complete([path], 30), lines, path)
+
+
+@pytest.mark.parametrize("seed", range(40, 50))
+def test_a_server_without_lines_is_supplied_with_steps(seed: int, tmp_path: Path) -> None:
+    """Under every fault: losses, delays, partitions, crashes."""
+    lines = holes(seed, 0, "all", lose=True, steps=400)
+    path = written(lines, tmp_path / "holes.ndjson")
+    done = complete([path], 30)
+    assert_explained(done, lines, path)
+    assert len(done.lost) == 1
+    assert done.supplied
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("lose", [False, True])
+def test_what_happened_is_not_refuted(seed: int, lose: bool, tmp_path: Path) -> None:
+    """Whether or not a behaviour is found: there is one."""
+    path = written(holes(seed, 0.2, "all", lose), tmp_path / "holes.ndjson")
+    lines = read_lines([path])
+    assert Refuter(lines).refute(30) is None
+    assert contradiction(lines) is None
+
+
+def test_a_message_may_be_missing_altogether(tmp_path: Path) -> None:
+    lines = simulated(3, 60)
+    rng = random.Random(3)
+    for e in lines[1:]:
+        if rng.random() < 0.3:
+            e.pop("message", None)
+    path = written(lines, tmp_path / "holes.ndjson")
+    assert_explained(complete([path], 30), lines, path)
+
+
+# --- refuted ---------------------------------------------------------------------------
+
+
+def unnumbered(lines: Sequence[Event]) -> list[Event]:
+    return [{k: x for k, x in e.items() if k not in ("seq", "start")} for e in json.loads(json.dumps(lines))]
+
+
+def two_votes(lines: list[Event], rng: random.Random) -> list[int]:
+    """A server votes for another candidate in the same term, too."""
+    k = rng.choice([k for k, e in enumerate(lines) if any(m.get("granted") for m in e.get("sends", ()))])
+    again = json.loads(json.dumps(lines[k]))
+    candidate = again["message"]["source"]
+    other = next(j for j in lines[0]["servers"] if j not in (candidate, again["server"]))
+    again["message"]["source"] = again["state"]["voted_for"] = again["sends"][0]["target"] = other
+    lines.insert(k + 1, again)
+    return [k, k + 1]
+
+
+def two_leaders(lines: list[Event], rng: random.Random) -> list[int]:
+    """A second server leads a term."""
+    k = rng.choice([k for k, e in enumerate(lines) if e.get("state", {}).get("role") == "leader"])
+    i = lines[k]["server"]
+    terms = [e["state"]["current_term"] for e in lines[1 : k + 1]
+             if e["server"] == i and "current_term" in e.get("state", {})]  # fmt: skip
+    lines[k]["state"]["current_term"] = terms[-1]
+    other = next(j for j in lines[0]["servers"] if j != i)
+    state = {"role": "leader", "current_term": terms[-1]}
+    lines.insert(k + 1, {"server": other, "event": "become_leader", "state": state})
+    return [k, k + 1]
+
+
+def overwritten(lines: list[Event], rng: random.Random) -> list[int]:
+    """An entry that a follower has acknowledged is gone from its log in the same term."""
+    k = rng.choice(
+        [k for k, e in enumerate(lines) if any(m.get("match_index", 0) > 1 for m in e.get("sends", ()))]
+    )
+    e, (reply,) = lines[k], lines[k]["sends"]
+    m = {**e["message"], "entries": [], "prev_log_index": 0, "prev_log_term": 0}
+    state = {"current_term": reply["term"], "log_length": reply["match_index"] - 1}
+    lines.insert(
+        k + 1, {"server": e["server"], "event": "handle_append_entries", "message": m, "state": state}
+    )
+    return [k, k + 1]
+
+
+PLANTED = {"vote.once_per_term": two_votes, "election.majority": two_leaders, "restart.keep_log": overwritten}
+
+
+@pytest.mark.parametrize("rule", PLANTED)
+@pytest.mark.parametrize("share", [0, 0.3])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_lines_that_cannot_both_be_true_are_named(rule: str, share: float, seed: int, tmp_path: Path) -> None:
+    """Fields of all other lines are hidden, too. The set is minimal, and suffices by itself."""
+    rng = random.Random(seed)
+    lines = unnumbered(simulated(seed, 120, "none" if share == 0 else "all"))
+    planted = PLANTED[rule](lines, rng)
+    kept = {k: lines[k] for k in planted}
+    lines = [kept.get(k, e) for k, e in enumerate(with_holes(lines, rng, share))]
+    path = written(lines, tmp_path / "bad.ndjson")
+    done = complete([path], 30)
+    assert done.verdict == "violates"
+    assert rule in {t.rule for t in done.ties}
+    named = {int(c.place.rpartition(":")[2]) for c in done.refuted}
+    assert named & {k + 1 for k in planted}
+    assert len(named) <= 3
+    read = read_lines([path])
+    core = [line for line in read.all() if line.place.line in named]
+    assert Refuter(only(read, core)).refute(30) is not None
+    for line in core:
+        assert Refuter(only(read, [x for x in core if x is not line])).refute(30) is None
+
+
+def only(read: Lines, lines: Sequence[Line]) -> Lines:
+    return read.keep({i: [x for x in own if x in lines] for i, own in read.of.items()})
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_commit_without_a_majority_is_named(seed: int, tmp_path: Path) -> None:
+    """The leader's own lines tell whose acknowledgements it had. Another server's lines are lost."""
+    rng = random.Random(seed)
+    lines = unnumbered(simulated(seed, 120))
+    k = rng.choice([k for k, e in enumerate(lines) if e.get("event") == "client_request"][1:])
+    lines[k]["state"] |= {"commit_index": lines[k]["state"]["log_length"], "role": "leader"}
+    lost = rng.choice([j for j in lines[0]["servers"] if j != lines[k]["server"]])
+    rest = [e for e in lines if e.get("server") != lost]
+    path = written(rest, tmp_path / "bad.ndjson")
+    done = complete([path], 30)
+    assert done.verdict == "violates"
+    assert f"{path}:{rest.index(lines[k]) + 1}" in {c.place for c in done.refuted}
+    # Without the claim of this one line the rest can be.
+    del lines[k]["state"]["commit_index"]
+    assert contradiction(read_lines([written(rest, path)])) is None
+
+
+# --- the command -------------------------------------------------------------------------
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    code = app([*map(str, arguments)], exit_on_error=False, result_action="return_value")
+    return code, capsys.readouterr().out
+
+
+def test_replay_hands_over_where_a_server_has_no_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = written(holes(1, 0, lose=True), tmp_path / "lost.ndjson"), tmp_path / "whole.ndjson"
+    code, text = run(capsys, "replay", path, "--out", out)
+    assert code == 0
+    assert text.startswith("note: there are no lines of n1; ")
+    assert "explained: " in text
+    assert check([out]).verdict == "conforms"
+    code, text = run(capsys, "replay", path, "--no-complete")
+    assert code == 1
+    assert "explained" not in text
+
+
+def test_replay_hands_over_where_messages_lack_fields(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(holes(3, 0.1), tmp_path / "hidden.ndjson")
+    code, text = run(capsys, "replay", path, "--json")
+    assert code == 0
+    assert json.loads(text)["verdict"] == "explained"
+    code, text = run(capsys, "replay", path, "--no-complete")
+    assert code == 2
+    assert "unusable" in text
+
+
+def test_no_time_is_undecided_not_explained_and_not_refuted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(holes(2, 0.3), tmp_path / "hidden.ndjson")
+    code, text = run(capsys, "replay", path, "--complete", "--seconds", 0.001)
+    assert code == 2
+    assert text.startswith("undecided: not explained, and not refuted")
+    assert "tried: " in text
+
+
+def test_a_gap_in_a_servers_lines_is_refused(tmp_path: Path) -> None:
+    lines = simulated(1, 40)
+    del lines[9]
+    done = complete([written(lines, tmp_path / "gap.ndjson")])
+    assert done.verdict == "unusable"
+    assert "lines are missing here" in str(done.error)
+
+
+def test_what_is_not_known_may_be_null(tmp_path: Path) -> None:
+    lines = simulated(1, 30)
+    for e in lines[1:]:
+        if "message" in e:
+            e["message"]["term"] = None
+    path = written(lines, tmp_path / "null.ndjson")
+    assert all("term" not in known(x.e.message) for x in read_lines([path]).all() if x.receives)
+    assert complete([path]).verdict == "explained"
