@@ -1,4 +1,4 @@
-"""Holes made into simulated traces, and how long it takes to explain what is left: a measurement and its input."""
+"""Holes made into simulated traces, and how long it takes to explain what is left."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class Completing:
 
     def __str__(self) -> str:
         text = [
-            f"{r.lines:7,} lines, {r.holes:26} {r.verdict:10} {r.solving:6.2f} s solving, {r.in_all:6.2f} s in all, "
-            f"{r.supplied:,} steps supplied"
+            f"{r.lines:7,} lines, {r.holes:26} {r.verdict:10} {r.solving:6.2f} s solving, "
+            f"{r.in_all:6.2f} s in all, {r.supplied:,} steps supplied"
             for r in self.rows
         ]
         return "\n".join(

@@ -1,7 +1,7 @@
 """One server's lines by themselves: whatever the others did, do they follow from each other?
 
-Where a server's lines tell every message that it received and all that it did of its own accord, its variables are
-known from its own lines. A line that contradicts them is refuted, whatever any other server did.
+Where a server's lines tell every message that it received and all that it did of its own accord, its
+variables are known from them alone. A line that contradicts them is refuted, whatever any other server did.
 
     i  the server     m  a message
 """
@@ -15,7 +15,8 @@ from typing import Any
 from msgspec import UNSET
 
 from raftspec.graph import postorder
-from raftspec.rules import RULES, Rule
+from raftspec.rules import RULES
+from raftspec.spec import Rule
 from raftworthy.holes.hints import LaterLines
 from raftworthy.holes.lines import Line, Lines, known, whole
 from raftworthy.holes.trial import Trial, filled

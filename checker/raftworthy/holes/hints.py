@@ -109,7 +109,7 @@ class LaterLines(Hints):
             unknown += later.entries_unknown
             own += len(later.e.entries or ())
             if length is not None:
-                return max(0, length - own - unknown - len(me.log))
+                return max(0, int(length) - own - unknown - len(me.log))
         return 0
 
     def wanted(self, line: Line, me: Any, likely: bool = False) -> Wanted:

@@ -63,17 +63,17 @@ class Lines:
 
 @cache
 def _lenient() -> tuple[Any, Mapping[type, type]]:
-    """The event type in which all of a message but its kind may be missing, and its messages by the strict ones."""
+    """The event type in which much of a message may be missing, and its messages by the strict ones."""
     strict = trace_format()
     made = {}
     for m in raft.messages:
         known = strict.structs[m]
-        fields = [(f.name, f.type | None | UnsetType, UNSET) for f in msgspec.structs.fields(known)]
+        optional = [(f.name, f.type | None | UnsetType, UNSET) for f in msgspec.structs.fields(known)]
         made[known] = msgspec.defstruct(
-            m.__name__, fields, frozen=True, gc=False, tag_field="kind", tag=snake_case(m.__name__)
+            m.__name__, optional, frozen=True, gc=False, tag_field="kind", tag=snake_case(m.__name__)
         )
     message = Union[tuple(made.values())]  # type: ignore[valid-type]  # noqa: UP007
-    fields = []
+    fields: list[Any] = []
     for f in msgspec.structs.fields(strict.event):
         t = {"message": message | UnsetType, "sends": tuple[message, ...] | UnsetType}.get(f.name, f.type)  # type: ignore[valid-type]
         default = f.default if f.default is not msgspec.NODEFAULT else ...
@@ -116,7 +116,7 @@ def decode(text: bytes) -> tuple[Any, bool, bool]:
 
 
 def _with_address(m: Any, name: str, server: str) -> Any:
-    """A message whose sender or receiver is clear from the line; the specification's if all of it is known."""
+    """A message with its sender or receiver, which the line tells; the specification's if it is whole."""
     if getattr(m, name) in (UNSET, None):
         m = but(m, **{name: server})
     if not whole(m):

@@ -1,10 +1,10 @@
 """Lines that cannot all be true: no state that Raft's invariant allows has what they say.
 
-Each line says something of its server after a step, and of messages received and sent. Of a server's states at its
-lines, and of what happened until the end, the conjuncts of `raftspec.invariant` have to hold, and from line to line
-the promises for steps; the rest of the servers' behaviour is open. So what is refuted is refuted whatever
-the other lines say, and whatever was not logged. Only of servers whose lines tell all that they acknowledged
-is it also known what they did not.
+Each line says something of its server after a step, and of messages received and sent. Of the servers' states
+at their lines, and of what happened until the end, the conjuncts of `raftspec.invariant` have to hold, and
+from line to line the promises for steps; all else that servers do is open. So what is refuted is
+refuted whatever the other lines say, and whatever was not logged. Only of servers whose lines tell all that
+they acknowledged is it also known what they did not.
 
     L  a line     t  a term     m  a message
 """
@@ -31,7 +31,7 @@ from raftworthy.prove.logic import Truth
 from raftworthy.replay.reading import trace_format
 from raftworthy.structs import snake_case
 
-# The conjuncts that are used, and the rule that each is there for. In all of them what happened later only helps.
+# The conjuncts used, and the rule that each is there for. What happened later makes none of them wrong.
 AT_A_LINE = {
     "a7_candidates_vote_for_themselves": "election.vote_for_self",
     "b4_leaders_were_elected": "election.majority",
@@ -231,10 +231,12 @@ class Refuter:
     def _concerns(self, claim: str, line: Line) -> bool:
         """Whether a line tells what a claim is about; otherwise it says nothing there."""
         about = {
-            "a7_candidates_vote_for_themselves": "role", "b4_leaders_were_elected": "role",
-            "k2_acknowledged_entries_are_stored": "log_length", "d3_commit_index_is_justified": "commit_index",
+            "a7_candidates_vote_for_themselves": "role",
+            "b4_leaders_were_elected": "role",
+            "k2_acknowledged_entries_are_stored": "log_length",
+            "d3_commit_index_is_justified": "commit_index",
             "d7_applied_is_committed": "last_applied",
-        }  # fmt: skip
+        }
         state = line.e.state
         return state is not UNSET and getattr(state, about[claim]) is not UNSET
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -18,7 +19,7 @@ from msgspec import UNSET
 from raftworthy.holes.hints import WAYS, LaterLines
 from raftworthy.holes.lines import HANDLERS, Line, Lines, known, whole
 from raftworthy.holes.supply import Supplier
-from raftworthy.holes.trial import Leading, Offer, Saved, Trial, Wanted, filled
+from raftworthy.holes.trial import Leading, Offer, Saved, Trial, filled
 from raftworthy.replay.ledger import Violation
 
 Option: TypeAlias = Callable[[], Any]  # does something, and returns True if it is possible
@@ -315,7 +316,7 @@ class Search(Trial):
 
     def _opened(self, i: str, line: Line) -> Iterator[Option]:
         """AppendEntries that a leader may have sent in an event that doesn't tell what it sends."""
-        return self._could_have_sent(i, line)
+        return self._left_open(i, line)
 
     def _unlogged(self, i: str, line: Line) -> Iterator[Option]:
         """Messages of servers that left no lines."""
@@ -338,7 +339,7 @@ class Search(Trial):
         return {} if m is UNSET else known(m)
 
     def _kind(self, line: Line) -> type:
-        return self.generated.structs[HANDLERS[line.e.event]]  # type: ignore[no-any-return, index]
+        return self.generated.structs[HANDLERS[line.e.event]]
 
     def _offered(self, i: str, line: Line, received: bool) -> Iterator[Option]:
         pattern, kind = self._pattern(line), self._kind(line)
@@ -346,13 +347,12 @@ class Search(Trial):
         sources = [pattern["source"]] if "source" in pattern else [j for j in self.servers if j != i]
         found: list[tuple[int, Offer | None, Leading]] = []
         for j in sources:
-            for o in self.offers.get((kind, j, i), ()):
-                if bool(o.received) == received and o.leading is not None:
-                    found.append((o.leading.event, o, o.leading))
+            offers = [x for x in self.offers.get((kind, j, i), ()) if bool(x.received) == received]
+            found += [(x.leading.event, x, x.leading) for x in offers if x.leading is not None]
         if received and not self.patient:
             found = found[-LATEST:]
         if kind is self.append_entries and not received:
-            found += [(x.event, None, x) for x in self._unused(i, pattern)]
+            found += [(leading.event, None, leading) for leading in self._unused(i, pattern)]
         for _, o, leading in sorted(found, key=_likeliest):
             if o is not None and o.m is not None:
                 if (
@@ -372,7 +372,7 @@ class Search(Trial):
                     yield from self._concrete(i, line, leading, both, o)
 
     def _unused(self, i: str, pattern: dict[str, Any]) -> Iterator[Leading]:
-        """Events of leaders that as a rule send to all, don't tell it, and of which i has received nothing."""
+        """Events of leaders that as a rule send to all, of which i has received nothing."""
         for (source, term), opened in self.open.items():
             if source == i or pattern.get("source", source) != source or pattern.get("term", term) != term:
                 continue
@@ -383,7 +383,7 @@ class Search(Trial):
                 if not any(m is not None and m.target == i for m in t.sends):
                     yield leading
 
-    def _could_have_sent(self, i: str, line: Line) -> Iterator[Option]:
+    def _left_open(self, i: str, line: Line) -> Iterator[Option]:
         kind, pattern = self._kind(line), self._pattern(line)
         if kind is not self.append_entries:
             return
@@ -392,17 +392,14 @@ class Search(Trial):
                 continue
             if opened:
                 yield from self._concrete(i, line, opened[-1], pattern, None)
-        return
 
     def _concrete(
         self, i: str, line: Line, leading: Leading, pattern: dict[str, Any], offer: Offer | None
     ) -> Iterator[Option]:
         log = self.leaders_log(leading.source, leading.term)
         wanted = self.later.wanted(line, self.world.variables[i], likely=not self.patient)
-        number = 0
-        for m in self.appends(leading, i, pattern, log, wanted):
-            number += 1
-            if number > MANY:
+        for number, m in enumerate(self.appends(leading, i, pattern, log, wanted)):
+            if number == MANY:
                 self.exhaustive = False
                 return
             yield from self._try(i, line, m, offer, leading)
@@ -440,8 +437,8 @@ class Search(Trial):
             return True
 
         yield lambda: take(True, 0)
-        for eager, number in list(others):
-            yield lambda eager=eager, number=number: take(eager, number)
+        for other in others:
+            yield partial(take, *other)
 
 
 def _likeliest(x: tuple[int, Offer | None, Leading]) -> tuple[int, bool, int]:

@@ -1,8 +1,8 @@
 """Raft's invariant over states of which little is known: values come up as they are asked for.
 
 The conjuncts of `raftspec.invariant` hold in every reachable state. Here they are computed, by the rules of
-`prove.terms`, in a state whose logs and votes are as large as the trace's, and of which a claim names few. What a
-claim asks for that isn't named can be anything; a claim that asks for too much is left out.
+`prove.terms`, in states whose logs and votes are as large as the trace's, and of which a claim names few.
+What a claim asks for that isn't named can be anything; a claim that asks for too much is left out.
 
     t  a term     n  an index     i  a server, by number from 1
 """
@@ -82,10 +82,8 @@ class Keyed:
                 self.made[k] = self.of.value(f"{self.name}[{k}]", self.type.of)
             return self.made[k]
         assert self.type.key is not None
-        if self.type.key.kind == "server":
-            keys = range(1, self.of.servers + 1)
-        else:
-            keys = range(self.of.terms + 1)
+        of_servers = self.type.key.kind == "server"
+        keys = range(1, self.of.servers + 1) if of_servers else range(self.of.terms + 1)
         values = [self.at(key) for key in keys]
         if any(isinstance(x, Listed) for x in values):
             return Chosen(self.of, k, dict(zip(keys, values, strict=True)))
@@ -131,8 +129,14 @@ class Chosen:
 class State:
     """A server's variables at one line, or at the end, and what happened until the end."""
 
-    def __init__(self, of: Unknown, names: tuple[str, ...], server: Mapping[str, Type], past: Mapping[str, Type],
-                 at: Mapping[int, str]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        of: Unknown,
+        names: tuple[str, ...],
+        server: Mapping[str, Type],
+        past: Mapping[str, Type],
+        at: Mapping[int, str],
+    ) -> None:
         self.of, self.names, self.types, self.past_types, self.at = of, names, server, past, at
         self.kept: dict[tuple[int, str], Value] = {}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import msgspec
@@ -18,7 +19,7 @@ from msgspec.structs import replace as but
 
 from raftworthy.generated import World
 from raftworthy.holes.lines import Line, known, whole
-from raftworthy.replay.ledger import Log, SentMessages, Server, Violation, as_leader
+from raftworthy.replay.ledger import SentMessages, Server, Violation, as_leader
 from raftworthy.replay.reading import trace_format
 from raftworthy.replay.steps import Steps
 
@@ -392,7 +393,7 @@ class Trial(Steps):
             value = self.known_value(a.value)
             if value[0] == UNKNOWN and b.value[0] != UNKNOWN:
                 self.bindings[value] = b.value
-                self.trail.append(lambda value=value: self.bindings.pop(value))
+                self.trail.append(partial(self.bindings.pop, value))
 
     # --- messages that may be received ---
 
@@ -404,7 +405,7 @@ class Trial(Steps):
         return self.past_logs.get((source, term), ([], 0))[0]
 
     def appends(
-        self, leading: Leading, target: str, pattern: Mapping[str, Any], log: Sequence[Any],
+        self, leading: Leading, target: str, pattern: Mapping[str, Any], log: list[Any],
         wanted: Wanted | None = None,
     ) -> Iterator[Any]:  # fmt: skip
         """AppendEntries that a leader could send after one of its events, most likely first."""
@@ -489,7 +490,8 @@ class Trial(Steps):
         if "entries" in offer.pattern:
             self.learn(m.entries, offer.pattern["entries"])
         offer.m, sends[place] = m, m
-        self.trail.append(lambda: (setattr(offer, "m", None), sends.__setitem__(place, None)))
+        self.trail.append(partial(setattr, offer, "m", None))
+        self.trail.append(partial(sends.__setitem__, place, None))
         self.sent.add(hash(m))
 
     def offer_from(self, leading: Leading, m: Any) -> Offer:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,7 @@ def complete(paths: Sequence[Path], seconds: float = SECONDS, progress: Progress
         return Completed("unusable", files, error=f"{', '.join(files)}: no events, so nothing was checked")
     made = _decide(lines, seconds, progress)
     total = sum(map(len, lines.of.values()))
-    return replace_in(made, files=files, lines=total, lost=lines.lost, seconds=time.process_time() - began)
-
-
-def replace_in(c: Completed, **values: Any) -> Completed:
-    from dataclasses import replace
-
-    return replace(c, **values)
+    return replace(made, files=files, lines=total, lost=lines.lost, seconds=time.process_time() - began)
 
 
 def _decide(lines: Lines, seconds: float, progress: Progress | None) -> Completed:
@@ -116,7 +110,7 @@ def _run(search: Search, tried: list[str]) -> bool:
         end = "there was no more time"
     where = f" before {search.best.line.place}" if search.best is not None else ""
     tried.append(
-        f"{how}: {search.tried:,} steps, at best {search.furthest:,} of {search.total:,} lines explained{where}; {end}"
+        f"{how}: {search.tried:,} steps, at best {search.furthest:,} of {search.total:,} lines{where}; {end}"
     )
     return False
 
@@ -160,7 +154,7 @@ def _refute(lines: Lines, where: Line | None, seconds: float, tried: list[str]) 
     found = refuter.refute(seconds)
     if found is None:
         tried.append(
-            f"the invariant's {len(refuter.facts.conditions):,} claims about the lines: no contradiction found"
+            f"{len(refuter.facts.conditions):,} claims of the invariant about the lines: no contradiction"
         )
     return found
 
@@ -193,13 +187,12 @@ def print_completed(c: Completed, out: Path | None = None) -> None:
         print(f"{c.error}\nunusable: nothing is said about the servers")
     elif c.verdict == "explained":
         lost = f", no lines of {', '.join(c.lost)}" if c.lost else ""
-        for x in c.behaviour if out is None else ():
-            print(json.dumps(x, separators=(",", ":")))
+        for event in c.behaviour if out is None else ():
+            print(json.dumps(event, separators=(",", ":")))
+        took = f"({c.seconds:.2f} s{lost})"
+        print(f"explained: a behaviour of the specification has these {c.lines:,} lines {took}")
         print(
-            f"explained: these {c.lines:,} lines are part of a behaviour of the specification ({c.seconds:.2f} s{lost})"
-        )
-        print(
-            f"  {len(c.behaviour) - 1:,} steps, {c.supplied:,} of them supplied; replay accepts it as conforming"
+            f"  {len(c.behaviour) - 1:,} steps, {c.supplied:,} of them supplied; replay says that it conforms"
         )
         if out is not None:
             print(f"  written to {out}; raftworthy replay {out} checks it")

@@ -1,0 +1,345 @@
+"""What a server without lines has to do before its term is over: have the entries that it shows later.
+
+s  the server without lines     j  a leader     m  a message
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+
+from raftspec.raft import Entry
+from raftworthy.holes.lines import HANDLERS, Line, known
+from raftworthy.holes.trial import Offer, Wanted, event_of
+from raftworthy.replay.ledger import Violation
+
+if TYPE_CHECKING:
+    from raftworthy.holes.search import Search
+
+
+class NoWayError(Exception):
+    """A server can't be brought to send what is asked for."""
+
+
+class Upkeep:
+    """Takes steps for servers without lines, none too late for what they show afterwards."""
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.asked: dict[str, list[tuple[int, Line]]] = {}  # by server: what of it others received, by term
+        for s in search.lines.lost:
+            asked = []
+            for line in search.lines.all():
+                if line.receives and line.e.message is not UNSET:
+                    m = known(line.e.message)
+                    if m.get("source") == s and "term" in m:
+                        asked.append((m["term"], line))
+            self.asked[s] = sorted(asked, key=lambda x: (x[0], x[1].number))
+        self.greedy = False
+        self.busy: set[Line] = set()
+        # Where the first entries join that a leader sent in a term: by leader, receiver and term.
+        self._joined: dict[tuple[str, str, int], tuple[int, int, bool]] = {}
+        for line in search.lines.all():
+            for x in line.e.sends or ():
+                m = known(x)
+                if {"target", "term", "prev_log_index", "prev_log_term"} <= m.keys() and m[
+                    "prev_log_term"
+                ] < m["term"]:
+                    key = (line.e.server, m["target"], m["term"])
+                    joins = (m["prev_log_index"], m["prev_log_term"], False)
+                    self._joined[key] = min(joins, self._joined.get(key, joins))
+
+    def _message(self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line) -> Any:
+        """Bring s to send j such a message.
+
+        Raises:
+            NoWayError
+        """
+        raise NotImplementedError
+
+    # --- entries of leaders ---
+
+    def _feed(self, s: str, j: str, term: int, match: int | None, pattern: Mapping[str, Any]) -> Any:
+        """Let s have leader j's entries in order, until it acknowledges as many as it is asked to."""
+        t = self.search
+        reply = None
+        for _ in range(10_000):
+            me = self._me(s)
+            m = self._next_append(s, j, term, match)
+            if m is None:
+                return None
+            before = len(t.taken)
+            self._receive(s, m)
+            self._act(s, "handle_append_entries", m)
+            reply = self._last_sent(j, pattern)
+            if reply is not None:
+                return reply
+            if len(t.taken) == before or self._me(s).log == me.log:
+                return None
+        return reply
+
+    def _next_append(self, s: str, j: str, term: int, match: int | None) -> Any:
+        """AppendEntries that join onto s's log: those that end where they should, or else go on."""
+        t = self.search
+        log = self._me(s).log
+        found: Any = None
+        for o in reversed(self._appends_to(s, j, term)):  # the newest are likeliest
+            for m in self._made(o, s, match):
+                end = m.prev_log_index + len(m.entries)
+                if not self._joins(m, log) or (match is not None and end > match):
+                    continue
+                if match is None or end == match:
+                    self._settle(o, m)
+                    return m
+                if end > len(log) and (
+                    found is None or end > found[1].prev_log_index + len(found[1].entries)
+                ):
+                    found = o, m
+        if found is not None:
+            self._settle(*found)
+            return found[1]
+        for leading in t.open.get((j, term), ())[-1:]:
+            want = Wanted((len(log),), (match,) if match is not None else (), (), match is not None)
+            for m in islice(t.appends(leading, s, {}, t.leaders_log(j, term), want), 20):
+                if self._joins(m, log) and (match is None or m.prev_log_index + len(m.entries) == match):
+                    self._opened(leading, m)
+                    return m
+        return None
+
+    def _appends_to(self, s: str, j: str, term: int) -> list[Offer]:
+        t = self.search
+        offers = t.offers.get((t.append_entries, j, s), ())
+        return [o for o in offers if (o.m.term if o.m is not None else o.leading.term) == term]  # type: ignore[union-attr]
+
+    def _made(self, o: Offer, s: str, match: int | None) -> Iterator[Any]:
+        """What an offer may be: itself, or what fits its pattern."""
+        t = self.search
+        if o.m is not None:
+            if hash(o.m) in t.sent.recent:
+                yield o.m
+            return
+        assert o.leading is not None
+        length = len(self._me(s).log)
+        want = Wanted((length,), (match,) if match is not None else (), (), match is not None)
+        for k, m in enumerate(
+            t.appends(o.leading, s, o.pattern, t.leaders_log(o.leading.source, o.leading.term), want)
+        ):
+            yield m
+            if k > 20:
+                return
+
+    def _joins(self, m: Any, log: Any) -> bool:
+        """Whether entries are found where they should follow. What comes of it, the specification says."""
+        n = m.prev_log_index
+        return bool(n <= len(log) and (n == 0 or log[n - 1].term == m.prev_log_term))
+
+    def _settle(self, o: Offer, m: Any) -> None:
+        if o.m is None:
+            self.search.settle_offer(o, m)
+
+    def _opened(self, leading: Any, m: Any) -> None:
+        self.search.offer_from(leading, m)
+
+    def _fill(self, s: str, length: int, term: int) -> None:
+        """Give leader s entries up to this length that nobody else shows, or shows elsewhere."""
+        t = self.search
+        while len(self._me(s).log) < length:
+            n = len(self._me(s).log) + 1
+            entry = t.generated.structs[Entry](term, t.later.value(term, n))
+            self._act(s, "client_request", entries=(entry,))
+
+    # --- before a server goes to a newer term ---
+
+    def _before(self, s: str, term: int) -> None:
+        """Do first what s is asked for in lower terms, as afterwards it can't."""
+        t = self.search
+        if self._me(s).current_term >= term:
+            return
+        asked = self.asked[s]
+        for _, line in asked[: self._lower(s, term)]:
+            i, k = t.later.index[line]
+            if t.at[i] > k or line in self.busy:
+                continue
+            self.busy.add(line)
+            saved = t.save()
+            try:
+                kind = t.generated.structs[HANDLERS[line.e.event]]
+                self._message(s, i, kind, known(line.e.message), line)
+            except NoWayError:
+                t.restore(saved)
+            finally:
+                self.busy.discard(line)
+        self._keep_up(s, term)
+        self._hear_of_commits(s)
+
+    def _hear_of_commits(self, s: str) -> None:
+        """Let s learn what its term's leader told it of commits: it may tell others, when it leads itself."""
+        t, me = self.search, self._me(s)
+        if me.role == "leader" or not any(e.event == "handle_append_entries" for _, e in self._later(s)):
+            return
+        best: tuple[int, Any, Any] = me.commit_index, None, None
+        for j in t.servers:
+            for o in self._appends_to(s, j, me.current_term) if j != s else ():
+                for m in self._made(o, s, len(me.log)):
+                    end = m.prev_log_index + len(m.entries)
+                    if end <= len(me.log) and self._joins(m, me.log) and min(m.leader_commit, end) > best[0]:
+                        best = min(m.leader_commit, end), o, m
+        if best[1] is not None:
+            self._settle(best[1], best[2])
+            self._receive(s, best[2])
+            self._act(s, "handle_append_entries", best[2])
+
+    def _later(self, s: str) -> Iterator[tuple[int, Any]]:
+        """What s is asked for in higher terms than its own."""
+        for term, line in self.asked[s][self._lower(s, self._me(s).current_term + 1) :]:
+            yield term, line.e
+
+    def _lower(self, s: str, term: int) -> int:
+        return bisect_left(self.asked[s], term, key=lambda x: x[0])
+
+    def _keep_up(self, s: str, term: int) -> None:
+        """Take the entries of this term that later messages show, as they can't be had later."""
+        t = self.search
+        now = self._me(s).current_term
+        for asked_in, line in self.asked[s][self._lower(s, term) :]:
+            i, k = t.later.index[line]
+            if t.at[i] > k:
+                continue
+            shown = self._shows(s, asked_in, line)
+            if shown is None:
+                continue
+            length, last, exactly = shown
+            if last > now:
+                return
+            saved = t.save()
+            try:
+                self._log_to(s, length, last, now, exactly)
+            except NoWayError:
+                t.restore(saved)
+            if exactly:
+                return
+        if self.greedy:
+            self._take_all(s, now)
+
+    def _shows(self, s: str, term: int, line: Line) -> tuple[int, int, bool] | None:
+        """What a message says of its sender's log before that term: its length and last term, at least."""
+        m = known(line.e.message)
+        if line.e.event == "handle_request_vote":
+            if "last_log_index" in m and "last_log_term" in m:
+                return m["last_log_index"], m["last_log_term"], True
+        elif line.e.event == "handle_append_entries":
+            old = [e for e in m.get("entries", ()) if e.term < term]
+            if "prev_log_index" in m and (old or m.get("prev_log_term", term) < term):
+                return m["prev_log_index"] + len(old), old[-1].term if old else m["prev_log_term"], False
+        elif line.e.event == "handle_append_entries_reply" and m.get("success") is not False:
+            return self._joined.get((line.e.server, s, term))
+        return None
+
+    def _take_all(self, s: str, term: int) -> None:
+        """Take all entries that were sent to s in its term."""
+        t = self.search
+        for j in t.servers:
+            if j != s and self._me(s).role != "leader" and self._appends_to(s, j, term):
+                for _ in range(1000):
+                    before = len(self._me(s).log)
+                    saved = t.save()
+                    try:
+                        self._feed(s, j, term, None, {})
+                    except NoWayError:
+                        t.restore(saved)
+                        break
+                    if len(self._me(s).log) == before:
+                        break
+
+    def _log_to(self, s: str, length: int | None, last: int | None, upto: int, exactly: bool = True) -> None:
+        """Give s a log of this length and last term, by entries that it was sent in terms up to `upto`."""
+        t = self.search
+
+        def right() -> bool:
+            log = self._me(s).log
+            if not exactly and length is not None and len(log) >= length:
+                return length == 0 or log[length - 1].term == last
+            return (length is None or len(log) == length) and (
+                last is None or (log[-1].term if log else 0) == last
+            )
+
+        if right():
+            return
+        me = self._me(s)
+        leads = me.role == "leader" and last == me.current_term
+        if leads and last is not None and length is not None and len(me.log) < length:
+            self._fill(s, length, last)
+            return
+        terms = sorted({o.m.term if o.m is not None else o.leading.term  # type: ignore[union-attr]
+                        for j in t.servers for o in t.offers.get((t.append_entries, j, s), ())}
+                       | {u for (_, u) in t.open})  # fmt: skip
+        for u in terms:
+            if not max(self._me(s).current_term, 1) <= u <= upto or (last is not None and u < last):
+                continue
+            for j in t.servers:
+                if j == s or not (self._appends_to(s, j, u) or (j, u) in t.open):
+                    continue
+                saved = t.save()
+                try:
+                    self._before(s, u)
+                    self._feed(
+                        s,
+                        j,
+                        u,
+                        length,
+                        {"success": True, "match_index": length} if length is not None else {},
+                    )
+                    if right():
+                        return
+                except NoWayError:
+                    pass
+                t.restore(saved)
+        raise NoWayError
+
+    # --- steps ---
+
+    def _me(self, s: str) -> Any:
+        return self.search.world.variables[s]
+
+    def _act(self, s: str, event: str, m: Any = UNSET, entries: Any = UNSET, commit: int | None = None,
+             sends: Any = None) -> None:  # fmt: skip
+        """Take a step.
+
+        Raises:
+            NoWayError: it isn't possible.
+        """
+        t = self.search
+        state = UNSET
+        if commit is not None:
+            state = t.state_type(commit_index=commit)
+        e = event_of(s, event, m, state=state, sends=() if sends is None else tuple(sends), entries=entries)
+        if isinstance(t.attempt(e, None, sends), Violation):
+            raise NoWayError
+
+    def _receive(self, s: str, m: Any) -> None:
+        self.search.sent.receive(hash(m), s)
+
+    def _sent(self, kind: type, s: str, j: str, pattern: Mapping[str, Any], fresh: bool = False) -> Any:
+        """A message that s has sent already, one that nobody has received yet if need be."""
+        t = self.search
+        for o in reversed(t.offers.get((kind, s, j), ())):
+            if o.m is not None and t.fits(o.m, pattern) and not (fresh and o.received):
+                return o.m
+        return None
+
+    def _last_sent(self, j: str, pattern: Mapping[str, Any]) -> Any:
+        """What the last step sent to j, if it is what is asked for."""
+        t = self.search
+        for m in t.taken[-1].sends:
+            if m is not None and m.target == j and t.fits(m, pattern):
+                return m
+        return None
+
+    def _need(self, m: Any) -> Any:
+        if m is None:
+            raise NoWayError
+        return m
