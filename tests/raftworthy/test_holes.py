@@ -115,6 +115,26 @@ def test_a_message_may_be_missing_altogether(tmp_path: Path) -> None:
     assert_explained(complete([path], 30), lines, path)
 
 
+def test_a_step_that_a_kill_undid_refutes_nothing(tmp_path: Path) -> None:
+    """The first vote was logged, and was never on the disk: after the restart another may be given."""
+    servers = ["n1", "n2", "n3"]
+
+    def vote(candidate: str) -> Event:
+        m = {"kind": "request_vote", "source": candidate, "target": "n1", "term": 1,
+             "last_log_index": 0, "last_log_term": 0}  # fmt: skip
+        state = {"current_term": 1, "voted_for": candidate}
+        return {"server": "n1", "event": "handle_request_vote", "message": m, "state": state}
+
+    disk = {"current_term": 0, "voted_for": None, "log_length": 0}
+    started = {"server": "n1", "event": "restart", "state": disk, "entries": [], "sends": []}
+    lines = [{"raftworthy": 1, "servers": servers}, started, vote("n2"), started, vote("n3")]
+    path = written(lines, tmp_path / "undone.ndjson")
+    assert_explained(complete([path], 10), lines, path)
+    assert Refuter(read_lines([path])).refute(10) is None
+    without_restart = [*lines[:3], lines[4]]
+    assert complete([written(without_restart, path)], 10).verdict == "violates"
+
+
 # --- refuted ---------------------------------------------------------------------------
 
 

@@ -19,7 +19,6 @@ from raftworthy.cli.common import (
     print_json,
     progress_bar,
 )
-from raftworthy.holes.missing import information_missing
 
 
 @app.command
@@ -47,6 +46,7 @@ def replay(
         raftworthy replay n1.ndjson n2.ndjson n3.ndjson.zst --json
         raftworthy replay n1.ndjson n2.ndjson --complete --out whole.ndjson
     """
+    from raftworthy.holes.missing import information_missing
     from raftworthy.replay.verdict import check, print_verdict
 
     try:
@@ -56,15 +56,16 @@ def replay(
         return fail(str(error), json)
     if seconds <= 0:
         return fail(f"--seconds {seconds}: at least some time, or nothing is tried", json)
+    note = None
     if not complete:
         with progress_bar("replaying", "events") as progress:
             verdict = check(files, lambda n: progress(n, None))
-        missing = None if complete is False else information_missing(verdict, files)
-        if missing is None:
+        note = None if complete is False else information_missing(verdict, files)
+        if note is None:
             print_json(verdict.as_data()) if json else print_verdict(verdict)
             return verdict.exit_code
         if not json:
-            print(f"note: {missing}; looking for a behaviour that explains the lines that are there")
+            print(f"note: {note}; looking for a behaviour that explains the lines that are there")
     from raftworthy.holes.verdict import complete as fill
     from raftworthy.holes.verdict import print_completed, write
 
@@ -72,7 +73,10 @@ def replay(
         completed = fill(files, seconds, lambda n: progress(n, None))
     if out is not None and completed.behaviour:
         write(completed.behaviour, out)
-    print_json(completed.as_data()) if json else print_completed(completed, out)
+    if json:
+        print_json(completed.as_data() | ({"note": note} if note else {}))
+    else:
+        print_completed(completed, out)
     return completed.exit_code
 
 

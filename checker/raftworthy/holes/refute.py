@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import z3
@@ -194,8 +195,11 @@ class Refuter:
         for i, own in self.lines.of.items():
             before: tuple[State, Line] | None = None
             restarted = False
-            for line in own:
+            for line, after in pairwise([*own, None]):
+                assert line is not None
                 restarted |= line.e.event == "restart"
+                if after is not None and after.e.event == "restart":
+                    continue  # the last step before a kill may never have reached the disk, nor anybody
                 if not (self._says_something(line) and self.looked_at(line)):
                     continue
                 name = f"line {line.number}"
