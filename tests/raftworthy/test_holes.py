@@ -127,7 +127,7 @@ def test_a_step_that_a_kill_undid_refutes_nothing(tmp_path: Path) -> None:
 
     disk = {"current_term": 0, "voted_for": None, "log_length": 0}
     started = {"server": "n1", "event": "restart", "state": disk, "entries": [], "sends": []}
-    lines = [{"raftworthy": 1, "servers": servers}, started, vote("n2"), started, vote("n3")]
+    lines: list[Event] = [{"raftworthy": 1, "servers": servers}, started, vote("n2"), started, vote("n3")]
     path = written(lines, tmp_path / "undone.ndjson")
     assert_explained(complete([path], 10), lines, path)
     assert Refuter(read_lines([path])).refute(10) is None
