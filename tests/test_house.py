@@ -27,7 +27,16 @@ PACKAGES = {"raftspec": ROOT / "spec", "raftd": ROOT / "impl", "raftworthy": ROO
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 # docs/architecture.md: these need a server to work on. What checks traces knows a server by its trace only.
-SEE_THE_SERVER = {"cli", "demo", "lockstep", "measure", "measure_holes", "measure_server", "measure_timing", "torture"}
+SEE_THE_SERVER = {
+    "cli",
+    "demo",
+    "lockstep",
+    "measure",
+    "measure_holes",
+    "measure_server",
+    "measure_timing",
+    "torture",
+}
 
 # Written with a dot like a rule, and none.
 FILE_ENDINGS = ("py", "md", "toml", "json", "ndjson", "txt", "gz", "zst")
