@@ -19,7 +19,7 @@ from raftspec.rules import RULES
 from raftspec.spec import Rule
 from raftworthy.holes.hints import LaterLines
 from raftworthy.holes.lines import Line, Lines, known, whole
-from raftworthy.holes.trial import Trial, filled
+from raftworthy.holes.trial import Trial
 from raftworthy.replay.ledger import Violation
 from raftworthy.wording import show
 
@@ -50,7 +50,7 @@ def _of(lines: Lines, i: str) -> Contradiction | None:
         if line.entries_unknown or (line.receives and not whole(m)):
             return None
         sends = None if line.e.sends is UNSET else line.e.sends
-        found = trial.attempt(filled(line, m), line, sends)
+        found = trial.attempt(trial.filled(line, m), line, sends)
         if isinstance(found, Violation):
             if found.kind == "restart":  # others may have seen what the disk shows
                 return None

@@ -62,9 +62,9 @@ class Lines:
 
 
 @cache
-def _lenient() -> tuple[Any, Mapping[type, type]]:
+def _lenient(servers: tuple[str, ...]) -> tuple[Any, Mapping[type, type]]:
     """The event type in which much of a message may be missing, and its messages by the strict ones."""
-    strict = trace_format()
+    strict = trace_format(servers)
     made = {}
     for m in raft.messages:
         known = strict.structs[m]
@@ -81,14 +81,14 @@ def _lenient() -> tuple[Any, Mapping[type, type]]:
     return msgspec.defstruct("Event", fields, gc=False), made
 
 
-def decode(text: bytes) -> tuple[Any, bool, bool]:
+def decode(text: bytes, servers: tuple[str, ...]) -> tuple[Any, bool, bool]:
     """A line's event; whether ordinary replay could use it; whether its entries are unknown.
 
     Raises:
         msgspec.DecodeError: not JSON, or not an event even so.
     """
     try:
-        e = trace_format().decode.decode(text)
+        e = trace_format(servers).decode.decode(text)
     except msgspec.ValidationError:
         pass
     else:
@@ -107,21 +107,21 @@ def decode(text: bytes) -> tuple[Any, bool, bool]:
         data["message"].setdefault("kind", KINDS[event])
     if isinstance(data.get("state"), dict):
         data["state"] = {k: x for k, x in data["state"].items() if x is not None or k == "voted_for"}
-    e = msgspec.convert(data, _lenient()[0])
+    e = msgspec.convert(data, _lenient(servers)[0])
     if e.message is not UNSET:
-        e.message = _with_address(e.message, "target", e.server)
+        e.message = _with_address(e.message, "target", e.server, servers)
     if e.sends is not UNSET:
-        e.sends = tuple(_with_address(m, "source", e.server) for m in e.sends)
+        e.sends = tuple(_with_address(m, "source", e.server, servers) for m in e.sends)
     return e, False, unknown or (event == "client_request" and not e.entries)
 
 
-def _with_address(m: Any, name: str, server: str) -> Any:
+def _with_address(m: Any, name: str, server: str, servers: tuple[str, ...]) -> Any:
     """A message with its sender or receiver, which the line tells; the specification's if it is whole."""
     if getattr(m, name) in (UNSET, None):
         m = but(m, **{name: server})
     if not whole(m):
         return m
-    kind = next(s for s in trace_format().structs.values() if s.__name__ == type(m).__name__)
+    kind = next(s for s in trace_format(servers).structs.values() if s.__name__ == type(m).__name__)
     return kind(*(getattr(m, f) for f in kind.__struct_fields__))
 
 
@@ -144,7 +144,7 @@ def read_lines(paths: Sequence[Path]) -> Lines:
     for file in files:
         for place, text in _texts(file.path):
             try:
-                e, usable, unknown = decode(text)
+                e, usable, unknown = decode(text, servers)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise Unusable(place, f"not an event: {error}") from error
             if e.server not in servers:

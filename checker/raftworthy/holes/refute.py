@@ -114,7 +114,7 @@ class Refuter:
             p = spec.properties[name]
             self.nodes[name] = p, tracer.graph.without_rules(tracer.property(p.claim, p.states, p.params))
         largest, self.terms = self._sizes()
-        self.shapes = shapes_for(self.servers, trace_format().structs, self.terms, largest)
+        self.shapes = shapes_for(self.servers, trace_format(self.servers).structs, self.terms, largest)
         self.of = Unknown(self.shapes.logic, len(self.servers), largest, self.terms)
         self.end = State(self.of, self.servers, *self.types, at={})
         self.facts = Facts()
@@ -253,7 +253,7 @@ class Refuter:
 
     def _of_message(self, m: Any, name: str, view: State) -> None:
         """A message that was sent: what the conjuncts say of it."""
-        cls = next(c for c in trace_format().structs if c.__name__ == type(m).__name__)
+        cls = next(c for c in trace_format(self.servers).structs if c.__name__ == type(m).__name__)
         have = known(m)
         environment: dict[Any, Any] = {}
         if "term" not in have:

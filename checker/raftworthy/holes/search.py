@@ -19,7 +19,7 @@ from msgspec import UNSET
 from raftworthy.holes.hints import WAYS, LaterLines
 from raftworthy.holes.lines import HANDLERS, Line, Lines, known, whole
 from raftworthy.holes.supply import Supplier
-from raftworthy.holes.trial import Leading, Offer, Saved, Trial, filled
+from raftworthy.holes.trial import Leading, Offer, Saved, Trial
 from raftworthy.replay.ledger import Violation
 
 Option: TypeAlias = Callable[[], Any]  # does something, and returns True if it is possible
@@ -227,7 +227,7 @@ class Search(Trial):
 
     def take_line(self, i: str, line: Line, m: Any, eager: bool = True, way: int = 0) -> Violation | bool:
         """Take a server's next line, with its message."""
-        e = filled(line, m)
+        e = self.filled(line, m)
         sends = None if line.e.sends is UNSET else line.e.sends
         found = self.attempt(e, line, sends, eager, way, last=line.e.event != "restart" or self.last)
         if found is True:

@@ -123,7 +123,9 @@ class Trial(Steps):
         self.bounded = False  # or less, as a later line says
         self._pending: list[tuple[Any, Mapping[str, Any]]] = []
         self.hints: Hints | None = None
-        self.state_type: Any = state_type()
+        self._event = trace_format(servers).event
+        of_state = next(f.type for f in msgspec.structs.fields(self._event) if f.name == "state")
+        self.state_type: Any = next(t for t in get_args(of_state) if t is not UnsetType)
 
     # --- back and forth ---
 
@@ -254,7 +256,7 @@ class Trial(Steps):
         if state is UNSET or state.commit_index is UNSET:
             self._commit_unseen(line, i, me)
         return super().follow_up(
-            e if not e.entries else event_of(i, e.event, e.message, state=state), me, last
+            e if not e.entries else self.event_of(i, e.event, e.message, state=state), me, last
         )
 
     def _commit_unseen(self, line: Line, i: str, me: Any) -> None:
@@ -364,6 +366,20 @@ class Trial(Steps):
                         self._sends(o.m, news)
                         return
         raise Violation("sends", e, e.event, (e.server,))
+
+    # --- events ---
+
+    def event_of(self, server: str, event: str, message: Any = UNSET, **more: Any) -> Any:
+        """An event of the trace format."""
+        return self._event(server=server, event=event, message=message, **more)
+
+    def filled(self, line: Line, m: Any) -> Any:
+        """A line's event with its message, as replay takes it. What it sends is seen to elsewhere."""
+        e = line.e
+        sends = tuple(x for x in e.sends or () if whole(x))
+        return self.event_of(
+            e.server, e.event, m, state=e.state, sends=sends, entries=e.entries, after=e.after, start=e.start
+        )
 
     # --- values that nobody knows ---
 
@@ -546,23 +562,3 @@ class Hints:
 
     def entries(self, line: Line, me: Any, way: int) -> Sequence[str]:
         raise NotImplementedError
-
-
-def state_type() -> Any:
-    """The struct of an event's `state`."""
-    found = next(f.type for f in msgspec.structs.fields(trace_format().event) if f.name == "state")
-    return next(t for t in get_args(found) if t is not UnsetType)
-
-
-def event_of(server: str, event: str, message: Any = UNSET, **more: Any) -> Any:
-    """An event of the trace format."""
-    return trace_format().event(server=server, event=event, message=message, **more)
-
-
-def filled(line: Line, m: Any) -> Any:
-    """A line's event with its message, as replay takes it. What it sends is seen to elsewhere."""
-    e = line.e
-    sends = tuple(x for x in e.sends or () if whole(x))
-    return event_of(
-        e.server, e.event, m, state=e.state, sends=sends, entries=e.entries, after=e.after, start=e.start
-    )

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from raftspec.raft import Entry
 from raftworthy.holes.lines import HANDLERS, Line, known
-from raftworthy.holes.trial import Offer, Wanted, event_of
+from raftworthy.holes.trial import Offer, Wanted
 from raftworthy.replay.ledger import Violation
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ class Upkeep:
         state = UNSET
         if commit is not None:
             state = t.state_type(commit_index=commit)
-        e = event_of(s, event, m, state=state, sends=() if sends is None else tuple(sends), entries=entries)
+        e = t.event_of(s, event, m, state=state, sends=() if sends is None else tuple(sends), entries=entries)
         if isinstance(t.attempt(e, None, sends), Violation):
             raise NoWayError
 
