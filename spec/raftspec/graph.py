@@ -122,6 +122,25 @@ assert SIGNATURES.keys() == MEANINGS.keys()
 OPERATIONS = {op: Operation(signature, MEANINGS[op]) for op, signature in SIGNATURES.items()}
 
 
+def _no_meaning(*_: Any) -> Any:
+    raise TypeError("how many servers there are is not known; instantiate the expression first")
+
+
+# What only `raftspec.anynumber` writes. Each binds a server, whose name is its `attr`: whether a condition
+# holds for all servers, for how many, and a map in which each server has a value. `before` is an
+# order in which servers can be named.
+OVER_SERVERS = {
+    op: Operation(signature, _no_meaning)
+    for op, signature in {
+        "every_server": "bool -> bool",
+        "count_servers": "bool -> count",
+        "set_each": "map value -> map",
+        "before": "server server -> bool",
+    }.items()
+}
+BINDERS = frozenset({"forall", "exists", "every_server", "count_servers", "set_each"})
+
+
 def result_type(op: str, types: Sequence[Type], attr: Any) -> Type | None:
     """The type of `op` on arguments of these types, None if they don't fit."""
     match op:
@@ -131,13 +150,13 @@ def result_type(op: str, types: Sequence[Type], attr: Any) -> Type | None:
         case "field":
             (t,) = types
             return t.cls.types().get(attr) if t.kind == "record" and t.cls is not None else None
-    fit = OPERATIONS[op].fit(types)
+    fit = (OPERATIONS.get(op) or OVER_SERVERS[op]).fit(types)
     return fit[1] if fit is not None else None
 
 
 # What an expression is made of: constants, the acting server's and others' variables, history,
-# parameters, the received message's fields, and a quantifier's variable.
-LEAVES = frozenset({"const", "get", "past", "param", "message", "bound"})
+# parameters, the received message's fields, a quantifier's variable, and how many servers there are.
+LEAVES = frozenset({"const", "get", "past", "param", "message", "bound", "servers"})
 
 
 class Graph:
@@ -187,7 +206,7 @@ class Graph:
         return found
 
     def _simplify(self, op: str, a: tuple[Node, ...], attr: Any, t: Type) -> Node | None:
-        if op not in ("rule", "forall", "exists") and all(n.op == "const" for n in a):
+        if op in OPERATIONS and op not in ("rule", "forall", "exists") and all(n.op == "const" for n in a):
             meaning = OPERATIONS[op].meaning
             values = [n.attr for n in a]
             return self.const(meaning(*values) if attr is None else meaning(*values, attr=attr), t)
@@ -298,14 +317,14 @@ def free_variables(n: Node) -> frozenset[str]:
         inside = frozenset[str]().union(*(free[a] for a in m.args))
         if m.op == "bound":
             inside = frozenset({m.attr})
-        elif m.op in ("forall", "exists"):
-            inside = free[m.args[0]] | (free[m.args[1]] - {m.attr})
+        elif m.op in BINDERS:  # only in the last argument
+            inside = frozenset[str]().union(*(free[a] for a in m.args[:-1])) | (free[m.args[-1]] - {m.attr})
         free[m] = inside
     return free[n]
 
 
-def check(roots: Iterable[Node]) -> None:
-    """Assert that a graph is well formed: known operations, right types, every variable bound.
+def check(roots: Iterable[Node], given: frozenset[str] = frozenset()) -> None:
+    """Assert that a graph is well formed: known operations, right types, every variable bound or `given`.
 
     Called between passes; a pass that breaks it is wrong, not the specification.
     """
@@ -314,9 +333,10 @@ def check(roots: Iterable[Node]) -> None:
         if n.op in LEAVES:
             assert not n.args or n.op == "get", f"a leaf with arguments: {n!r}"
             continue
-        assert n.op in OPERATIONS, f"unknown operation: {n!r}"
+        assert n.op in OPERATIONS or n.op in OVER_SERVERS, f"unknown operation: {n!r}"
         found = result_type(n.op, [a.type for a in n.args], n.attr)
         assert found == n.type, f"{n!r} is a {n.type}, its arguments give {found}"
         assert all(a.id < n.id for a in n.args), f"an argument is newer than its user: {n!r}"
     for n in roots:
-        assert not free_variables(n), f"unbound {', '.join(free_variables(n))} in {n!r}"
+        unbound = free_variables(n) - given
+        assert not unbound, f"unbound {', '.join(unbound)} in {n!r}"

@@ -16,7 +16,7 @@ from typing import Any
 from raftspec.rules import RULES
 from raftspec.spec import Spec, State, Step, only_if, when
 from raftspec.types import Count, Index, MaybeServer, Message, Record, Server, Term, Value
-from raftspec.values import Map, Seq, ServerSet, count, exists, ite, largest, smallest
+from raftspec.values import Map, Seq, ServerSet, count, exists, ite, largest, set_each, smallest
 
 
 class Role(StrEnum):
@@ -176,8 +176,7 @@ def become_leader(s: S, i: Server) -> Step:
     me = s[i]
     next_index = me.next_index
     if s.follows("leader.initial_next_index"):
-        for j in s.servers:
-            next_index = next_index.set(j, me.log.length + 1)
+        next_index = set_each(next_index, s.servers, lambda j: me.log.length + 1)
     return Step(
         i,
         when("i is candidate", s.rule("election.candidate_only", me.role == CANDIDATE)),

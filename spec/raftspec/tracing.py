@@ -129,6 +129,8 @@ class Tracer:
     `switched_off` names rules that always come out as their `without` value.
     """
 
+    given: frozenset[str] = frozenset()  # variables that an expression may leave unbound
+
     def __init__(
         self, spec: Spec, servers: tuple[str, ...], switched_off: frozenset[str] = frozenset()
     ) -> None:
@@ -236,6 +238,13 @@ class Tracer:
         holds: bool = self.wrap(self.graph.node(op, n.node, body, attr=name))
         return holds
 
+    def number_of_servers(self) -> int:
+        return len(self.servers)
+
+    def over_servers(self, op: str, condition: Expr) -> Any:
+        """What `every` or `some` made of its conditions; a loop over servers is unrolled already."""
+        return condition
+
     def rule(self, name: str, condition: Any, without: bool) -> bool:
         """A named rule's condition. `State.rule` calls this while tracing."""
         decided = self._path.known if self._path else {}
@@ -303,7 +312,7 @@ class Tracer:
         result = Transition(
             action, guards, joined.server, joined.updates, joined.history, joined.sends, len(runs)
         )
-        check(result.roots())
+        check(result.roots(), self.given)
         return result
 
     def property(
@@ -459,6 +468,10 @@ class SymbolicState(State[Any, Any]):
                 for f, t in kind.types().items()
             )
         )
+
+    @property
+    def n(self) -> int:
+        return self.tracer.number_of_servers()
 
     @property
     def past(self) -> Any:

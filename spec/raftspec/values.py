@@ -316,7 +316,7 @@ def every(conditions: Iterable[bool]) -> bool:
     out: Any = True
     for c in conditions:
         out = c & out
-    return out  # type: ignore[no-any-return]
+    return out.tracer.over_servers("every", out) if isinstance(out, Expr) else out  # type: ignore[no-any-return]
 
 
 def some(conditions: Iterable[bool]) -> bool:
@@ -324,12 +324,21 @@ def some(conditions: Iterable[bool]) -> bool:
     out: Any = False
     for c in conditions:
         out = c | out
-    return out  # type: ignore[no-any-return]
+    return out.tracer.over_servers("some", out) if isinstance(out, Expr) else out  # type: ignore[no-any-return]
 
 
 def count(conditions: Iterable[bool]) -> int:
     """How many of them hold."""
     return apply("count", *conditions)
+
+
+def set_each(m: Map[str, T], servers: Iterable[str], value: Callable[[str], T]) -> Map[str, T]:
+    """The map with `value(j)` at each server j."""
+    if tracer := getattr(servers, "tracer", None):  # of any number of servers
+        return tracer.set_each(m, value)  # type: ignore[no-any-return]
+    for j in servers:
+        m = m.set(j, value(j))
+    return m
 
 
 def forall(n: int, claim: Callable[[int], bool]) -> bool:
