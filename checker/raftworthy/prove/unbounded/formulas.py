@@ -1,0 +1,278 @@
+"""Conditions with quantifiers, and the clauses that they are for Z3.
+
+A condition is known (`bool`), a Z3 formula without quantifiers, a quantifier, or a junction with quantifiers
+inside. Negation goes inside at once. `Clauses` makes of a condition what Z3 is good at: universal clauses,
+with functions for what exists, and terms that trigger them.
+
+    c  a condition     x  a bound variable     a, b  terms
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import z3
+
+from raftworthy.prove.unbounded.triggers import triggers
+
+Plain: TypeAlias = "bool | z3.BoolRef"
+Formula: TypeAlias = "Plain | Quantified | Junction"
+
+
+@dataclass(frozen=True, eq=False)
+class Quantified:
+    """For all (`every`) or some x of a sort, `body(x)`."""
+
+    every: bool
+    sort: z3.SortRef
+    body: Callable[[Any], Formula]
+    name: str = "x"
+    key: tuple[Any, ...] = ()  # a name and arguments: quantifiers with the same ones say the same
+
+
+@dataclass(frozen=True, eq=False)
+class Junction:
+    """All (`every`) or some of the parts hold; at least one of them has a quantifier."""
+
+    every: bool
+    parts: tuple[Formula, ...]
+
+
+def is_plain(c: Formula) -> bool:
+    return not isinstance(c, Quantified | Junction)
+
+
+def every(sort: z3.SortRef, body: Callable[[Any], Formula], name: str = "x") -> Formula:
+    return Quantified(True, sort, body, name)
+
+
+def some(sort: z3.SortRef, body: Callable[[Any], Formula], name: str = "x") -> Formula:
+    return Quantified(False, sort, body, name)
+
+
+def no(c: Formula) -> Formula:
+    """Not c."""
+    if isinstance(c, bool):
+        return not c
+    if isinstance(c, Quantified):
+        body = c.body
+        return Quantified(not c.every, c.sort, lambda x: no(body(x)), c.name, c.key)
+    if isinstance(c, Junction):
+        return Junction(not c.every, tuple(map(no, c.parts)))
+    return z3.Not(c)
+
+
+def both(*conditions: Formula) -> Formula:
+    """All of them hold."""
+    return _joined(True, conditions)
+
+
+def either(*conditions: Formula) -> Formula:
+    """At least one of them holds."""
+    return _joined(False, conditions)
+
+
+def implies(a: Formula, b: Formula) -> Formula:
+    return either(no(a), b)
+
+
+def _joined(unit: bool, conditions: Iterable[Formula]) -> Formula:
+    plain: list[z3.BoolRef] = []
+    parts: list[Formula] = []
+    for c in conditions:
+        if isinstance(c, bool):
+            if c is not unit:
+                return not unit
+        elif isinstance(c, Junction) and c.every is unit:
+            parts += c.parts
+        elif isinstance(c, Quantified | Junction):
+            parts.append(c)
+        else:
+            plain.append(c)
+    if plain:
+        parts.append(plain[0] if len(plain) == 1 else z3.And(*plain) if unit else z3.Or(*plain))
+    if len(parts) < 2:
+        return parts[0] if parts else unit
+    return Junction(unit, tuple(parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Clause:
+    """`body` holds for all values of the variables."""
+
+    variables: tuple[z3.ExprRef, ...]
+    body: z3.BoolRef
+    triggers: tuple[z3.ExprRef, ...] = ()  # each one a trigger; if there are none, they are found
+
+    def term(self, name: str = "") -> z3.BoolRef:
+        """What Z3 is told."""
+        if not self.variables:
+            return self.body
+        sets = [z3.MultiPattern(*t) if len(t) > 1 else t[0] for t in self._triggers()]
+        return z3.ForAll(list(self.variables), self.body, patterns=sets, qid=name)
+
+    def _triggers(self) -> list[Any]:
+        return [[t] for t in self.triggers] or triggers(self.variables, list(literals(self.body)))
+
+
+class Clauses:
+    """Makes clauses; what it invents has names that depend on nothing but the order of questions."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self._numbers = itertools.count()
+        self._bound: set[int] = set()
+        self.defined: dict[str, list[Clause]] = {}
+
+    def name(self, of: str) -> str:
+        """A new name for something invented."""
+        return f"{self.prefix}{of}?{next(self._numbers)}"
+
+    def variable(self, name: str, sort: z3.SortRef) -> Any:
+        """A new bound variable."""
+        x = z3.Const(f"{self.prefix}{name}!{next(self._numbers)}", sort)
+        self._bound.add(x.get_id())
+        self._kept.append(x)
+        return x
+
+    _kept: list[Any] = []
+
+    def of(self, c: Formula, scope: tuple[z3.ExprRef, ...] = ()) -> list[Clause]:
+        """The clauses that together say c."""
+        made = [simplified(v, b) for v, b in self._of(c, scope) if not z3.is_true(b)]
+        return [x for clause in made for x in (clause, *shifted(clause))]
+
+    def _of(
+        self, c: Formula, scope: tuple[z3.ExprRef, ...]
+    ) -> list[tuple[tuple[z3.ExprRef, ...], z3.BoolRef]]:
+        if isinstance(c, bool):
+            return [] if c else [((), z3.BoolVal(False))]
+        if isinstance(c, Quantified):
+            if c.every:
+                x = self.variable(c.name, c.sort)
+                return [((x, *v), b) for v, b in self._of(c.body(x), (*scope, x))]
+            if c.key and all(any(x.eq(y) for y in scope) for x in c.key[1:]):
+                return [((), self._defined(c))]
+            return self._of(c.body(self._witness(c, scope)), scope)
+        if isinstance(c, Junction):
+            parts = [self._of(p, scope) for p in c.parts]
+            if c.every:
+                return [x for part in parts for x in part]
+            out = []
+            for chosen in itertools.product(*parts):
+                variables = tuple(x for v, _ in chosen for x in v)
+                out.append((variables, _or([b for _, b in chosen])))
+            return out
+        return [((), c)]
+
+    def _defined(self, c: Quantified) -> z3.BoolRef:
+        """A predicate that is there for a condition, so that what follows from it is said once."""
+        name, *args = c.key
+        sorts = [x.sort() for x in args]
+        named = z3.Function(f"{self.prefix}{name}?", *sorts, z3.BoolSort())(*args)
+        if name not in self.defined:
+            witness = z3.Function(f"{self.prefix}{name}?{c.name}", *sorts, c.sort)(*args)
+            self.defined[name] = []
+            for v, b in self._of(c.body(witness), tuple(args)):
+                self.defined[name].append(Clause((*args, *v), _or([z3.Not(named), b]), (named,)))
+        return named
+
+    def _witness(self, c: Quantified, scope: tuple[z3.ExprRef, ...]) -> Any:
+        """Something for which `c.body` holds, depending on what of the scope it mentions."""
+        probe = self.variable(c.name, c.sort)
+        used = {x.get_id() for x in self._mentioned(c.body(probe))}
+        args = [x for x in scope if x.get_id() in used]
+        name = self.name(c.name)
+        if not args:
+            return z3.Const(name, c.sort)
+        return z3.Function(name, *(x.sort() for x in args), c.sort)(*args)
+
+    def _mentioned(self, c: Formula) -> Iterator[z3.ExprRef]:
+        if isinstance(c, Quantified):
+            probe = self.variable(c.name, c.sort)
+            yield from (x for x in self._mentioned(c.body(probe)) if not x.eq(probe))
+        elif isinstance(c, Junction):
+            for p in c.parts:
+                yield from self._mentioned(p)
+        elif not isinstance(c, bool):
+            yield from variables(c)
+
+    def mentioned(self, c: Formula) -> list[z3.ExprRef]:
+        """The bound variables that a condition mentions, each once."""
+        found = {x.get_id(): x for x in self._mentioned(c) if x.get_id() in self._bound}
+        return list(found.values())
+
+
+def simplified(bound: tuple[z3.ExprRef, ...], body: z3.BoolRef) -> Clause:
+    """A clause without the variables that it says to equal something."""
+    for literal in list(literals(body)):
+        if not z3.is_not(literal) or not z3.is_eq(literal.arg(0)):
+            continue
+        a, b = literal.arg(0).children()
+        for x, t in ((a, b), (b, a)):
+            others = {y.get_id() for y in variables(t)}
+            if any(x.eq(y) for y in bound) and x.get_id() not in others:
+                rest = [c for c in literals(body) if c is not literal and not c.eq(literal)]
+                smaller = z3.substitute(_or(rest) if rest else z3.BoolVal(False), (x, t))
+                return simplified(tuple(y for y in bound if not y.eq(x)), smaller)
+    return Clause(bound, body)
+
+
+def shifted(clause: Clause) -> Iterator[Clause]:
+    """The clause once more for each `f(k + a)` in it, said of n = k + a, so that f(n) can trigger it."""
+    if len(clause.variables) != 1:
+        return
+    (x,) = clause.variables
+    for place in {t.get_id(): t for t in _sums(clause.body, x)}.values():
+        moved = z3.substitute(clause.body, (place, x), (x, z3.simplify(2 * x - place)))
+        applied = tuple(z3.substitute(t, (place, x)) for t in _around(clause.body, place))
+        yield Clause(clause.variables, moved, applied)
+
+
+def _sums(c: z3.ExprRef, x: z3.ExprRef) -> Iterator[z3.ExprRef]:
+    """The sums of x and something else that functions are applied to."""
+    for t in _subterms(c):
+        for a in t.children() if t.decl().kind() == z3.Z3_OP_UNINTERPRETED else ():
+            if z3.is_add(a) and any(b.eq(x) for b in a.children()):
+                if sum(any(y.eq(x) for y in variables(b)) for b in a.children()) == 1:
+                    yield a
+
+
+def _around(c: z3.ExprRef, place: z3.ExprRef) -> Iterator[z3.ExprRef]:
+    """What functions give for a term."""
+    own = (t for t in _subterms(c) if t.decl().kind() == z3.Z3_OP_UNINTERPRETED)
+    return (t for t in own if any(a.eq(place) for a in t.children()))
+
+
+def _subterms(c: z3.ExprRef) -> Iterator[z3.ExprRef]:
+    seen: set[int] = set()
+    stack = [c]
+    while stack:
+        t = stack.pop()
+        if t.get_id() not in seen:
+            seen.add(t.get_id())
+            yield t
+            stack += t.children()
+
+
+def literals(c: z3.BoolRef, positive: bool = True) -> Iterator[z3.BoolRef]:
+    """The parts of a disjunction."""
+    if z3.is_not(c):
+        yield from literals(c.arg(0), not positive)
+    elif (z3.is_or(c) and positive) or (z3.is_and(c) and not positive):
+        for a in c.children():
+            yield from literals(a, positive)
+    else:
+        yield c if positive else z3.Not(c)
+
+
+def _or(parts: Sequence[z3.BoolRef]) -> z3.BoolRef:
+    return parts[0] if len(parts) == 1 else z3.Or(*parts)
+
+
+def variables(c: z3.ExprRef) -> Iterator[z3.ExprRef]:
+    """The uninterpreted constants in a term."""
+    return (t for t in _subterms(c) if z3.is_const(t) and t.decl().kind() == z3.Z3_OP_UNINTERPRETED)
