@@ -71,18 +71,29 @@ def _vote(s: Any, i: str, me: Any, step: Step) -> dict[str, Any]:
     return {"voted": voted}
 
 
+def _further(acked: Any, condition: Any, term: Any, n: Any) -> Any:
+    return ite(condition & (n > acked[term]), acked.set(term, n), acked)
+
+
 def _acknowledgement(s: Any, i: str, me: Any, step: Step) -> dict[str, Any]:
     acked = me.acked
     for condition, m in _sent(step, AppendEntriesReply):
-        further = condition & m.success & (m.match_index > acked[m.term])
-        acked = ite(further, acked.set(m.term, m.match_index), acked)
+        acked = _further(acked, condition & m.success, m.term, m.match_index)
     return {"acked": acked}
+
+
+def _own_entries(s: Any, i: str, me: Any, step: Step) -> dict[str, Any]:
+    """A leader counts itself among those that store what it has."""
+    now: Any = step.then
+    return {"acked": _further(me.acked, True, now.current_term, now.log.length)}
 
 
 _TOLD: dict[str, Callable[..., dict[str, Any]]] = {
     "timeout": _own_vote,
     "handle_request_vote": _vote,
     "handle_append_entries": _acknowledgement,
+    "become_leader": _own_entries,
+    "client_request": _own_entries,
 }
 _BY_LEADERS = ("become_leader", "client_request")
 
@@ -134,8 +145,8 @@ def has_own(s: W, t: Term, n: Index) -> bool:
 
 
 def acknowledged(s: W, i: Server, t: Term, n: Index) -> bool:
-    """Server i told the leader of term t that it stores entry n, or is that leader and has it."""
-    return (n <= s[i].acked[t]) | ((s.past.leaders[t] == i) & (n <= s.past.logs[t].length))
+    """Server i told the leader of term t that it stores entry n, or is that leader."""
+    return n <= s[i].acked[t]
 
 
 def choosable(s: W, t: Term, n: Index) -> bool:
@@ -329,6 +340,12 @@ def k2_acknowledged_entries_are_stored(s: W, i: Server) -> bool:
     """What was acknowledged in the current term is stored."""
     me = s[i]
     return me.log.agrees(s.past.logs[me.current_term], me.acked[me.current_term])
+
+
+@conjunct
+def k3_leaders_acknowledge_their_own(s: W, i: Server) -> bool:
+    """Who leads counts itself among those that store its log."""
+    return implies(leads(s, i), s[i].acked[s[i].current_term] == s[i].log.length)
 
 
 @conjunct

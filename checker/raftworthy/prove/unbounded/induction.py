@@ -5,21 +5,20 @@ s  the state before the step     x  a claim's parameters
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import z3
 
 from raftspec.anynumber import EACH, AnyNumber
-from raftspec.graph import Node, free_variables, postorder
+from raftspec.graph import postorder
 from raftspec.invariant import CONJUNCTS, with_witnesses
 from raftspec.mutants import Mutant
 from raftspec.properties import BY_POLICY, raft
 from raftspec.spec import Property
-from raftspec.tracing import Transition
-from raftspec.types import Message, Type
+from raftspec.tracing import Send, Transition
+from raftspec.types import SERVER, Message, Type
 from raftworthy.prove.unbounded import values as v
 from raftworthy.prove.unbounded.formulas import Clause, Clauses, Formula, both, either, every, implies, no
 from raftworthy.prove.unbounded.terms import Environment, Named, State, Terms, before
@@ -31,6 +30,17 @@ from raftworthy.prove.inductive import LEFT_OUT, NO_STEP, Question, message_of
 QUORUM = "all servers are a majority"
 
 
+AT_FIRST = "at first"  # instead of an action: the initial state
+NATURAL = "numbers are natural"
+
+
+class Sent(NamedTuple):
+    """A message that a step sends: for a server that stands for each, under which condition, and its fields."""
+
+    kind: type[Message]
+    made: Callable[[Any], tuple[Formula, list[Value]]]
+
+
 @dataclass(frozen=True)
 class Step:
     """An action from the state: what lets it happen, the state after it, and the messages it sends."""
@@ -38,7 +48,7 @@ class Step:
     environment: Environment
     assumed: Formula
     after: State
-    sends: tuple[tuple[type[Message], Callable[[Any], tuple[Formula, tuple[Value, ...]]], bool], ...]
+    sends: tuple[Sent, ...]
     named: Named
 
 
@@ -76,7 +86,15 @@ class Unbounded:
             for f in (self._typed(self.s), quorums_intersect(), none_is_before_itself())
             for c in self.clauses.of(f)
         ]
+        first_server, first_past = spec.server(), spec.history()
+        self.first = State(
+            {f: lambda j, x=v.known(t, getattr(first_server, f)): x for f, t in types.items()},  # type: ignore[misc]
+            {f: v.known(t, getattr(first_past, f)) for f, t in spec.history.types().items()},
+        )
         self._steps: dict[str, Step] = {}
+        self._facts: dict[str, list[z3.BoolRef]] = {}
+        self._terms: dict[str, list[z3.BoolRef]] = {}
+        self._shared: frozenset[str] = frozenset()
 
     def _typed(self, s: State) -> Formula:
         out = [
@@ -131,14 +149,12 @@ class Unbounded:
         past = {**self.s.past, **{f: w.value(n) for f, n in t.history.items()}}
         sends = []
         for send in t.sends:
-            roots = (send.condition, *send.fields)
 
-            def sent(j: Any, roots: tuple[Node, ...] = roots) -> tuple[Formula, tuple[Value, ...]]:
+            def made(j: Any, send: Send = send) -> tuple[Formula, list[Value]]:
                 inside = w.inside(EACH, j)
-                condition, *fields = map(inside.value, roots)
-                return condition, tuple(fields)
+                return inside.value(send.condition), [inside.value(n) for n in send.fields]
 
-            sends.append((send.message, sent, any(EACH in free_variables(n) for n in roots)))
+            sends.append(Sent(send.message, made))
         return Step(environment, both(*assumed), State(servers, past), tuple(sends), named)
 
     def _about(self, kind: type[Message], environment: Environment, named: Named) -> Formula:
@@ -147,7 +163,9 @@ class Unbounded:
         return both(*(w.value(self.claims[n]) for n, p in CONJUNCTS.items() if message_of(p) is kind))
 
     def questions(self) -> list[Question]:
-        out = []
+        """Every claim with the initial state and with every action that could make it wrong."""
+        out = [Question(AT_FIRST, n) for n, p in CONJUNCTS.items() if not message_of(p)]
+        out.append(Question(AT_FIRST, NATURAL))
         for action, t in self.transitions.items():
             changed = {("get", f) for f in t.updates} | {("past", f) for f in t.history}
             sent = {s.message for s in t.sends}
@@ -157,53 +175,67 @@ class Unbounded:
                 reads = {(n.op, n.attr[0]) for n in postorder(self.claims[name]) if n.op in ("get", "past")}
                 if reads & changed or message_of(p) in sent:
                     out.append(Question(action, name))
+            out.append(Question(action, NATURAL))
         states = (n for n, p in self.properties.items() if p.states == 1 and n not in CONJUNCTS)
         return out + [Question(NO_STEP, name) for name in states]
 
-    def goal(self, question: Question) -> tuple[Formula, Step | None, Named]:
-        """What has to be refuted: the claim is wrong after the step."""
+    def _goal(self, question: Question) -> tuple[Formula, Named]:
+        """What has to be refuted: that the claim is wrong after the step, or in the state if there is none."""
+        named = Named(self.clauses)
+        step = self.step(question.action) if question.action in self.transitions else None
+        after = step.after if step else self.first if question.action == AT_FIRST else self.s
+        if question.claim == NATURAL:
+            wrong = [no(self._typed(after))]
+            for send in step.sends if step else ():
+                target = v.unknown(SERVER, "x.target")()
+                condition, fields = send.made(target)
+                types = send.kind.types().values()
+                wrong.append(both(condition, no(both(*map(v.typed, types, fields)))))
+            return either(*wrong), named
         p = self.properties[question.claim]
         environment, typed = self._parameters(p.params, "x")
-        named = Named(self.clauses)
-        step = self.step(question.action) if question.action != NO_STEP else None
-        states = (self.s,) if step is None else (step.after,) if p.states == 1 else (self.s, step.after)
-        w = Terms(named, *states, environment=environment)
-        parts = [typed, no(w.value(self.claims[question.claim]))]
+        states = (after,) if p.states == 1 else (self.s, after)
+        claim = Terms(named, *states, environment=environment).value(self.claims[question.claim])
+        parts = [typed, no(claim)]
         kind = message_of(p)
         if kind and step:
-            old = self._about(kind, environment, named)
             x = [environment[kind, f] for f in kind.types()]
             new = []
-            for sent_kind, sent, each in step.sends:
-                if sent_kind is kind:
-                    target = environment[kind, "target"] if each else v.NO_SERVER
-                    condition, fields = sent(target)
-                    new.append(both(condition, *(same_value(a, b) for a, b in zip(fields, x, strict=True))))
-            parts.append(either(old, *new))
-        return both(*parts), step, named
+            for send in step.sends:
+                if send.kind is kind:
+                    condition, fields = send.made(environment[kind, "target"])
+                    new.append(both(condition, *map(same_value, fields, x)))
+            parts.append(either(self._about(kind, environment, named), *new))
+        return both(*parts), named
 
-    def ask(self, question: Question, keep=None, seed: int = 0, rlimit: int = 3000000, core: bool = False):
-        goal, step, named = self.goal(question)
-        prefix = self.clauses.prefix
-        facts = self.clauses.of(goal) + named.definitions + self.named.definitions
-        if step:
-            facts += self.clauses.of(step.assumed) + step.named.definitions
-        solver = z3.Solver()
-        solver.set(rlimit=rlimit, mbqi=False, auto_config=False, random_seed=seed)
-        for k, c in enumerate(self.always):
-            solver.add(c.term(f"always{k}"))
+    def facts(self, question: Question) -> list[z3.BoolRef]:
+        """What a question assumes beside the conjuncts, and that its claim is wrong."""
+        goal, named = self._goal(question)
+        self.conjuncts()
+        clauses = self.clauses.of(goal) + named.definitions
         for name, cs in self.clauses.defined.items():
-            for k, c in enumerate(cs):
-                solver.add(c.term(f"{name}_{k}"))
-        for k, c in enumerate(facts):
-            solver.add(c.term(f"fact{k}"))
-        for name, cs in self.hypotheses.items():
-            if keep is None or name in keep:
-                for k, c in enumerate(cs):
-                    solver.add(c.term(f"{name[:3]}_{k}"))
-        began = time.process_time()
-        found = solver.check()
-        return str(found), time.process_time() - began, solver
+            if name not in self._shared:
+                clauses += cs
+        return [c.term() for c in clauses] + self._assumed(question.action)
+
+    def _assumed(self, action: str) -> list[z3.BoolRef]:
+        """What is assumed of every question about an action."""
+        if action not in self._facts:
+            clauses = list(self.always)
+            if action in self.transitions:
+                step = self.step(action)
+                clauses += self.clauses.of(step.assumed) + step.named.definitions
+            self._facts[action] = [c.term() for c in clauses]
+        return self._facts[action]
+
+    def conjuncts(self) -> dict[str, list[z3.BoolRef]]:
+        """What may be assumed of a state of the invariant, by conjunct; what they share is under ""."""
+        if not self._terms:
+            self._shared = frozenset(self.clauses.defined)
+            shared = [c for cs in self.clauses.defined.values() for c in cs] + self.named.definitions
+            self._terms = {"": [c.term() for c in shared]}
+            self._terms |= {name: [c.term() for c in cs] for name, cs in self.hypotheses.items()}
+        return self._terms
 
 
 def same_value(a: Value, b: Value) -> Formula:

@@ -1,0 +1,117 @@
+"""Z3's answers, from as few hypotheses as will do: with all of them it loses its way.
+
+Which conjuncts a question needs is recorded; a record that is wrong or missing costs time and nothing
+else, as further sets are tried then. Limits are on Z3's own count of its work, so they don't depend on
+how busy the machine is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import z3
+
+from raftspec.invariant import CONJUNCTS
+from raftworthy.prove.inductive import Question
+from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
+
+EFFORT = 4_000_000  # of Z3's steps, for one try; about two seconds
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What came of a question: `verdict` is proved or unknown, `used` the hypotheses that it took."""
+
+    question: Question
+    verdict: str
+    used: frozenset[str]
+    seconds: float
+    tries: int
+
+
+# By the first letter of a conjunct's number, or by name: the letters or numbers of what is tried first.
+FAMILIES: Mapping[str, str] = {
+    "a": "a r",
+    "b": "a b",
+    "r": "a b r",
+    "g": "a b g m",
+    "m": "b g m d",
+    "k": "a b g k m",
+    "c": "a b g k c m",
+    "d": "b g k c d m",
+    "d3": "c2 d1 d2 d3 g3 g6 g9 m b4",
+    "d5": "d5 d6 d1 d2 c1 c2 g6 g9 g10 b4 k5 k4",
+    "election_safety": "a b",
+    "log_matching": "g",
+    "leader_completeness": "c2 d1 d2 d5 d6 g6 g9 g10 b4",
+    "state_machine_safety": "c2 d g",
+    "committed_on_quorum": "d c1 g all",
+    "committed_never_changes": "c2 d1 d2 d3 g3 g6 g9 m",
+    "only_leaders_commit": "d5 d6 d1 d2 c1 c2 g6 g9 g10 b4 k5 k4",
+    "one_leader_per_term": "a b",
+}
+
+
+def family(claim: str) -> frozenset[str]:
+    """What is tried first for a claim."""
+    number = claim.split("_")[0]
+    words = FAMILIES.get(claim) or FAMILIES.get(number) or (FAMILIES.get(claim[0]) if claim in CONJUNCTS else "")
+    if not words:
+        return frozenset(CONJUNCTS)
+    names = (*CONJUNCTS, QUORUM)
+    return frozenset(n for n in names for w in words.split() if n[0] == w or n.split("_")[0].split(" ")[0] == w)
+
+
+class Prover:
+    """Asks the questions of an induction."""
+
+    def __init__(
+        self, induction: Unbounded, cores: Mapping[Question, Iterable[str]] | None = None, seed: int = 0
+    ) -> None:
+        self.induction = induction
+        self.cores = {q: frozenset(c) for q, c in (cores or {}).items()}
+        self.seed = seed
+
+    def prove(self, question: Question, effort: int = EFFORT, track: bool = False) -> Proof:
+        """Prove a claim from the recorded hypotheses, or from others that are tried in turn."""
+        began = time.process_time()
+        facts = self.induction.facts(question)
+        tries = 0
+        for names, seed in self._attempts(question):
+            tries += 1
+            used = self._refuted(facts, names, seed, effort, track)
+            if used is not None:
+                return Proof(question, "proved", used, time.process_time() - began, tries)
+        return Proof(question, "unknown", frozenset(), time.process_time() - began, tries)
+
+    def _attempts(self, question: Question) -> Iterator[tuple[frozenset[str], int]]:
+        if question in self.cores:
+            yield self.cores[question], self.seed
+        first = family(question.claim)
+        yield first, self.seed
+        yield frozenset(CONJUNCTS) | {QUORUM}, self.seed
+        yield first, self.seed + 1
+
+    def _refuted(
+        self, facts: list[z3.BoolRef], names: frozenset[str], seed: int, effort: int, track: bool
+    ) -> frozenset[str] | None:
+        """The hypotheses that contradict the facts, or None if Z3 doesn't find that they do."""
+        solver = z3.SimpleSolver()
+        solver.set(mbqi=False, auto_config=False, random_seed=seed, rlimit=effort)
+        terms = self.induction.conjuncts()
+        solver.add(*terms[""], *facts)
+        marks: dict[str, str] = {}
+        for name in terms:
+            if name in names:
+                if not track:
+                    solver.add(*terms[name])
+                    continue
+                for k, c in enumerate(terms[name]):
+                    marks[f"{name}#{k}"] = name
+                    solver.assert_and_track(c, f"{name}#{k}")
+        if solver.check() != z3.unsat:
+            return None
+        return frozenset(marks[str(p)] for p in solver.unsat_core()) if track else names
