@@ -12,6 +12,42 @@ prove = App(name="prove", help="Prove what the specification promises, with Z3."
 app.command(prove)
 
 
+@prove.default
+def unbounded(
+    *,
+    without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
+    mutant: Annotated[str | None, Parameter(help="ask about a known bug, by its id")] = None,
+    every: Annotated[bool, Parameter(help="go on after the first broken claim", negative="")] = False,
+    cores: Annotated[bool, Parameter(help="begin with the hypotheses that are recorded")] = True,
+    record_cores: Annotated[bool, Parameter(help="record the hypotheses that are used", negative="")] = False,
+    seed: Annotated[int, Parameter(help="Z3's seed")] = 0,
+    json: Json = False,
+) -> int:
+    """Prove the promises for any number of servers, any terms, logs of any length.
+
+    Without a rule, or with a known bug, names what fails first, and shows the smallest step that breaks it.
+    Exit code: 0 proved, 1 a step breaks the invariant, 2 undecided or unusable.
+
+    Examples:
+        raftworthy prove
+        raftworthy prove --without vote.up_to_date
+        raftworthy prove --mutant R08
+    """
+    from raftworthy.prove.unbounded.running import run_unbounded
+    from raftworthy.prove.unbounded.showing import live_table
+
+    with live_table() as told:
+        data, text, code = run_unbounded(
+            without=without or (), mutant=mutant, every=every, cores=cores, record_cores=record_cores,
+            seed=seed, told=told,
+        )  # fmt: skip
+    if json:
+        print_json(data)
+    else:
+        print(text)
+    return code
+
+
 @prove.command
 def inductive(
     *,

@@ -182,6 +182,8 @@ class Clauses:
 
     def _witness(self, c: Quantified, scope: tuple[z3.ExprRef, ...]) -> Any:
         """Something for which `c.body` holds, depending on what of the scope it mentions."""
+        if not scope:
+            return z3.Const(self.name(c.name), c.sort)
         probe = self.variable(c.name, c.sort)
         used = {x.get_id() for x in self._mentioned(c.body(probe))}
         args = [x for x in scope if x.get_id() in used]
@@ -208,6 +210,8 @@ class Clauses:
 
 def simplified(bound: tuple[z3.ExprRef, ...], body: z3.BoolRef) -> Clause:
     """A clause without the variables that it says to equal something."""
+    if not bound:
+        return Clause(bound, body)
     for literal in list(literals(body)):
         if not z3.is_not(literal) or not z3.is_eq(literal.arg(0)):
             continue

@@ -50,6 +50,7 @@ class Step:
     after: State
     sends: tuple[Sent, ...]
     named: Named
+    about: Mapping[str, Formula]  # what the conjuncts say of the message received
 
 
 class Unbounded:
@@ -95,6 +96,7 @@ class Unbounded:
         self._facts: dict[str, list[z3.BoolRef]] = {}
         self._terms: dict[str, list[z3.BoolRef]] = {}
         self._shared: frozenset[str] = frozenset()
+        self._of_message: dict[str, dict[str, list[z3.BoolRef]]] = {}
 
     def _typed(self, s: State) -> Formula:
         out = [
@@ -139,8 +141,7 @@ class Unbounded:
         w = Terms(named, self.s, environment=environment)
         assumed = [typed, *(w.value(g.condition) for g in t.guards)]
         kind = t.action.message
-        if kind:
-            assumed.append(self._about(kind, environment, named))
+        about = {n: w.value(self.claims[n]) for n, p in CONJUNCTS.items() if kind and message_of(p) is kind}
         server = w.value(t.server)
         servers = dict(self.s.servers)
         for f, n in t.updates.items():
@@ -155,7 +156,7 @@ class Unbounded:
                 return inside.value(send.condition), [inside.value(n) for n in send.fields]
 
             sends.append(Sent(send.message, made))
-        return Step(environment, both(*assumed), State(servers, past), tuple(sends), named)
+        return Step(environment, both(*assumed), State(servers, past), tuple(sends), named, about)
 
     def _about(self, kind: type[Message], environment: Environment, named: Named) -> Formula:
         """What the invariant says of a message that was sent."""
@@ -227,6 +228,13 @@ class Unbounded:
                 clauses += self.clauses.of(step.assumed) + step.named.definitions
             self._facts[action] = [c.term() for c in clauses]
         return self._facts[action]
+
+    def of_message(self, action: str) -> dict[str, list[z3.BoolRef]]:
+        """What may be assumed of the message that an action receives, by conjunct."""
+        if action not in self._of_message:
+            about = self.step(action).about if action in self.transitions else {}
+            self._of_message[action] = {n: [c.term() for c in self.clauses.of(f)] for n, f in about.items()}
+        return self._of_message[action]
 
     def conjuncts(self) -> dict[str, list[z3.BoolRef]]:
         """What may be assumed of a state of the invariant, by conjunct; what they share is under ""."""

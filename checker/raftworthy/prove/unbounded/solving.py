@@ -41,8 +41,11 @@ FAMILIES: Mapping[str, str] = {
     "m": "b g m d",
     "k": "a b g k m",
     "c": "a b g k c m",
+    "c3": "a b c g k r",
     "d": "b g k c d m",
-    "d3": "c2 d1 d2 d3 g3 g6 g9 m b4",
+    "d1": "a b d1 d4 g6 g10",
+    "d4": "a b d1 d4 g6 g10",
+    "d3": "c2 d1 d2 d3 g3 g9 g10 m",
     "d5": "d5 d6 d1 d2 c1 c2 g6 g9 g10 b4 k5 k4",
     "election_safety": "a b",
     "log_matching": "g",
@@ -55,14 +58,16 @@ FAMILIES: Mapping[str, str] = {
 }
 
 
-def family(claim: str) -> frozenset[str]:
-    """What is tried first for a claim."""
-    number = claim.split("_")[0]
-    words = FAMILIES.get(claim) or FAMILIES.get(number) or (FAMILIES.get(claim[0]) if claim in CONJUNCTS else "")
-    if not words:
-        return frozenset(CONJUNCTS)
-    names = (*CONJUNCTS, QUORUM)
-    return frozenset(n for n in names for w in words.split() if n[0] == w or n.split("_")[0].split(" ")[0] == w)
+def families(claim: str) -> list[frozenset[str]]:
+    """What is tried in turn for a claim, the narrowest first."""
+    keys = [claim, claim.split("_")[0], claim[0]] if claim in CONJUNCTS else [claim]
+    found = [_called(FAMILIES[k].split()) for k in keys if k in FAMILIES]
+    return [*found, frozenset({*CONJUNCTS, QUORUM})]
+
+
+def _called(words: list[str]) -> frozenset[str]:
+    names = {n: n.split("_")[0].split(" ")[0] for n in (*CONJUNCTS, QUORUM)}
+    return frozenset(n for n, number in names.items() if number in words or n[0] in words)
 
 
 class Prover:
@@ -82,7 +87,7 @@ class Prover:
         tries = 0
         for names, seed in self._attempts(question):
             tries += 1
-            used = self._refuted(facts, names, seed, effort, track)
+            used = self._refuted(question.action, facts, names, seed, effort, track)
             if used is not None:
                 return Proof(question, "proved", used, time.process_time() - began, tries)
         return Proof(question, "unknown", frozenset(), time.process_time() - began, tries)
@@ -90,18 +95,17 @@ class Prover:
     def _attempts(self, question: Question) -> Iterator[tuple[frozenset[str], int]]:
         if question in self.cores:
             yield self.cores[question], self.seed
-        first = family(question.claim)
-        yield first, self.seed
-        yield frozenset(CONJUNCTS) | {QUORUM}, self.seed
-        yield first, self.seed + 1
+        sets = families(question.claim)
+        for seed in (self.seed, self.seed + 1):
+            yield from ((names, seed) for names in sets)
 
     def _refuted(
-        self, facts: list[z3.BoolRef], names: frozenset[str], seed: int, effort: int, track: bool
+        self, action: str, facts: list[z3.BoolRef], names: frozenset[str], seed: int, effort: int, track: bool
     ) -> frozenset[str] | None:
         """The hypotheses that contradict the facts, or None if Z3 doesn't find that they do."""
         solver = z3.SimpleSolver()
         solver.set(mbqi=False, auto_config=False, random_seed=seed, rlimit=effort)
-        terms = self.induction.conjuncts()
+        terms = {**self.induction.conjuncts(), **self.induction.of_message(action)}
         solver.add(*terms[""], *facts)
         marks: dict[str, str] = {}
         for name in terms:

@@ -26,7 +26,9 @@ def triggers(variables: Sequence[z3.ExprRef], literals: Sequence[z3.BoolRef]) ->
     for some in (asked, literals):
         found = {t.get_id(): (t, used) for c in some for t, used in _candidates(c, wanted)}
         rare = [x for x in found.values() if x[0].decl().name() not in COMMON]
-        sets = list(_covers(rare, wanted, some is literals)) or list(_covers(list(found.values()), wanted, True))
+        sets = list(_covers(rare, wanted, some is literals)) or list(
+            _covers(list(found.values()), wanted, True)
+        )
         if sets:
             return sets
     return []

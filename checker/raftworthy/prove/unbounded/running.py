@@ -1,0 +1,238 @@
+"""The unbounded proof for somebody at a terminal: what is proved, from what, and what fails without a rule.
+
+The exit code is 0 if all is proved, 1 if a step is shown that breaks the invariant, 2 if something is undecided.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from raftspec.anynumber import AnyNumber, disagreement
+from raftspec.graph import Node
+from raftspec.invariant import CONJUNCTS
+from raftspec.mutants import MUTANTS, Mutant
+from raftspec.properties import raft
+from raftspec.rules import RULES
+from raftspec.tracing import Tracer
+from raftworthy.explore.reference import UnusableError
+from raftworthy.prove.counterexample import Counterexample, find, table, title
+from raftworthy.prove.inductive import LEFT_OUT, NO_STEP, Induction, Question, sizes
+from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED, _data, mutant_called
+from raftworthy.prove.unbounded.cores import needed, record, recorded
+from raftworthy.prove.unbounded.induction import AT_FIRST, NATURAL, Unbounded
+from raftworthy.prove.unbounded.solving import EFFORT, Proof, Prover
+
+Told = Callable[[Proof, int, int], None]
+# Where a counterexample is looked for, in turn.
+FINITE = ((3, 2, 2), (3, 3, 2))
+SMALL = 1_000_000  # Z3's steps for one try where most questions are expected to fail
+
+
+def agrees(induction: Unbounded, numbers: Iterable[int] = (2, 3)) -> str | None:
+    """Whether the specification for any number of servers is, for these, the one that is explored."""
+    for k in numbers:
+        ordinary = Tracer(induction.spec, tuple(f"s{i}" for i in range(1, k + 1)), induction.without)
+        found = disagreement(AnyNumber(induction.spec, induction.without), ordinary)
+        if found:
+            return found
+    return None
+
+
+def possible_actions(small: Induction) -> tuple[list[str], list[str]]:
+    """Actions that can be taken in a state of the invariant with a commit and two leaders' terms, and the others."""
+    actions = list(small.machine.transitions)
+    can = [a for a in actions if small.possible(a)]
+    return can, [a for a in actions if a not in can]
+
+
+def run_unbounded(
+    *,
+    without: Iterable[str] = (),
+    mutant: str | None = None,
+    cores: bool = True,
+    record_cores: bool = False,
+    seed: int = 0,
+    every: bool = False,
+    told: Told = lambda proof, done, total: None,
+) -> tuple[dict[str, Any], str, int]:
+    """Prove the invariant and the promises, or say what fails first without a rule. Data, text, exit code."""
+    began = time.process_time()
+    bug = mutant_called(mutant)
+    for rule in without:
+        if rule not in RULES:
+            raise UnusableError(f"no rule is called {rule}; see raftworthy rules")
+    induction = Unbounded(without, bug)
+    tie = agrees(induction)
+    if tie:
+        raise UnusableError(f"the specification for any number of servers is read differently: {tie}")
+    changed = induction.without or bug
+    prover = Prover(induction, recorded() if cores and not record_cores else {}, seed)
+    if changed:
+        return _without(induction, prover, bug, mutant, every, told, began)
+    questions = induction.questions()
+    proofs = []
+    for q in questions:
+        proofs.append(prover.prove(q, track=record_cores))
+        told(proofs[-1], len(proofs), len(questions))
+    solving = time.process_time() - began
+    if record_cores:
+        record(proofs)
+    can, cannot = possible_actions(Induction(sizes(3, 3, 2)))
+    failed = [p for p in proofs if p.verdict != "proved"]
+    example = _finite(failed[0].question, (), None) if failed else None
+    verdict = "proved" if not failed and not cannot else "broken" if example else "undecided"
+    known = recorded()
+    data: dict[str, Any] = {
+        "verdict": verdict,
+        "questions": len(proofs),
+        "conjuncts": {title(n): " ".join(p.doc.split()) for n, p in CONJUNCTS.items()},
+        "proofs": [
+            {"action": p.question.action, "claim": p.question.claim, "verdict": p.verdict, "tries": p.tries}
+            for p in proofs
+        ],
+        "promises": {
+            name: [n.split("_")[0].upper() for n in needed(name, known, induction)]
+            for name in induction.properties
+            if name not in CONJUNCTS
+        },
+        "not_proved": sorted(LEFT_OUT),
+        "possible_actions": can,
+        "impossible_actions": cannot,
+        "seed": seed,
+        "cpu_seconds": round(solving, 2),
+    }
+    if example:
+        data["counterexample"] = _data(example)
+    code = {"proved": HOLDS, "broken": BROKEN}.get(verdict, UNDECIDED)
+    return data, _text(data, proofs, example), code
+
+
+def _text(data: Mapping[str, Any], proofs: list[Proof], example: Counterexample | None) -> str:
+    out = []
+    rows: dict[str, list[Proof]] = {}
+    for p in proofs:
+        rows.setdefault(p.question.action, []).append(p)
+    for action, of in rows.items():
+        done = sum(p.verdict == "proved" for p in of)
+        out.append(f"  {action:28} {done:3} of {len(of):3} proved, {sum(p.seconds for p in of):.1f} s")
+    for p in proofs:
+        if p.verdict != "proved":
+            out.append(f"  undecided: {p.question.action} / {title(p.question.claim)}")
+    if example:
+        out += ["", table(example)]
+    for name in data["impossible_actions"]:
+        out.append(f"  {name} is possible in no state of the invariant: nothing is said of it")
+    out += ["", "promises, and the conjuncts that each rests on:"]
+    for name, names in data["promises"].items():
+        out.append(f"  {name:28} {len(names):2}: {' '.join(names)}")
+    told = {
+        "proved": "proved: for any number of servers, any terms, logs of any length, messages of any number and age",
+        "broken": "not proved: a step breaks the invariant",
+        "undecided": "undecided",
+    }
+    out += ["", told[data["verdict"]]]
+    out.append(
+        f"  {data['questions']} questions, {len(CONJUNCTS)} conjuncts, {data['cpu_seconds']:.1f} s CPU, "
+        f"seed {data['seed']}; not asked: {', '.join(data['not_proved'])}"
+    )
+    out.append(
+        "  with 2 and 3 servers these are, node by node, the expressions that are explored and replayed"
+    )
+    if not data["impossible_actions"]:
+        out.append(
+            f"  all {len(data['possible_actions'])} actions are possible in a state of the invariant in which "
+            "an entry is committed and two terms had leaders"
+        )
+    return "\n".join(out)
+
+
+# --- without a rule ------------------------------------------------------------
+
+
+def changed_actions(induction: Unbounded) -> list[str]:
+    """The actions that a missing rule or a bug makes different; all questions about others are as they were."""
+    usual = Unbounded()
+
+    def shape(n: Node) -> str:
+        return repr(n)
+
+    def told(t: Any) -> Any:
+        return [
+            [(g.text, shape(g.condition)) for g in t.guards],
+            {f: shape(n) for f, n in t.updates.items()},
+            {f: shape(n) for f, n in t.history.items()},
+            [(s.message, shape(s.condition), [shape(n) for n in s.fields]) for s in t.sends],
+        ]
+
+    return [name for name, t in induction.transitions.items() if told(t) != told(usual.transitions[name])]
+
+
+def _without(
+    induction: Unbounded, prover: Prover, bug: Mutant | None, mutant: str | None, every: bool,
+    told: Told, began: float,
+) -> tuple[dict[str, Any], str, int]:  # fmt: skip
+    actions = changed_actions(induction)
+    wanted = [q for q in induction.questions() if q.action in actions]
+    failed: list[Question] = []
+    example = None
+    for k, q in enumerate(wanted, 1):
+        p = prover.prove(q, effort=SMALL)
+        told(p, k, len(wanted))
+        if p.verdict == "proved":
+            continue
+        if example is None and q.claim != NATURAL:
+            example = _finite(q, induction.without, bug)
+        failed.append(q)
+        if example and not every:
+            break
+    verdict = "broken" if example else "undecided" if failed else "proved"
+    data: dict[str, Any] = {
+        "verdict": verdict,
+        "without": sorted(induction.without),
+        "mutant": mutant,
+        "changed_actions": actions,
+        "questions": len(wanted),
+        "failed": [{"action": q.action, "claim": q.claim} for q in failed],
+        "cpu_seconds": round(time.process_time() - began, 2),
+    }
+    out = []
+    if example:
+        data["counterexample"] = _data(example)
+        out += [table(example), ""]
+    first = f"{failed[0].action} / {title(failed[0].claim)}" if failed else ""
+    out.append(
+        {
+            "broken": f"not inductive: {example.question.action} / {title(example.question.claim)}"
+            if example
+            else "",
+            "undecided": f"undecided: {first} is not proved, and no counterexample was found at "
+            + ", ".join(f"{s} servers, terms up to {t}, logs up to {n}" for s, t, n in FINITE),
+            "proved": "proved: what is promised holds without it, too",
+        }[verdict]
+    )
+    for q in failed:
+        if not example or q != example.question:
+            out.append(f"  not proved either: {q.action} / {title(q.claim)}")
+    for rule in data["without"]:
+        out.append(f"  without: {rule}: {RULES[rule].why}")
+    if mutant:
+        out.append(f"  mutant {mutant}: {MUTANTS[mutant].story}")
+    out.append(
+        f"  {len(actions)} actions are different: {', '.join(actions) or 'none'}; {len(wanted)} questions, "
+        f"{data['cpu_seconds']:.1f} s CPU"
+    )
+    return data, "\n".join(out), {"broken": BROKEN, "proved": HOLDS}.get(verdict, UNDECIDED)
+
+
+def _finite(question: Question, without: Iterable[str], bug: Mutant | None) -> Counterexample | None:
+    """The smallest counterexample at fixed sizes, taken again by Python; None if there is none."""
+    if question.action == AT_FIRST or question.claim == NATURAL:
+        return None
+    for size in FINITE:
+        small = Induction(sizes(*size), without, bug)
+        if question in small.questions() and small.answer(question).verdict == "broken":
+            return find(question, small)
+    return None
