@@ -75,7 +75,7 @@ def run_unbounded(
     questions = induction.questions()
     proofs = []
     for q in questions:
-        proofs.append(prover.prove(q, track=record_cores))
+        proofs.append(prover.core(q) if record_cores else prover.prove(q))
         told(proofs[-1], len(proofs), len(questions))
     solving = time.process_time() - began
     if record_cores:

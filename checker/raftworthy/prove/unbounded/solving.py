@@ -19,6 +19,7 @@ from raftworthy.prove.inductive import Question
 from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
 
 EFFORT = 4_000_000  # of Z3's steps, for one try; about two seconds
+STABLE = 3  # seeds with which recorded hypotheses have to do
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Proof:
     tries: int
 
 
-# By the first letter of a conjunct's number, or by name: the letters or numbers of what is tried first.
+# By a conjunct's number or its first letter, by an action and that letter, or by name: the letters or numbers of what is tried first.
 FAMILIES: Mapping[str, str] = {
     "a": "a r",
     "b": "a b",
@@ -47,6 +48,7 @@ FAMILIES: Mapping[str, str] = {
     "d4": "a b d1 d4 g6 g10",
     "d3": "c2 d1 d2 d3 g3 g9 g10 m",
     "d5": "d5 d6 d1 d2 c1 c2 g6 g9 g10 b4 k5 k4",
+    "become_leader/d": "a1 a4 a6 b1 b5 g6 d",
     "election_safety": "a b",
     "log_matching": "g",
     "leader_completeness": "c2 d1 d2 d5 d6 g6 g9 g10 b4",
@@ -58,9 +60,10 @@ FAMILIES: Mapping[str, str] = {
 }
 
 
-def families(claim: str) -> list[frozenset[str]]:
-    """What is tried in turn for a claim, the narrowest first."""
-    keys = [claim, claim.split("_")[0], claim[0]] if claim in CONJUNCTS else [claim]
+def families(question: Question) -> list[frozenset[str]]:
+    """What is tried in turn for a question, the narrowest first."""
+    action, claim = question
+    keys = [f"{action}/{claim[0]}", claim.split("_")[0], claim[0]] if claim in CONJUNCTS else [claim]
     found = [_called(FAMILIES[k].split()) for k in keys if k in FAMILIES]
     return [*found, frozenset({*CONJUNCTS, QUORUM})]
 
@@ -92,10 +95,20 @@ class Prover:
                 return Proof(question, "proved", used, time.process_time() - began, tries)
         return Proof(question, "unknown", frozenset(), time.process_time() - began, tries)
 
+    def core(self, question: Question) -> Proof:
+        """A proof with the hypotheses that it uses; more of them if Z3 finds it only by way of others."""
+        found = self.prove(question, track=True)
+        if found.verdict == "proved":
+            facts = self.induction.facts(question)
+            for seed in range(STABLE):
+                if self._refuted(question.action, facts, found.used, seed, EFFORT // 20, False) is None:
+                    return self.prove(question)
+        return found
+
     def _attempts(self, question: Question) -> Iterator[tuple[frozenset[str], int]]:
         if question in self.cores:
             yield self.cores[question], self.seed
-        sets = families(question.claim)
+        sets = families(question)
         for seed in (self.seed, self.seed + 1):
             yield from ((names, seed) for names in sets)
 
