@@ -395,3 +395,28 @@ def bench_elections(
     else:
         print(timing)
     return CONFORMS
+
+
+@bench.command(name="prove")
+def bench_prove(
+    *,
+    seeds: Annotated[int, Parameter(help="how many of Z3's seeds")] = 20,
+    cores: Annotated[bool, Parameter(help="begin with the hypotheses that are recorded")] = True,
+    json: Json = False,
+) -> int:
+    """Measure the proof for any number of servers with different seeds, and how often Z3 gives up.
+
+    Exit code: 0 if every question is proved with every seed, otherwise 2.
+
+    Examples:
+        raftworthy bench prove --seeds 20
+        raftworthy bench prove --no-cores
+    """
+    if seeds < 1:
+        return fail(f"--seeds {seeds}: at least one", json)
+    from raftworthy.prove.unbounded.measure import measure_prove, table
+
+    with progress_bar("proving", "seeds") as progress:
+        runs = measure_prove(seeds, cores, progress)
+    print_json([r._asdict() for r in runs]) if json else print(table(runs))
+    return UNUSABLE if any(r.unknown for r in runs) else CONFORMS

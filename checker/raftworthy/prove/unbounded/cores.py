@@ -1,4 +1,4 @@
-"""Which hypotheses each question needs, as recorded: where to begin, and which conjuncts a promise rests on."""
+"""Which hypotheses each question needs, as recorded: where to begin, and what a promise rests on."""
 
 from __future__ import annotations
 

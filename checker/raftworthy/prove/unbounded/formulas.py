@@ -125,6 +125,7 @@ class Clauses:
         self.prefix = prefix
         self._numbers = itertools.count()
         self._bound: set[int] = set()
+        self._kept: list[Any] = []  # so that no other term gets the number of one of these
         self.defined: dict[str, list[Clause]] = {}
 
     def name(self, of: str) -> str:
@@ -137,8 +138,6 @@ class Clauses:
         self._bound.add(x.get_id())
         self._kept.append(x)
         return x
-
-    _kept: list[Any] = []
 
     def of(self, c: Formula, scope: tuple[z3.ExprRef, ...] = ()) -> list[Clause]:
         """The clauses that together say c."""
@@ -240,9 +239,10 @@ def _sums(c: z3.ExprRef, x: z3.ExprRef) -> Iterator[z3.ExprRef]:
     """The sums of x and something else that functions are applied to."""
     for t in _subterms(c):
         for a in t.children() if t.decl().kind() == z3.Z3_OP_UNINTERPRETED else ():
-            if z3.is_add(a) and any(b.eq(x) for b in a.children()):
-                if sum(any(y.eq(x) for y in variables(b)) for b in a.children()) == 1:
-                    yield a
+            parts = a.children() if z3.is_add(a) else []
+            with_x = [b for b in parts if any(y.eq(x) for y in variables(b))]
+            if len(with_x) == 1 and with_x[0].eq(x):
+                yield a
 
 
 def _around(c: z3.ExprRef, place: z3.ExprRef) -> Iterator[z3.ExprRef]:

@@ -15,16 +15,15 @@ from raftspec.anynumber import EACH, AnyNumber
 from raftspec.graph import postorder
 from raftspec.invariant import CONJUNCTS, with_witnesses
 from raftspec.mutants import Mutant
-from raftspec.properties import BY_POLICY, raft
+from raftspec.properties import raft
 from raftspec.spec import Property
 from raftspec.tracing import Send, Transition
 from raftspec.types import SERVER, Message, Type
+from raftworthy.prove.inductive import LEFT_OUT, NO_STEP, Question, message_of
 from raftworthy.prove.unbounded import values as v
 from raftworthy.prove.unbounded.formulas import Clause, Clauses, Formula, both, either, every, implies, no
 from raftworthy.prove.unbounded.terms import Environment, Named, State, Terms, before
 from raftworthy.prove.unbounded.values import QUORUM_SORT, SERVER_SORT, Value
-from raftworthy.prove.inductive import LEFT_OUT, NO_STEP, Question, message_of
-
 
 # That there is a majority at all: an assumption that few claims need, so it stands with the hypotheses.
 QUORUM = "all servers are a majority"
@@ -35,7 +34,7 @@ NATURAL = "numbers are natural"
 
 
 class Sent(NamedTuple):
-    """A message that a step sends: for a server that stands for each, under which condition, and its fields."""
+    """A message that a step sends: for a server that stands for each, if it is sent, and its fields."""
 
     kind: type[Message]
     made: Callable[[Any], tuple[Formula, list[Value]]]
@@ -89,7 +88,7 @@ class Unbounded:
         ]
         first_server, first_past = spec.server(), spec.history()
         self.first = State(
-            {f: lambda j, x=v.known(t, getattr(first_server, f)): x for f, t in types.items()},  # type: ignore[misc]
+            {f: always(v.known(t, getattr(first_server, f))) for f, t in types.items()},
             {f: v.known(t, getattr(first_past, f)) for f, t in spec.history.types().items()},
         )
         self._steps: dict[str, Step] = {}
@@ -123,7 +122,9 @@ class Unbounded:
         out: dict[Any, Value] = {}
         typed = []
         for p, t in types.items():
-            fields = {(t.cls, f): ft for f, ft in t.cls.types().items()} if t.kind == "record" else {p: t}
+            fields: dict[Any, Type] = {p: t}
+            if t.cls is not None and t.kind == "record":
+                fields = {(t.cls, f): ft for f, ft in t.cls.types().items()}
             for key, ft in fields.items():
                 name = key if isinstance(key, str) else f"{p}.{key[1]}"
                 out[key] = v.unknown(ft, f"{prefix}.{name}")()
@@ -181,7 +182,7 @@ class Unbounded:
         return out + [Question(NO_STEP, name) for name in states]
 
     def _goal(self, question: Question) -> tuple[Formula, Named]:
-        """What has to be refuted: that the claim is wrong after the step, or in the state if there is none."""
+        """What has to be refuted: that the claim is wrong after the step, or in the state without one."""
         named = Named(self.clauses)
         step = self.step(question.action) if question.action in self.transitions else None
         after = step.after if step else self.first if question.action == AT_FIRST else self.s
@@ -261,6 +262,11 @@ def quorums_intersect() -> Formula:
         return implies(both(v.quorum(p), v.quorum(q)), both(v.member(meet, p), v.member(meet, q)))
 
     return every(QUORUM_SORT, lambda p: every(QUORUM_SORT, lambda q: claim(p, q), "q"), "q")
+
+
+def always(x: Value) -> Callable[[Any], Value]:
+    """The same for every server."""
+    return lambda j: x
 
 
 def none_is_before_itself() -> Formula:

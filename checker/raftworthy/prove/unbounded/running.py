@@ -1,29 +1,27 @@
 """The unbounded proof for somebody at a terminal: what is proved, from what, and what fails without a rule.
 
-The exit code is 0 if all is proved, 1 if a step is shown that breaks the invariant, 2 if something is undecided.
+The exit code is 0 if all is proved, 1 if a step breaks the invariant, 2 if something is undecided.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from raftspec.anynumber import AnyNumber, disagreement
 from raftspec.graph import Node
 from raftspec.invariant import CONJUNCTS
 from raftspec.mutants import MUTANTS, Mutant
-from raftspec.properties import raft
 from raftspec.rules import RULES
 from raftspec.tracing import Tracer
 from raftworthy.explore.reference import UnusableError
 from raftworthy.prove.counterexample import Counterexample, find, table, title
-from raftworthy.prove.inductive import LEFT_OUT, NO_STEP, Induction, Question, sizes
+from raftworthy.prove.inductive import LEFT_OUT, Induction, Question, sizes
 from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED, _data, mutant_called
 from raftworthy.prove.unbounded.cores import needed, record, recorded
 from raftworthy.prove.unbounded.induction import AT_FIRST, NATURAL, Unbounded
-from raftworthy.prove.unbounded.solving import EFFORT, Proof, Prover
+from raftworthy.prove.unbounded.solving import Proof, Prover
 
 Told = Callable[[Proof, int, int], None]
 # Where a counterexample is looked for, in turn.
@@ -42,7 +40,7 @@ def agrees(induction: Unbounded, numbers: Iterable[int] = (2, 3)) -> str | None:
 
 
 def possible_actions(small: Induction) -> tuple[list[str], list[str]]:
-    """Actions that can be taken in a state of the invariant with a commit and two leaders' terms, and the others."""
+    """Actions that can be taken in a state of the invariant with a commit and two leaders, and the others."""
     actions = list(small.machine.transitions)
     can = [a for a in actions if small.possible(a)]
     return can, [a for a in actions if a not in can]
@@ -118,9 +116,8 @@ def _text(data: Mapping[str, Any], proofs: list[Proof], example: Counterexample 
     for action, of in rows.items():
         done = sum(p.verdict == "proved" for p in of)
         out.append(f"  {action:28} {done:3} of {len(of):3} proved, {sum(p.seconds for p in of):.1f} s")
-    for p in proofs:
-        if p.verdict != "proved":
-            out.append(f"  undecided: {p.question.action} / {title(p.question.claim)}")
+    failed = [p.question for p in proofs if p.verdict != "proved"]
+    out += [f"  undecided: {q.action} / {title(q.claim)}" for q in failed]
     if example:
         out += ["", table(example)]
     for name in data["impossible_actions"]:
@@ -129,7 +126,7 @@ def _text(data: Mapping[str, Any], proofs: list[Proof], example: Counterexample 
     for name, names in data["promises"].items():
         out.append(f"  {name:28} {len(names):2}: {' '.join(names)}")
     told = {
-        "proved": "proved: for any number of servers, any terms, logs of any length, messages of any number and age",
+        "proved": "proved: for any number of servers, any terms, any logs, messages of any number and age",
         "broken": "not proved: a step breaks the invariant",
         "undecided": "undecided",
     }
@@ -143,8 +140,8 @@ def _text(data: Mapping[str, Any], proofs: list[Proof], example: Counterexample 
     )
     if not data["impossible_actions"]:
         out.append(
-            f"  all {len(data['possible_actions'])} actions are possible in a state of the invariant in which "
-            "an entry is committed and two terms had leaders"
+            f"  all {len(data['possible_actions'])} actions are possible in a state of 3 servers and the "
+            "invariant in which an entry is committed and two terms had leaders"
         )
     return "\n".join(out)
 
@@ -153,7 +150,7 @@ def _text(data: Mapping[str, Any], proofs: list[Proof], example: Counterexample 
 
 
 def changed_actions(induction: Unbounded) -> list[str]:
-    """The actions that a missing rule or a bug makes different; all questions about others are as they were."""
+    """The actions that a missing rule or a bug makes different; questions about others are as they were."""
     usual = Unbounded()
 
     def shape(n: Node) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import z3
 
@@ -33,7 +32,7 @@ class Proof:
     tries: int
 
 
-# By a conjunct's number or its first letter, by an action and that letter, or by name: the letters or numbers of what is tried first.
+# By a conjunct's number or its first letter, by an action and that letter, or by name: what is tried first.
 FAMILIES: Mapping[str, str] = {
     "a": "a r",
     "b": "a b",

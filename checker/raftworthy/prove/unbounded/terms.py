@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import z3
 
-from raftspec.graph import OPERATIONS, OVER_SERVERS, BINDERS, Node, free_variables, postorder
+from raftspec.graph import BINDERS, OPERATIONS, OVER_SERVERS, Node, free_variables, postorder
 from raftworthy.explore.reference import UnusableError
 from raftworthy.prove.unbounded import values as v
 from raftworthy.prove.unbounded.formulas import (
@@ -42,6 +42,10 @@ from raftworthy.prove.unbounded.values import (
 )
 
 Environment: TypeAlias = Mapping[Any, Value]
+
+
+# Some order of the servers; all that is used of it is that no server is before itself.
+before: Any = z3.Function("before", SERVER_SORT, SERVER_SORT, z3.BoolSort())
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ class Terms:
         if isinstance(b, bool):
             return either(no(c), a) if b else both(c, a)
         if is_plain(c) and is_plain(a) and is_plain(b):
-            return a if a.eq(b) else z3.If(c, a, b)
+            return z3.If(c, a, b)
         return both(either(no(c), a), either(c, b))
 
 
@@ -193,8 +197,11 @@ def _at_most(n: Node, s: Size, k: int | None) -> Formula:
     has = s.of.has
     if k < 1:
         return every(SERVER_SORT, lambda i: no(has(i)), "i") if k == 0 else False
-    pair = lambda i, j: either(no(has(i)), no(has(j)), i == j)  # noqa: E731
-    return every(SERVER_SORT, lambda i: every(SERVER_SORT, lambda j: pair(i, j), "j"), "i")
+
+    def one(i: Any) -> Formula:
+        return every(SERVER_SORT, lambda j: either(no(has(i)), no(has(j)), v.same(i, j)), "j")
+
+    return every(SERVER_SORT, one, "i")
 
 
 def _less(w: Terms, n: Node, a: Value, b: Value) -> Formula:
@@ -225,7 +232,7 @@ def _compared(n: Node, a: Value, b: Value, f: Callable[[Any, Any], Any]) -> Form
     x, y = _number(a), _number(b)
     if x is not None and y is not None:
         return bool(f(x, y))
-    return f(a, b)  # type: ignore[no-any-return]
+    return f(a, b)
 
 
 def _equal(w: Terms, n: Node, a: Value, b: Value) -> Formula:
@@ -359,6 +366,3 @@ RULES: Mapping[str, Callable[..., Value]] = {
     "before": lambda w, n, i, j: before(i, j),
 }
 assert RULES.keys() == OPERATIONS.keys() | OVER_SERVERS.keys()
-
-# Some order of the servers; all that is used of it is that no server is before itself.
-before = z3.Function("before", SERVER_SORT, SERVER_SORT, z3.BoolSort())

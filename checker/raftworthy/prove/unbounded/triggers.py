@@ -20,7 +20,7 @@ COMMON = frozenset({"current_term"})
 
 
 def triggers(variables: Sequence[z3.ExprRef], literals: Sequence[z3.BoolRef]) -> list[list[z3.ExprRef]]:
-    """The smallest sets of terms that mention all variables, of what the clause asks for if that is enough."""
+    """The smallest sets of terms that mention all variables, of what the clause asks for if they do."""
     wanted = frozenset(x.get_id() for x in variables)
     asked = [c for c in literals if not _claims(c)]
     for some in (asked, literals):
@@ -36,7 +36,7 @@ def triggers(variables: Sequence[z3.ExprRef], literals: Sequence[z3.BoolRef]) ->
 
 def _claims(c: z3.BoolRef) -> bool:
     """Whether a literal is something that follows from the others, as is an equality or a fact."""
-    return z3.is_eq(c) or z3.is_and(c) or (z3.is_app(c) and c.decl().kind() == z3.Z3_OP_UNINTERPRETED)
+    return bool(z3.is_eq(c) or z3.is_and(c) or c.decl().kind() == z3.Z3_OP_UNINTERPRETED)
 
 
 def _covers(
@@ -57,7 +57,7 @@ def _covers(
 
 def _candidates(body: z3.ExprRef, wanted: frozenset[int]) -> Iterator[tuple[z3.ExprRef, frozenset[int]]]:
     """The terms that can be triggers, with the variables that they mention."""
-    # For each term: its variables, those inside of what is invented, and whether it is made of functions only.
+    # For each term: its variables, those inside of what is invented, whether it is functions only.
     done: dict[int, tuple[frozenset[int], frozenset[int], bool]] = {}
     nothing = frozenset[int]()
 

@@ -8,7 +8,6 @@ and a function that gives an entry of zeros outside, as in the specification.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -18,7 +17,7 @@ import z3
 from raftspec.types import VALUE, Type, zero
 from raftspec.values import Map
 from raftworthy.explore.reference import UnusableError
-from raftworthy.prove.unbounded.formulas import Formula, Quantified, Junction, both, either, every, no
+from raftworthy.prove.unbounded.formulas import Formula, Junction, Quantified, both, either, every, no
 
 Value: TypeAlias = Any  # a Formula, a Z3 term, one of those below, or a tuple: a record's fields
 
@@ -80,15 +79,10 @@ class AllServers:
 _ENUMS: dict[type, tuple[z3.SortRef, dict[Any, z3.ExprRef]]] = {}
 
 
-def members(cls: type[enum.Enum]) -> dict[Any, z3.ExprRef]:
-    """The constants that an enumeration's members are."""
-    return _enumeration(cls)[1]
-
-
-def _enumeration(cls: type[Any]) -> tuple[z3.SortRef, dict[Any, z3.ExprRef]]:
+def _enumeration(cls: Any) -> tuple[z3.SortRef, dict[Any, z3.ExprRef]]:
     if cls not in _ENUMS:
         sort, constants = z3.EnumSort(cls.__name__, [x.name for x in cls])
-        _ENUMS[cls] = sort, dict(zip(cls, constants, strict=True))
+        _ENUMS[cls] = sort, dict(zip(list(cls), constants, strict=True))
     return _ENUMS[cls]
 
 
@@ -101,7 +95,7 @@ def sort_of(t: Type) -> z3.SortRef:
             return VALUE_SORT if t == VALUE else NUMBER_SORT
         case "server":
             return SERVER_SORT
-    assert t.kind == "enum" and t.cls is not None, t
+    assert t.kind == "enum", t
     return _enumeration(t.cls)[0]
 
 
@@ -116,7 +110,8 @@ def unknown(t: Type, name: str, *sorts: z3.SortRef) -> Callable[..., Value]:
             has = z3.Function(name, *sorts, SERVER_SORT, z3.BoolSort())
             return lambda *a: Members(lambda j: has(*a, j))
         case "map":
-            assert t.of is not None and t.key is not None
+            assert t.of is not None
+            assert t.key is not None
             inner = unknown(t.of, name, *sorts, sort_of(t.key))
             return lambda *a: Table(lambda k: inner(*a, k))
         case "seq":
@@ -177,7 +172,8 @@ def typed(t: Type, value: Value) -> Formula:
         case "num":
             return True if t == VALUE else value >= 0
         case "map":
-            assert t.of is not None and t.key is not None
+            assert t.of is not None
+            assert t.key is not None
             of = t.of
             if typed(of, unknown(of, "probe")()) is True:
                 return True
