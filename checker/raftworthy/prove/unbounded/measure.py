@@ -50,10 +50,10 @@ def measure_prove(seeds: int, cores: bool, progress: Callable[[int, int | None],
 def table(runs: list[Run]) -> str:
     """The runs, and the range of their seconds."""
     lines = [f"{'seed':>4} {'proved':>7} {'unknown':>8} {'retried':>8} {'slowest':>8} {'CPU s':>6}"]
-    for r in runs:
-        lines.append(
-            f"{r.seed:4} {r.proved:7} {r.unknown:8} {r.retried:8} {r.slowest:8.2f} {r.cpu_seconds:6.2f}"
-        )
+    lines += [
+        f"{r.seed:4} {r.proved:7} {r.unknown:8} {r.retried:8} {r.slowest:8.2f} {r.cpu_seconds:6.2f}"
+        for r in runs
+    ]
     seconds = sorted(r.cpu_seconds for r in runs)
     lines.append(
         f"{len(runs)} seeds, {sum(r.unknown for r in runs)} unknown; CPU seconds: least {seconds[0]}, "

@@ -18,6 +18,7 @@ from raftworthy.prove.inductive import Question
 from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
 
 EFFORT = 4_000_000  # of Z3's steps, for one try; about two seconds
+ROUNDS = 6  # seeds that are tried, as Z3 sometimes gives up in a hundredth of a second
 STABLE = 3  # seeds with which recorded hypotheses have to do
 
 
@@ -105,10 +106,10 @@ class Prover:
         return found
 
     def _attempts(self, question: Question) -> Iterator[tuple[frozenset[str], int]]:
-        if question in self.cores:
-            yield self.cores[question], self.seed
         sets = families(question)
-        for seed in (self.seed, self.seed + 1):
+        if question in self.cores:
+            sets = [self.cores[question], *sets]
+        for seed in range(self.seed, self.seed + ROUNDS):
             yield from ((names, seed) for names in sets)
 
     def _refuted(

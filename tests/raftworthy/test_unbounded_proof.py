@@ -1,0 +1,108 @@
+"""The proof for any number of servers: what it says, and that it can say otherwise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import z3
+
+from raftworthy.cli import app
+from raftworthy.explore.reference import UnusableError
+from raftworthy.prove.unbounded.cores import needed, recorded
+from raftworthy.prove.unbounded.formulas import Clauses, both, either, every, no, some
+from raftworthy.prove.unbounded.induction import Unbounded
+from raftworthy.prove.unbounded.running import run_unbounded
+from raftworthy.prove.unbounded.solving import Prover
+
+
+def test_everything_is_proved_for_any_number_of_servers() -> None:
+    data, text, code = run_unbounded()
+    assert code == 0, text
+    assert {p["verdict"] for p in data["proofs"]} == {"proved"}
+    assert data["impossible_actions"] == []
+    assert len(data["promises"]["election_safety"]) < 12
+    assert "for any number of servers" in text
+
+
+BREAKS = {
+    "vote.up_to_date": ("handle_request_vote", "c3"),
+    "commit.current_term": ("advance_commit_index", "d1"),
+    "restart.keep_vote": ("restart", "a2"),
+    "election.majority": ("become_leader", "b1"),
+}
+
+
+@pytest.mark.parametrize("rule", BREAKS)
+def test_without_a_rule_the_first_conjunct_that_fails_is_named(rule: str) -> None:
+    action, conjunct = BREAKS[rule]
+    data, text, code = run_unbounded(without=[rule])
+    assert code == 1, text
+    assert data["changed_actions"] == [action]
+    first = data["failed"][0]
+    assert (first["action"], first["claim"].split("_")[0]) == (action, conjunct)
+    assert data["counterexample"]["claim"] == first["claim"]
+
+
+def test_what_is_never_needed_is_proved_without_it() -> None:
+    """The proof rests on no policy of the leader's: which entries it sends, how far it goes back."""
+    data, _, code = run_unbounded(without=["replicate.next_index", "replicate.back_off"])
+    assert (data["verdict"], code) == ("proved", 0)
+
+
+def test_without_what_is_assumed_of_majorities_nothing_is_elected_safely() -> None:
+    induction = Unbounded()
+    shared = [c for c in induction.always if "shared?" in str(c.body)]
+    induction.always = [c for c in induction.always if c not in shared]
+    assert shared
+    (question,) = (
+        q for q in induction.questions() if q.action == "become_leader" and q.claim.startswith("b4")
+    )
+    assert Prover(induction, recorded()).prove(question, effort=200_000).verdict == "unknown"
+
+
+def test_a_wrong_record_costs_time_only() -> None:
+    induction = Unbounded()
+    question = next(q for q in induction.questions() if q.claim.startswith("a2") and q.action == "timeout")
+    found = Prover(induction, {question: frozenset()}).prove(question)
+    assert found.verdict == "proved"
+
+
+def test_a_promise_rests_on_what_its_proof_and_their_proofs_use() -> None:
+    induction = Unbounded()
+    names = needed("applied_is_committed", recorded(), induction)
+    assert [n.split("_")[0] for n in names] == ["d7"]
+
+
+def test_next_index_is_in_no_hypothesis() -> None:
+    """Where a leader goes back to is no matter of safety."""
+    assert not any("next_index" in str(c.body) for cs in Unbounded().hypotheses.values() for c in cs)
+
+
+def test_it_is_said_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        app(["prove", "--without", "restart.keep_vote", "--json"])
+    assert done.value.code == 1
+    assert json.loads(capsys.readouterr().out)["failed"][0]["action"] == "restart"
+    with pytest.raises(UnusableError, match="no rule"):
+        run_unbounded(without=["nothing"])
+
+
+# --- formulas ------------------------------------------------------------------
+
+
+def holds(c: Any) -> str:
+    """Whether a closed condition can be true, by its clauses."""
+    solver = z3.Solver()
+    solver.add(*(x.term() for x in Clauses().of(c)))
+    return str(solver.check())
+
+
+def test_clauses_say_what_the_condition_says() -> None:
+    number = z3.IntSort()
+    assert holds(every(number, lambda x: some(number, lambda y: y > x))) != "unsat"
+    assert holds(some(number, lambda y: every(number, lambda x: y >= x))) == "unsat"
+    least = some(number, lambda y: every(number, lambda x: either(x < 0, both(x >= y, y >= 0))))
+    assert holds(both(least, True)) != "unsat"
+    assert holds(both(least, no(least))) != "sat"
