@@ -95,6 +95,7 @@ def test_it_is_said_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> N
 def holds(c: Any) -> str:
     """Whether a closed condition can be true, by its clauses."""
     solver = z3.Solver()
+    solver.set(rlimit=300_000)
     solver.add(*(x.term() for x in Clauses().of(c)))
     return str(solver.check())
 
