@@ -198,11 +198,11 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
 
 def test_processes_that_start_together_leave_one_whole_file(kept: Path) -> None:
     text = (
-        "import sys; from pathlib import Path; from raftworthy.native.compiling import _keep, _kept\n"
+        "import sys; from pathlib import Path; from raftworthy.native.compiling import keep, kept\n"
         "place, code = Path(sys.argv[1]), sys.argv[2].encode() * 200_000\n"
         "for _ in range(50):\n"
-        "    _keep(place, code)\n"
-        "    assert len(set(_kept(place))) == 1"
+        "    keep(place, code)\n"
+        "    assert len(set(kept(place))) == 1"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     running = [
@@ -219,11 +219,11 @@ def test_the_oldest_go_when_there_is_too_much(kept: Path, monkeypatch: pytest.Mo
     kept.mkdir()
     for age, name in enumerate(["new.part", "c.o", "b.o", "a.o", "old.part"]):
         if name.endswith(".o"):
-            compiling._keep(kept / name, bytes(1000))
+            compiling.keep(kept / name, bytes(1000))
         else:
             (kept / name).write_bytes(b"")
         now = (kept / name).stat().st_mtime
         os.utime(kept / name, (now, now - 1800 * age))
-    assert compiling._kept(kept / "a.o") is not None  # used again, so it is the newest
-    compiling._keep(kept / "d.o", bytes(1000))
+    assert compiling.kept(kept / "a.o") is not None  # used again, so it is the newest
+    compiling.keep(kept / "d.o", bytes(1000))
     assert [f.name for f in files(kept)] == ["a.o", "c.o", "d.o", "new.part"]

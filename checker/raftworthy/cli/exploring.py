@@ -29,7 +29,7 @@ def explore(
     max_term: int = 2,
     max_log: int = 1,
     max_messages: Annotated[
-        int | None, Parameter(help="different messages ever sent; else 8, any number with --random")
+        int | None, Parameter(help="different messages ever sent; else any number, 8 if nothing is left out")
     ] = None,
     crashes: int = 0,
     commands: int | None = None,
@@ -61,6 +61,8 @@ def explore(
     workers: Annotated[int | None, Parameter(help="with ray; else as many as there are cores")] = None,
     address: Annotated[str | None, Parameter(help="with ray: a cluster to join; else it is here")] = None,
     exact: Annotated[bool, Parameter(help="compare whole states, not fingerprints", negative="")] = False,
+    reduction: Annotated[bool, Parameter(help="leave out what Z3 proves to change no answer")] = True,
+    without_reduction: Annotated[list[str] | None, Parameter(help="but not these", negative="")] = None,
     json: Json = False,
 ) -> int:
     """Explore every behaviour of the specification within bounds, breadth first, and check its properties.
@@ -83,11 +85,11 @@ def explore(
     from raftworthy.explore.means import Means, Workers, resumed
     from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.explore.running import run_explore
+    from raftworthy.reduce.permits import REDUCTIONS
 
     means = Means(threads, memory, disk, exact=exact, checkpoint_minutes=checkpoint_minutes)
 
     if not random:
-        max_messages = 8 if max_messages is None else max_messages
         given = {"--walks": walks, "--seconds": seconds}
         if unfit := [name for name, value in given.items() if value is not None]:
             return fail(f"{unfit[0]} is for random walks; add --random", json)
@@ -117,25 +119,30 @@ def explore(
         "bounds": asdict(bounds), "without": sorted(without or ()), "mutant": mutant,
         "any_policy": any_policy, "properties": property, "symmetry": symmetry, "start": begin,
         "threads": threads, "find": find, "engine": engine, "workers": workers,
+        "unwanted": sorted(without_reduction or ()) if reduction else None,
     }  # fmt: skip
     try:
         if resume is not None:
             if disk not in (None, resume):
                 return fail(f"what is gone on with stays in {resume}: leave out --disk", json)
-            asked = resumed(resume, asked, asdict(Bounds(max_messages=8)))
+            asked = resumed(resume, asked, asdict(Bounds()))
             means = replace(means, disk=resume, resume=True)
         engine = asked.get("engine", engine)
         if engine == "ray" or workers is not None or address is not None:
             means = replace(means, workers=Workers(asked.get("workers"), address))
         means = means.keeping(asked)
         bounds = Bounds(**asked.pop("bounds"))
+        if unknown := set(asked["unwanted"] or ()) - set(REDUCTIONS):
+            raise UnusableError(
+                f"no reduction is called {', '.join(unknown)}; there are {', '.join(REDUCTIONS)}"
+            )
     except UnusableError as error:
         return fail(str(error), json)
     for name in ("threads", "workers", "engine"):
         asked.pop(name, None)
     return run_explore(
         bounds, limit_states=limit_states, save=save, engine=engine, coverage=coverage, as_json=json,
-        means=means, **asked,
+        means=means, usual_messages=8, **asked,
     )  # fmt: skip
 
 

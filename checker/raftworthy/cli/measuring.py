@@ -227,6 +227,11 @@ def bench_explore(
     engine: Annotated[Literal["native", "ray"], Parameter(help="ray: by a cluster")] = "native",
     workers: Annotated[int | None, Parameter(help="with ray; else as many as there are cores")] = None,
     address: Annotated[str | None, Parameter(help="with ray: a cluster to join; else it is here")] = None,
+    reduced: Annotated[
+        bool, Parameter(help="with reductions; messages are not counted", negative="")
+    ] = False,
+    max_log: Annotated[int, Parameter(help="with --reduced")] = 1,
+    any_policy: Annotated[bool, Parameter(help="with --reduced", negative="")] = False,
     tlc: Annotated[Path | None, Parameter(help="a tla2tools.jar, to compare with")] = None,
     times: Annotated[int, Parameter(help="with --tlc: measure each so often, and take the least")] = 2,
     json: Json = False,
@@ -242,6 +247,7 @@ def bench_explore(
         raftworthy bench explore --max-messages 13 --threads 2
         raftworthy bench explore --max-messages 13 --engine ray --workers 3
         raftworthy bench explore --max-messages 10 --tlc tla2tools.jar
+        raftworthy bench explore --reduced --servers 5 --max-term 4 --max-log 2 --any-policy
     """
     from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.native import NEEDS, available
@@ -254,9 +260,21 @@ def bench_explore(
         return fail("--engine ray has workers with a thread each; leave out --threads and --tlc", json)
     if engine != "ray" and (workers is not None or address is not None):
         return fail("--workers and --address are for --engine ray", json)
-    from raftworthy.native.measure import measure_cluster, measure_explore
+    from raftworthy.native.measure import measure_cluster, measure_explore, measure_reduced
     from raftworthy.native.starting import measure_starts
 
+    if reduced:
+        if tlc is not None or limit_states is not None:
+            return fail("--reduced exhausts one model: no --tlc, no --limit-states", json)
+        try:
+            figures = measure_reduced(Bounds(servers, max_term, max_log), any_policy, threads)
+        except UnusableError as error:
+            return fail(str(error), json)
+        if json:
+            print_json(figures)
+        else:
+            print("\n".join(f"{name}: {value}" for name, value in figures.items()))
+        return CONFORMS
     if tlc is not None:
         from raftworthy.measure import machine
         from raftworthy.tla.comparing import compare, table

@@ -144,10 +144,14 @@ class Case:
         progress: Callable[[Progress], None] | None = None,
         limit_states: int | None = None,
         explorer: Callable[..., Result] = explore_model,
+        made: tuple[Model, Path] | None = None,
         **more: Any,
     ) -> Result:
-        """Explore a specification here, by the reference explorer or by another one."""
-        model, begun = self.begun(spec, without, mutant)
+        """Explore a specification here, by the reference explorer or by another one.
+
+        `made` is what `begun` gives, if somebody has it already.
+        """
+        model, begun = made or self.begun(spec, without, mutant)
         return explorer(
             model,
             properties=self.properties,

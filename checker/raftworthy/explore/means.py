@@ -126,6 +126,7 @@ def resumed(folder: Path, given: Mapping[str, Any], usual: Mapping[str, Any]) ->
         "any_policy": False,
         "properties": None,
         "symmetry": True,
+        "unwanted": [],
     }
     usual = {
         **plain,

@@ -38,6 +38,7 @@ from raftworthy.explore.reference import (
 )
 from raftworthy.explore.symbolic import FOUND, UntraceableError, looking_for
 from raftworthy.native import NEEDS, NoPlaceError, available
+from raftworthy.reduce.permits import Permits, nothing
 
 HOLDS, VIOLATED, UNUSABLE = 0, 1, 2
 ENGINES = ("auto", "native", "python", "ray")
@@ -59,6 +60,8 @@ def run_explore(
     engine: str = "auto",
     coverage: bool = False,
     means: Means | None = None,
+    unwanted: Iterable[str] | None = None,
+    usual_messages: int | None = None,
     save: FilePath | None = None,
     as_json: bool = False,
     console: Console | None = None,
@@ -78,6 +81,8 @@ def run_explore(
         engine: `python`, `native`, `ray`: in a cluster, or `auto`: native, if it can and that takes long.
         coverage: count what was made use of, too; only Python counts, and takes ten times as long.
         means: what the native engine may use; chosen only, it is the engine.
+        unwanted: reductions to do without; all, if it is None.
+        usual_messages: how many there may be if the bounds don't say it, unless enough can be left out.
         save: a file to write the path to, as a trace.
         as_json: print data.
         console: where to print.
@@ -97,7 +102,7 @@ def run_explore(
             result, used, note = _explore(
                 case, engine, text=find, without=without, mutant=mutant_called(mutant), find=wanted,
                 symmetry=symmetric, progress=progress, limit_states=limit_states, counts=counts,
-                means=means or Means(),
+                means=means or Means(), unwanted=unwanted, usual=usual_messages,
             )  # fmt: skip
     except UnusableError as error:
         if as_json:
@@ -134,6 +139,8 @@ def _explore(
     limit_states: int | None,
     counts: list[Coverage] | None,
     means: Means,
+    unwanted: Iterable[str] | None = None,
+    usual: int | None = None,
     **question: Any,
 ) -> tuple[Result, str, str]:
     """Explore with an engine; say which one it was, and why not the native one if that couldn't.
@@ -163,6 +170,7 @@ def _explore(
     if engine == "python":
         if means.asked_for:
             raise UnusableError("the Python engine has no threads, no limits of memory, and no checkpoints")
+        case = bounded(case, usual)
         return reference(limit_states), "python", ""
     spec, refused = raft, ""
     if not available():
@@ -179,20 +187,30 @@ def _explore(
     if engine in ("native", "ray") and refused:
         raise UnusableError(f"the native engine can't be used: {refused}; try: --engine python")
     if engine == "auto":
+        if refused or unwanted is None:
+            case = bounded(case, usual)
         enough = limit_states if refused else min(FEW_STATES, limit_states or FEW_STATES)
         result = reference(enough)
         if refused or not result.stopped.startswith("stopped") or enough == limit_states:
             return result, "python", refused
+    asked = case if text is None or case.properties is None else case.checking(FOUND)
+    made: tuple[Model, Path] | None = asked.begun(spec, question["without"], question["mutant"])
+    assert made is not None
+    permits = _permitted(asked, made, unwanted, means)
+    if permits.clock is None and (fewer := bounded(asked, usual)) != asked:
+        permits, asked, made = nothing(permits.off["order"]), fewer, None
+    case = replace(case, bounds=asked.bounds)
     from raftworthy.native.engine import explore_native  # imports llvmlite
 
-    asked = case if text is None or case.properties is None else case.checking(FOUND)
     try:
         result = asked.explore(
-            spec, explorer=explore_native, limit_states=limit_states, **means.options(), **question
-        )
+            spec, explorer=explore_native, limit_states=limit_states, permits=permits, made=made,
+            **means.options(), **question,
+        )  # fmt: skip
     except NoPlaceError as error:
         if engine != "auto":
             raise
+        case = bounded(case, usual)
         return reference(limit_states), "python", str(error)
     found = result.violation
     used = "ray" if engine == "ray" else "native"
@@ -201,6 +219,27 @@ def _explore(
     # Python has the last word, also if it is that the expression can't be evaluated here.
     assert find(found.path.world), f"the two back ends disagree: {text}"
     return replace(result, stopped=WITNESSED, violation=None, witness=found.path), used, ""
+
+
+def bounded(case: Case, messages: int | None) -> Case:
+    """A case in which so many messages are sent, if it doesn't say how many."""
+    if case.bounds.max_messages is not None or messages is None:
+        return case
+    return replace(case, bounds=replace(case.bounds, max_messages=messages))
+
+
+def _permitted(case: Case, made: tuple[Model, Path], unwanted: Iterable[str] | None, means: Means) -> Permits:
+    """What a search may leave out."""
+    from raftworthy.reduce.deriving import permits_for  # imports llvmlite
+
+    model, begun = made
+    if unwanted is None:
+        return nothing("no reduction is wanted")
+    if means.exact:
+        return nothing("whole states are compared")
+    if len(begun):
+        return nothing("the search doesn't begin in the initial state")
+    return permits_for(model, model.properties(case.properties), unwanted)
 
 
 def exit_code(result: Result, find: str | None) -> int:
@@ -234,6 +273,8 @@ def as_data(result: Result, find: str | None = None) -> dict[str, Any]:
         "collision": result.collision,
         "seconds": round(result.seconds, 3),
     }
+    if permits := getattr(result, "permits", None):
+        data["reductions"] = {"on": list(permits.names()), "off": dict(permits.off)}
     for name in ("threads", "memory", "disk", "exact", "replaced"):  # what the native engine also knows
         if hasattr(result, name):
             data[name] = getattr(result, name)
@@ -302,6 +343,8 @@ def _print(
         console.print(f"  note: not the native engine: {note}", markup=False, highlight=False)
     if engine in ("native", "ray"):
         console.print(f"  {_means(result, engine)}", highlight=False)
+    if permits := getattr(result, "permits", None):
+        _print_permits(console, permits)
     if saved is not None:
         console.print(f"  written to {saved}; try: raftworthy replay {saved}", markup=False, highlight=False)
 
@@ -317,6 +360,20 @@ def _means(result: Any, engine: str) -> str:
     if result.replaced:
         said += f"; a worker was lost {result.replaced} times, and what it had done done again"
     return said
+
+
+def _print_permits(console: Console, permits: Permits) -> None:
+    """Which reductions were on, and why others were not."""
+    on = list(permits.names())
+    if on:
+        console.print(
+            f"  reduced, as Z3 proved that the answer stays the same: {', '.join(on)}", highlight=False
+        )
+        if "order" in on:
+            console.print("  so a path may not be the shortest, which --no-reduction finds", highlight=False)
+    for why in dict.fromkeys(permits.off.values()):
+        names = ", ".join(name for name, reason in permits.off.items() if reason == why)
+        console.print(f"  not reduced by {names}: {why}", markup=False, highlight=False)
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""Machine code, compiled once for each question and machine, and kept on disk.
+"""Machine code, compiled once for each question and machine, and kept on disk, as is what was proved.
 
 What is kept is found by a key: a hash of all that the code is made from. So nothing is ever out of date, and
 what nobody asks for any more is removed when there is too much. Several processes may start at once: a file
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Where machine code is kept, if not in the user's cache folder; `off` keeps none.
 FOLDER = "RAFTWORTHY_CACHE"
 LARGEST = 64 << 20  # bytes in the folder; the oldest go first
+OURS = frozenset({".o", ".proof"})  # machine code, and what was proved
 ABANDONED = 3600  # seconds after which a half-written file is nobody's any more
 DIGEST = hashlib.sha256().digest_size
 
@@ -50,12 +51,12 @@ class MachineCode:
 def machine_code(parts: Iterable[str], build: Callable[[], ir.Module], level: int) -> MachineCode:
     """The code of a module that is made from `parts` alone; it is only built if its code isn't kept."""
     place = _place(key_of([*parts, str(level)]))
-    if place is not None and (code := _kept(place)) is not None:
+    if place is not None and (code := kept(place)) is not None:
         return MachineCode(code, cached=True)
     code = _compile(build(), level)
     if place is not None:
         with contextlib.suppress(OSError):  # a full or read-only disk costs time, nothing else
-            _keep(place, code)
+            keep(place, code)
     return MachineCode(code, cached=False)
 
 
@@ -112,8 +113,8 @@ def _place(key: str) -> Path | None:
     return where / f"{key}.o" if where is not None else None
 
 
-def _kept(place: Path) -> bytes | None:
-    """The code in a file, if it is there, ours and whole."""
+def kept(place: Path) -> bytes | None:
+    """What is in a file, if it is there, ours and whole."""
     try:
         if hasattr(os, "getuid") and place.stat().st_uid != os.getuid():
             return None
@@ -126,7 +127,7 @@ def _kept(place: Path) -> bytes | None:
     return content[DIGEST:]
 
 
-def _keep(place: Path, code: bytes) -> None:
+def keep(place: Path, code: bytes) -> None:
     """Write a file that appears whole or not at all, and make room for it."""
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     number, name = tempfile.mkstemp(".part", dir=place.parent)
@@ -146,7 +147,7 @@ def _tidy(where: Path) -> None:
     for file in where.iterdir():
         with contextlib.suppress(OSError):  # somebody else tidies, too
             found = file.stat()
-            if file.suffix == ".o":
+            if file.suffix in OURS:
                 files.append((found.st_mtime, found.st_size, file))
             elif file.suffix == ".part" and found.st_mtime < time.time() - ABANDONED:
                 file.unlink()

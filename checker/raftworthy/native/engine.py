@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from threading import Event
 from typing import Any
@@ -32,14 +32,19 @@ from raftworthy.explore.reference import (
 from raftworthy.generated import World
 from raftworthy.native.checkpoint import Checkpoints
 from raftworthy.native.context import Stop
+from raftworthy.native.expanding import SpuriousError, genuine
 from raftworthy.native.program import Program
 from raftworthy.native.search import Crew, LostError, Search, interrupts, refuse, successors
 from raftworthy.native.storage import Disk, memory_to_use
 from raftworthy.native.team import Team, Work
+from raftworthy.reduce.permits import Permits
 
 __all__ = ["NativeResult", "explore_native", "retrace", "successors"]
 
 MOST_THREADS = 64
+
+# Seconds of a reduced search, after which better code for the rest of it pays.
+LONG = 2.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class NativeResult(Result):
     cpu: float = 0.0  # seconds of all threads
     prepared: float = 0.0  # seconds to compile
     cached: bool = False  # whether the code was on disk
+    permits: Permits | None = None  # what was left out, if anything could be
 
 
 def retrace(model: Model, program: Program, start: World, steps: Iterable[tuple[int, int]]) -> Path:
@@ -91,6 +97,7 @@ def explore_native(
     checkpoint_every: float = 300.0,
     asked: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
+    permits: Permits | None = None,
 ) -> NativeResult:
     """As `explore.explore_model`, by the native engine.
 
@@ -109,6 +116,7 @@ def explore_native(
         checkpoint_every: seconds between checkpoints, if there is a folder.
         asked: the options of a command, which a checkpoint keeps for whoever goes on with it.
         workers: search by processes of a cluster instead of threads, and keep checkpoints anyway.
+        permits: what may be left out; proved of this model, these properties and the initial state.
 
     Raises:
         NoPlaceError: a value of the model has no place in this engine's words.
@@ -122,7 +130,10 @@ def explore_native(
         raise UnusableError(f"{threads} threads: from 1 to {MOST_THREADS} are possible")
     prefix = start if isinstance(start, Path) else Path(start or model.generated.initial())
     compiling = time.perf_counter()
-    program = Program(model, wanted, symmetry, exact=exact)
+    reduced = permits is not None and permits.any
+    # What is left of a reduced search is mostly over before better code would be compiled.
+    level = 0 if reduced and workers is None else 2
+    program = Program(model, wanted, symmetry, level, exact=exact, permits=permits if reduced else None)
     prepared = time.perf_counter() - compiling
     memory = limit_memory if limit_memory is not None else memory_to_use()
     files = Disk(disk)
@@ -149,11 +160,14 @@ def explore_native(
             memory=search.peak_memory, table_memory=search.table_bytes, disk=crew.written(),
             threads=crew.size, work=crew.work(),
             replaced=checkpoints.replaced, exact=exact, cpu=time.process_time() - cpu, prepared=prepared,
-            cached=program.cached,
+            cached=program.cached, permits=permits,
         )  # fmt: skip
 
     def broken(name: str, steps: list[tuple[int, int]]) -> NativeResult:
-        again = retrace(model, program, prefix.world, steps)
+        if reduced:
+            again = genuine(model, program, prefix.world, steps, name)
+        else:
+            again = retrace(model, program, prefix.world, steps)
         claim = model.generated.properties[name]
         states = again.worlds()[-spec.properties[name].states :]
         assert not claim(*states), f"the two back ends disagree: {name} holds"
@@ -163,7 +177,7 @@ def explore_native(
 
     def advance(stopped: Event) -> NativeResult | None:
         """Do a round; what came of it all, if it is the last one."""
-        nonlocal shown
+        nonlocal shown, level
         found = search.round(limit)
         now = time.perf_counter()
         if found and found.why is Stop.VIOLATED:
@@ -179,6 +193,9 @@ def explore_native(
         if progress and now - shown > PROGRESS_EVERY:
             shown = now
             progress(Progress(search.steps, search.distinct, search.depth, search.frontier, now - began))
+        if level == 0 and now - began > LONG:
+            level = 2
+            program.compile(level)
         if search.level_done:
             search.descend()
             search.depth += bool(search.frontier)
@@ -217,6 +234,15 @@ def explore_native(
         return result(f"stopped at the limit of {memory / 1e9:.1f} GB of memory")
     except OSError as error:
         raise UnusableError(f"what memory has no room for can't be kept on disk: {error}") from error
+    except SpuriousError:
+        if permits is None or not permits.assumed:
+            raise
+        less = replace(permits, assumed=False, off={**permits.off, "assumed": "something false was found so"})
     finally:
         checkpoints.close()
         crew.close()
+    return explore_native(
+        model, properties=properties, symmetry=symmetry, progress=progress, limit_states=limit_states,
+        limit_memory=limit_memory, start=start, threads=threads, disk=disk, asked=asked, permits=less,
+        checkpoint_every=checkpoint_every, workers=workers,
+    )  # fmt: skip

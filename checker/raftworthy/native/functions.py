@@ -21,8 +21,12 @@ class Functions:
     """A program's compiled functions, how many words of context they need, how wide a table's places are."""
 
     def __init__(self, code: MachineCode, context_words: int, exact: bool = False) -> None:
-        self.code = code  # what is called below lives in it
         self.context_words, self.exact, self.width = context_words, exact, 2 if exact else 1
+        self.use(code)
+
+    def use(self, code: MachineCode) -> None:
+        """Call other code of the same program, between rounds."""
+        self.code = code  # what is called below lives in it
         address, number = ctypes.c_void_p, ctypes.c_int64
         self.expand = code.function("expand", address)
         self.receive = code.function("receive", address, address, number)

@@ -11,6 +11,7 @@ from raftspec.properties import raft
 from raftworthy.explore.means import Workers
 from raftworthy.explore.reference import Bounds, Model
 from raftworthy.native.engine import NativeResult, explore_native
+from raftworthy.reduce.deriving import permits_for
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,26 @@ def measure_cluster(
     """Explore by a cluster, and say what it took."""
     model = Model(raft, bounds)
     return ClusterSpeed(explore_native(model, symmetry=symmetry, limit_states=limit_states, workers=workers))
+
+
+def measure_reduced(bounds: Bounds, any_policy: bool, threads: int = 1) -> dict[str, Any]:
+    """Exhaust with reductions; what was left out, what it took, and what the proofs took beforehand."""
+    model = Model(raft, bounds, any_policy=any_policy)
+    permits = permits_for(model, model.properties())
+    r = explore_native(model, permits=permits, threads=threads)
+    return {
+        "bounds": str(bounds),
+        "any_policy": any_policy,
+        "stopped": r.stopped,
+        "distinct": r.distinct,
+        "states": r.states,
+        "depth": r.depth,
+        "cpu": round(r.cpu, 1),
+        "seconds": round(r.seconds, 1),
+        "proof_cpu": round(permits.seconds, 1),
+        "questions": permits.questions,
+        "reductions": {"on": list(permits.names()), "off": dict(permits.off)},
+    }
 
 
 def measure_explore(

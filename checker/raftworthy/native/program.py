@@ -9,7 +9,7 @@ takes them up by `receive`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from llvmlite import ir
 
@@ -29,14 +29,17 @@ from raftworthy.native.context import (
 from raftworthy.native.exact import Exact
 from raftworthy.native.fingerprints import fingerprint
 from raftworthy.native.functions import Functions
+from raftworthy.native.reduced import Reduction
 from raftworthy.native.successors import Successors
 from raftworthy.native.words import I8, Code, Word
+from raftworthy.reduce.permits import Permits
 
 
 class Program(Successors):
     """A model's compiled search. `properties` are checked in their order.
 
-    `exact` compares whole states; `key_bits` says how many of a fingerprint's bits count, for tests.
+    `exact` compares whole states, `permits` says what may be left out; `key_bits` says how many of a
+    fingerprint's bits count, for tests.
     """
 
     def __init__(
@@ -47,20 +50,32 @@ class Program(Successors):
         level: int = 2,
         exact: bool = False,
         key_bits: int = 64,
+        permits: Permits | None = None,
     ) -> None:
         super().__init__(model, properties, symmetry, exact, key_bits)
         self.symmetry = symmetry
         self.exact = Exact(self) if exact else None
         if self.exact:
             self.context_words += self.exact.words
+        self.reduction = Reduction(self, permits) if permits else None
+        if self.reduction:
+            assert not exact, "whole states are compared without reductions"
+            assert model.bounds.max_messages is None, "a reduced search doesn't count messages"
+            self.context_words += self.reduction.words
         code = machine_code(self.parts(), self._build, level)
         self.cached = code.cached
         self.functions = Functions(code, self.context_words, exact)
+
+    def compile(self, level: int) -> None:
+        """Go on with other code, the better the longer it takes to compile."""
+        self.functions.use(machine_code(self.parts(), self._build, level))
 
     # --- building ---
 
     def parts(self) -> Iterator[str]:
         yield f"{self.symmetry} {self.exact is not None} {self.key_bits}"
+        if self.reduction:
+            yield self.reduction.permits.built()
         yield from super().parts()
 
     def _build(self) -> ir.Module:
@@ -68,10 +83,15 @@ class Program(Successors):
         self.prints.build(self.module)
         if self.exact:
             self.exact.build(self.module)
+        if self.reduction:
+            self.reduction.build(self.module)
         self.build_steps()
         self._expand()
         self._receive()
-        self._start()
+        if self.reduction:
+            self.reduction.start(self.module)
+        else:
+            self._start()
         self.tables.insert_all(self.module)
         return self.module
 
@@ -98,14 +118,35 @@ class Program(Successors):
             with code.when(code.load(successor, In.CHANGED).differs(0)):
                 broken = code.call(self.check_state, self.after(code, context))
                 self.leave_if_broken(code, context, broken, 0, move)
+        state = exact.store(code, context, n) if exact else None
+        self.admit(
+            code, context, key, g, table, place, move, state,
+            lambda row: self._write(code, context, successor, row),
+        )  # fmt: skip
+        self.unpatch(code, context, code.load(successor, In.SERVER))
+        code.b.branch(known)
+        code.b.position_at_end(known)
+
+    def admit(
+        self,
+        code: Code,
+        context: Word,
+        key: Word,
+        g: Word,
+        table: Word,
+        place: Word,
+        move: Word,
+        state: Word | None,
+        write: Callable[[Word], Word],
+    ) -> None:
+        """Take up a new state, or write it down for its owner. `write` writes a row; how long it is."""
         parent = code.load(context, At.PARENT) * code.load(context, At.SHARDS) + code.load(context, At.SHARD)
         step, owner = move | (parent << PARENT_SHIFT), self.tables.owner(g)
         with code.b.if_else(owner.equals(code.load(context, At.SHARD)).v) as (mine, theirs):
             with mine:
-                state = exact.store(code, context, n) if exact else None
                 self.tables.put(code, context, table, place, key, state)
-                self._note(code, context, key, step)
-                size = self._write(code, context, successor, self._next_row(code, context))
+                self.note(code, context, key, step)
+                size = write(self.next_row(code, context))
                 code.add_to(context, At.NEXT_USED, size)
             with theirs:
                 out = code.address(code.pointer(code.load(context, At.OUT)), owner * int(Out.WORDS))
@@ -113,17 +154,17 @@ class Program(Successors):
                 record = code.address(code.pointer(code.load(out, Out.ADDRESS)), used, I8)
                 code.write(record, 0, key)
                 code.write(record, 8, step)
-                size = self._write(code, context, successor, code.address(record, RECORD, I8))
+                size = write(code.address(record, RECORD, I8))
                 code.store(out, Out.USED, used + size + RECORD)
                 code.add_to(context, At.SENT, 1)
                 with code.when(code.load(context, At.REMEMBER).differs(0)):
                     self.tables.put(code, context, table, place, key)
-        self.unpatch(code, context, code.load(successor, In.SERVER))
-        code.b.branch(known)
-        code.b.position_at_end(known)
+
+    def finisher(self) -> Code:
+        return self.reduction.finisher(self.module) if self.reduction else super().finisher()
 
     @staticmethod
-    def _next_row(code: Code, context: Word) -> Word:
+    def next_row(code: Code, context: Word) -> Word:
         return code.address(code.pointer(code.load(context, At.NEXT)), code.load(context, At.NEXT_USED), I8)
 
     @staticmethod
@@ -138,7 +179,7 @@ class Program(Successors):
         return self.rows.length(n + fresh)
 
     @staticmethod
-    def _note(code: Code, context: Word, key: Word, step: Word) -> None:
+    def note(code: Code, context: Word, key: Word, step: Word) -> None:
         """Write down how a new state was reached."""
         trail, used = code.pointer(code.load(context, At.TRAIL)), code.load(context, At.TRAIL_USED)
         code.store(trail, used * 2, key)
@@ -186,7 +227,8 @@ class Program(Successors):
     def _leave_for_room(self, code: Code, context: Word, n: Word) -> None:
         """Stop unless there is place for all successors of a row, were they all new."""
         most = n + sum(map(self.ways, self.transitions))
-        size = self.rows.length(n + self.most_sends) + (RECORD + 8)
+        longest = code.const(self.rows.most_messages) if self.reduction else n + self.most_sends
+        size = self.rows.length(longest) + (RECORD + 8)
         need = most * size + SLACK
         code.store(context, At.NEED, need)
 
@@ -213,7 +255,8 @@ class Program(Successors):
             code.store(after, w, code.load(before, w))
         code.store(context, At.MESSAGES, n)
         code.store(context, At.STAYED, 0)
-        self.prints.begin(code, self.known(code, context), before, messages, n)
+        if not self.reduction:
+            self.prints.begin(code, self.known(code, context), before, messages, n)
         for t, f in zip(self.transitions, self.expanders, strict=True):
             if not t.action.message:
                 stop = code.call(f, context, before, 0, 0)
@@ -270,8 +313,8 @@ class Program(Successors):
             seen, place = self.tables.find(code, table, key, first)
             code.unless(seen, go_on)
             self.tables.put(code, context, table, place, key)
-            self._note(code, context, key, code.read(record, 8))
-            self.rows.copy(code, row, self._next_row(code, context), size)
+            self.note(code, context, key, code.read(record, 8))
+            self.rows.copy(code, row, self.next_row(code, context), size)
             code.add_to(context, At.NEXT_USED, size)
         code.b.branch(head)
         code.b.position_at_end(done)
@@ -302,9 +345,9 @@ class Program(Successors):
             code.call(self.exact.write, context, self.at_successors)
             state = self.exact.store(code, context, n)
         self.tables.put(code, context, table, place, key, state)
-        self._note(code, context, key, code.const(NO_PARENT))
+        self.note(code, context, key, code.const(NO_PARENT))
         size = self.rows.length(n)
-        self.rows.copy(code, row, self._next_row(code, context), size)
+        self.rows.copy(code, row, self.next_row(code, context), size)
         code.add_to(context, At.NEXT_USED, size)
         code.leave(1)
         return code

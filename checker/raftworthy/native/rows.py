@@ -81,7 +81,7 @@ class Rows:
         parts += [m.to_bytes(self.message, "little") for m in messages]
         return b"".join(parts) + bytes(SLACK)
 
-    def parse(self, row: bytes) -> tuple[list[int], list[int], int]:
+    def parse(self, row: bytes | memoryview) -> tuple[list[int], list[int], int]:
         """The words and the messages at the beginning of bytes, and how long the row is."""
         n, at = int.from_bytes(row[:COUNT_BYTES], "little"), COUNT_BYTES
         words, messages = [], []

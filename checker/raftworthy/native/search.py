@@ -125,6 +125,10 @@ class Search:
         """Put in the first state."""
         lay = self.program.layout
         row = self.program.rows.pack(lay.pack(s), [lay.pack_message(m) for m in sorted(s.messages, key=repr)])
+        self.begin_at(row)
+
+    def begin_at(self, row: bytes) -> None:
+        """Put in the first state, as a row."""
         self.tallies, self.depth = self.crew.begin(row), 0
         self.descend()
 
@@ -162,6 +166,18 @@ def split(step: int) -> tuple[int, int]:
     return step >> ORDINAL_BITS & (1 << ACTION_BITS) - 1, step & (1 << ORDINAL_BITS) - 1
 
 
+def rows_of(program: Program, team: Team) -> Iterator[tuple[list[int], list[int]]]:
+    """The words and the messages of each state of the level at hand, as far as it is in memory."""
+    for shard in team.shards:
+        for piece in shard.level.pieces:
+            assert piece.array is not None
+            data, at = memoryview(piece.array[: piece.used].tobytes()), 0
+            while at < len(data):
+                words, messages, size = program.rows.parse(data[at:])
+                yield words, messages
+                at += size
+
+
 def successors(program: Program, s: World) -> set[World]:
     """The states after one step, other than s itself. If a property fails, those up to that step."""
     team = Team(program.functions, range(1), 1, 1 << 30, Disk())
@@ -170,15 +186,8 @@ def successors(program: Program, s: World) -> set[World]:
         search.begin(s)
         search.round(1 << 62)
         search.descend()
-        out = set()
-        for piece in team.shards[0].level.pieces:
-            assert piece.array is not None
-            data, at = piece.array[: piece.used].tobytes(), 0
-            while at < len(data):
-                words, messages, size = program.rows.parse(data[at:])
-                out.add(program.layout.unpack(words, messages))
-                at += size
-        return out
+        lay = program.layout
+        return {lay.unpack(words, messages) for words, messages in rows_of(program, team)}
     finally:
         team.close()
 

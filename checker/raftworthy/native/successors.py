@@ -87,7 +87,7 @@ class Successors(Actions):
         self.check_state = self.checker("check_state", self.invariants, 1)
         self.check_step = self.checker("check_step", self.step_properties, 2)
         self.settle = self._settler()
-        self.finish = self._finisher()
+        self.finish = self.finisher()
         self.expanders = [self._expander(k, t) for k, t in enumerate(self.transitions)]
 
     def keep(self, code: Code, context: Word, k: Word) -> None:
@@ -130,7 +130,7 @@ class Successors(Actions):
             code.store(context, At.PROPERTY, broken + earlier)
             code.leave(Stop.VIOLATED)
 
-    def _finisher(self) -> Code:
+    def finisher(self) -> Code:
         """`f(context, i, sent, move)`: count a step of server i, check it, and compute its fingerprint.
 
         The table is too large for a cache, so the place is only asked for here; it is looked at when
@@ -143,15 +143,15 @@ class Successors(Actions):
         waiting = code.load(context, At.BATCH)
         successor = self.successor(code, context, waiting)
         sends = code.address(successor, self.in_sends)
-        fresh = self._keep_fresh(code, context, sends, sent)
+        fresh = self.keep_fresh(code, context, sends, sent)
         if most is not None:
             n = code.load(context, At.MESSAGES)
             code.leave_if(fresh.differs(0) & ~(n + fresh).at_most(most), 0)
         code.add_to(context, At.STEPS, 1)
 
         mine = [i * lay.server_words + k for k in range(lay.server_words)]
-        server = self._differ(code, before, after, mine)
-        past = self._differ(code, before, after, range(self.past, lay.words))
+        server = self.differ(code, before, after, mine)
+        past = self.differ(code, before, after, range(self.past, lay.words))
         stays = ~(server | past)
         # One step that changes no variables says what any other says of the properties.
         checked = stays & code.load(context, At.STAYED).differs(0)
@@ -188,7 +188,7 @@ class Successors(Actions):
         code.leave(0)
         return code
 
-    def _keep_fresh(self, code: Code, context: Word, sends: Word, sent: Word) -> Word:
+    def keep_fresh(self, code: Code, context: Word, sends: Word, sent: Word) -> Word:
         """Move the messages that were never sent before to the front, and count them."""
         messages, n = self.messages(code, context), code.load(context, At.MESSAGES)
         fresh = code.local(0)
@@ -203,7 +203,7 @@ class Successors(Actions):
         return code.load(fresh, 0)
 
     @staticmethod
-    def _differ(code: Code, a: Word, b: Word, places: Iterable[int | Word]) -> Word:
+    def differ(code: Code, a: Word, b: Word, places: Iterable[int | Word]) -> Word:
         """Whether two states have different words at any of these places."""
         out = code.const(0)
         for k in places:

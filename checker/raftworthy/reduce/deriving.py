@@ -1,0 +1,80 @@
+"""Which reductions are permitted for a question: derived by Z3 from its specification, and kept on disk.
+
+What is kept is found by a hash of all that it follows from: the expressions of the very specification that is
+explored, its bounds, the properties that are checked, the sources of the proofs, and Z3's version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path as FilePath
+
+import msgspec
+
+from raftworthy.explore.reference import Model
+from raftworthy.native.compiling import folder, keep, kept
+from raftworthy.native.identity import text_of, text_of_type
+from raftworthy.reduce.permits import Permits, nothing
+
+SOURCES = ("reduce", "prove")
+NO_Z3 = "nothing was proved: it needs Z3; try: pip install 'raftworthy[prove]'"
+
+
+def permits_for(model: Model, properties: Iterable[str], unwanted: Iterable[str] = ()) -> Permits:
+    """What a search of this model, begun in the initial state, may leave out, other than what is unwanted."""
+    names, unwanted = list(properties), frozenset(unwanted)
+    if model.bounds.max_messages is not None:
+        return nothing("the number of messages is bounded, and they are not counted then")
+    if find_spec("z3") is None:
+        return nothing(NO_Z3)
+    parts = [*_parts(model, names), *sorted(unwanted)]
+    place = _place(parts)
+    if place is not None and (text := kept(place)) is not None:
+        return msgspec.json.decode(text, type=Permits)
+    began = time.process_time()
+    from raftworthy.reduce.proving import derive  # imports Z3
+
+    found = derive(model, names, unwanted)
+    found = replace(found, seconds=time.process_time() - began)
+    if place is not None:
+        with contextlib.suppress(OSError):  # a full or read-only disk costs time, nothing else
+            keep(place, msgspec.json.encode(found))
+    return found
+
+
+def _parts(model: Model, properties: list[str]) -> Iterator[str]:
+    """Everything that the answer follows from, other than sources."""
+    graph = model.generated.tracer.graph
+    yield f"{model.bounds!r} {properties} z3 {version('z3-solver')}"
+    spec = model.spec
+    for group in (spec.server, spec.history, *spec.messages):
+        yield group.__name__
+        yield from (f"{name} {text_of_type(t)}" for name, t in group.types().items())
+    for t in model.generated.transitions.values():
+        yield f"{t.name} {list(t.updates)} {list(t.history)} {[s.message.__name__ for s in t.sends]}"
+        yield from (f"{name}: {text_of_type(p)}" for name, p in t.action.params.items())
+        yield from text_of(t.but(graph.without_rules).roots())
+    for p in properties:
+        yield f"{p} {spec.properties[p].states} {list(spec.properties[p].params)}"
+        yield from text_of([graph.without_rules(model.generated.claims[p])])
+
+
+def _place(parts: Iterable[str]) -> FilePath | None:
+    where = folder()
+    if where is None:
+        return None
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode())
+        found.update(b"\0")
+    above = FilePath(__file__).parent.parent
+    for name in SOURCES:
+        for file in sorted((above / name).glob("*.py")):
+            found.update(file.read_bytes())
+    return where / f"{found.hexdigest()}.proof"
