@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/raftworthy demo
 
 test: .venv/ready check
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 check: .venv/ready
 	$(BIN)/ruff check
