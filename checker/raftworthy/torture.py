@@ -158,11 +158,21 @@ class Torturer:
 
     def relent(self) -> None:
         """End all that is wrong, and wait until the servers agree."""
-        self._end_what_is_due(float("inf"))
+        # Not one end after the other: a server that doesn't answer would keep us waiting at each.
+        self._ends.clear()
+        self._faults = dict.fromkeys(self._cluster.servers, Faults())
+        for server in self._frozen:
+            if self._cluster.is_alive(server):
+                self._cluster.thaw(server)
+        self._frozen.clear()
         until = time.monotonic() + PATIENCE
         while not self._agreed():
             self._bury_the_dead()
-            self._end_what_is_due(float("inf"))
+            for server in self._cluster.servers:
+                if not self._cluster.is_alive(server):
+                    self._doomed.discard(server)
+                    self._cluster.start(server)
+                self._tell(server)
             if time.monotonic() > until:
                 seen = {server: self._cluster.status(server) for server in self._cluster.servers}
                 raise TortureError(f"nothing is wrong any more, and after {PATIENCE:g} s: {seen}")
