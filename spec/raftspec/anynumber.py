@@ -128,6 +128,9 @@ class AnyNumber(Tracer):
         left = {name for n in (made.condition, *made.fields) for name in free_variables(n)}
         if len(left) > 1:
             raise TypeError(f"{self._tracing} sends for two servers of a loop; send for one")
+        target = made.fields[list(made.message.types()).index("target")]
+        if left and (target.op != "bound" or target.attr not in left):
+            raise TypeError(f"{self._tracing} sends once for each server, but not to it")
         new = {name: self.graph.leaf("bound", EACH, SERVER) for name in left}
         return Send(
             substitute(self.graph, made.condition, new),

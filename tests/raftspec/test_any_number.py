@@ -11,6 +11,7 @@ from raftspec.anynumber import AnyNumber, disagreement
 from raftspec.invariant import with_witnesses
 from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
+from raftspec.raft import RequestVote
 from raftspec.spec import Spec, State, Step, when
 from raftspec.tracing import Tracer
 from raftspec.types import Server
@@ -73,6 +74,17 @@ def test_a_loop_that_changes_a_variable_is_refused() -> None:
 
     spec = changed(becomes)
     with pytest.raises(TypeError, match="set_each"):
+        AnyNumber(spec).transition(spec.actions["become_leader"])
+
+
+def test_a_message_of_a_loop_goes_to_the_loop_s_server() -> None:
+    """The proof takes the receiver for the server of the loop."""
+
+    def becomes(s: State[Any, Any], i: str) -> Step:
+        return Step(i, send=[RequestVote(j, i, s[i].current_term, 0, 0) for j in s.servers], then=s[i])
+
+    spec = changed(becomes)
+    with pytest.raises(TypeError, match="but not to it"):
         AnyNumber(spec).transition(spec.actions["become_leader"])
 
 

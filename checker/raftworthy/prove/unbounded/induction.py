@@ -106,14 +106,18 @@ class Unbounded:
         return both(*out, *(v.typed(t, s.past[f]) for f, t in self.spec.history.types().items()))
 
     def _universal(self, name: str, p: Property) -> Formula:
-        """A conjunct for every value of its parameters."""
+        """A conjunct for every value of its parameters: of their types, as it is proved of no others."""
         todo = list(p.params.items())
 
         def rest(k: int, environment: Environment) -> Formula:
             if k == len(todo):
                 return Terms(self.named, self.s, environment=environment).value(self.claims[name])
             param, t = todo[k]
-            return every(v.sort_of(t), lambda x: rest(k + 1, {**environment, param: x}), param)
+
+            def claim(x: Any) -> Formula:
+                return implies(v.typed(t, x), rest(k + 1, {**environment, param: x}))
+
+            return every(v.sort_of(t), claim, param)
 
         return rest(0, {})
 
@@ -178,8 +182,8 @@ class Unbounded:
                 if reads & changed or message_of(p) in sent:
                     out.append(Question(action, name))
             out.append(Question(action, NATURAL))
-        states = (n for n, p in self.properties.items() if p.states == 1 and n not in CONJUNCTS)
-        return out + [Question(NO_STEP, name) for name in states]
+        # Of two states: that a step which changes nothing that is read doesn't break it, either.
+        return out + [Question(NO_STEP, name) for name in self.properties if name not in CONJUNCTS]
 
     def _goal(self, question: Question) -> tuple[Formula, Named]:
         """What has to be refuted: that the claim is wrong after the step, or in the state without one."""

@@ -111,8 +111,9 @@ class Terms:
             self._done[n] = self._compute(n)
         return self._done[n]
 
-    def free_params(self, n: Node) -> set[str]:
-        return {m.attr for m in postorder(n) if m.op == "param"} | self.free(n)
+    def mentioned(self, n: Node) -> set[Any]:
+        """What of the environment an expression depends on."""
+        return {m.attr for m in postorder(n) if m.op in ("param", "message")} | self.free(n)
 
     def free(self, n: Node) -> frozenset[str]:
         if n not in self._free:
@@ -317,8 +318,10 @@ def _count(w: Terms, n: Node, *conditions: Formula) -> Value:
 
 
 def _count_servers(w: Terms, n: Node) -> Size:
-    names = sorted(w.free_params(n))
-    key = (f"{w.states[0].name}{n.id}", *(w.environment[x] for x in names)) if w.states[0].name else ()
+    names = sorted(w.mentioned(n), key=str)
+    # Only of the one state that has a name: what follows a step is another state for each action.
+    named = len(w.states) == 1 and w.states[0].name
+    key = (f"{named}{n.id}", *(w.environment[x] for x in names)) if named else ()
     return Size(Members(lambda j: w.inside(n.attr, j).value(n.args[-1]), key))
 
 
