@@ -18,12 +18,13 @@ import z3
 
 from raftspec.types import Type, zero
 from raftworthy.prove.unbounded import values as v
-from raftworthy.prove.unbounded.formulas import Clauses, Formula, Junction, Quantified
+from raftworthy.prove.unbounded.formulas import Clauses, Formula, Junction, Quantified, is_plain
 from raftworthy.prove.unbounded.terms import Named
 from raftworthy.prove.unbounded.values import Entries, Maybe, Members, Size, Table, Value
 
 NUMBERS = range(-4, 12)
 Env = Mapping[int, Any]
+Computed = Callable[[dict[int, Any]], Any]
 
 FOLDED: Mapping[int, Callable[..., Any]] = {
     z3.Z3_OP_ADD: operator.add,
@@ -35,6 +36,14 @@ FOLDED: Mapping[int, Callable[..., Any]] = {
     z3.Z3_OP_GE: operator.ge,
     z3.Z3_OP_GT: operator.gt,
 }
+
+
+def _all(parts: list[Computed]) -> Computed:
+    return lambda env: all(p(env) for p in parts)
+
+
+def _any(parts: list[Computed]) -> Computed:
+    return lambda env: any(p(env) for p in parts)
 
 
 class Finite:
@@ -61,58 +70,81 @@ class Finite:
         }
         self.named = Named(Clauses())
         self.also: list[Named] = []  # where else conditions got names
-        self._bodies: dict[int, tuple[Quantified, z3.ExprRef, Formula]] = {}
+        self._done: dict[tuple[str, int], tuple[Any, Computed]] = {}
+        self._made: dict[int, tuple[Value, z3.ExprRef, Value]] = {}
 
     def holds(self, c: Formula, env: Env | None = None) -> bool:
         """Whether a condition is true."""
-        env = env or {}
-        if isinstance(c, bool):
-            return c
-        if isinstance(c, Junction):
-            return (all if c.every else any)(self.holds(p, env) for p in c.parts)
-        if isinstance(c, Quantified):
-            if id(c) not in self._bodies:
-                x = self.named.clauses.variable(c.name, c.sort)
-                self._bodies[id(c)] = c, x, c.body(x)
-            _, x, body = self._bodies[id(c)]
-            domain = self.domains[c.sort.name()]
-            return (all if c.every else any)(self.holds(body, {**env, x.get_id(): k}) for k in domain)
-        return bool(self.term(c, env))
+        return bool(self._compiled(c)({} if env is None else dict(env)))
 
     def term(self, t: z3.ExprRef, env: Env) -> Any:
         """What a term is."""
-        if t.get_id() in env:
-            return env[t.get_id()]
-        kind, args = t.decl().kind(), t.children()
+        return self._compiled(t)(dict(env))
+
+    def _compiled(self, c: Any) -> Computed:
+        """A function that computes a condition or a term; made once, as asking Z3 takes time."""
+        key = ("term", c.get_id()) if isinstance(c, z3.ExprRef) else ("formula", id(c))
+        if key not in self._done:
+            self._done[key] = c, self._compile(c)
+        return self._done[key][1]
+
+    def _compile(self, c: Any) -> Computed:
+        if isinstance(c, bool):
+            return lambda env: c
+        if isinstance(c, Junction):
+            parts = [self._compiled(p) for p in sorted(c.parts, key=lambda p: not is_plain(p))]
+            return _all(parts) if c.every else _any(parts)
+        if isinstance(c, Quantified):
+            return self._compile_quantified(c)
+        kind, args = c.decl().kind(), [self._compiled(a) for a in c.children()]
         match kind:
             case z3.Z3_OP_ANUM:
-                return t.as_long()  # type: ignore[attr-defined]
+                k = c.as_long()
+                return lambda env: k
             case z3.Z3_OP_TRUE | z3.Z3_OP_FALSE:
-                return kind == z3.Z3_OP_TRUE
+                return lambda env: kind == z3.Z3_OP_TRUE
             case z3.Z3_OP_AND:
-                return all(self.term(a, env) for a in args)
+                return _all(args)
             case z3.Z3_OP_OR:
-                return any(self.term(a, env) for a in args)
+                return _any(args)
             case z3.Z3_OP_NOT:
-                return not self.term(args[0], env)
+                (a,) = args
+                return lambda env: not a(env)
             case z3.Z3_OP_ITE:
-                return self.term(args[1] if self.term(args[0], env) else args[2], env)
+                test, yes, other = args
+                return lambda env: yes(env) if test(env) else other(env)
             case z3.Z3_OP_DT_CONSTRUCTOR:
-                return t.decl().name()
+                name = c.decl().name()
+                return lambda env: name
             case z3.Z3_OP_UNINTERPRETED:
-                return self._applied(t, [self.term(a, env) for a in args])
-        return reduce(FOLDED[kind], (self.term(a, env) for a in args))
+                return self._compile_applied(c, args)
+        f = FOLDED[kind]
+        return lambda env: reduce(f, [a(env) for a in args])
 
-    def _applied(self, t: z3.ExprRef, args: list[Any]) -> Any:
-        name = t.decl().name()
-        if name in self.functions:
-            return self.functions[name](*args)
-        # A name for a condition inside of a term; its definition is what it is equal to.
+    def _compile_quantified(self, c: Quantified) -> Computed:
+        x = self.named.clauses.variable(c.name, c.sort)
+        number, body, stop = x.get_id(), self._compiled(c.body(x)), not c.every
+        domain = self.domains[c.sort.name()]
+
+        def computed(env: dict[int, Any]) -> bool:
+            for k in domain:
+                env[number] = k
+                if bool(body(env)) is stop:
+                    return stop
+            return not stop
+
+        return computed
+
+    def _compile_applied(self, t: z3.ExprRef, args: list[Computed]) -> Computed:
+        name, number, functions = t.decl().name(), t.get_id(), self.functions
         for c, named in itertools.chain(*(n._known.values() for n in (self.named, *self.also))):
             if named.decl().name() == name:
-                free = dict(zip((a.get_id() for a in named.children()), args, strict=True))
-                return self.holds(c, free)
-        raise AssertionError(f"nothing is known of {name}")
+                # A name for a condition inside of a term; its definition is what it is equal to.
+                meaning, free = self._compiled(c), [a.get_id() for a in named.children()]
+                return lambda env: meaning({**env, **dict(zip(free, [a(env) for a in args], strict=True))})
+        if args:
+            return lambda env: functions[name](*[a(env) for a in args])
+        return lambda env: env[number] if number in env else functions[name]()
 
     # --- values of the specification ---
 
@@ -138,7 +170,9 @@ class Finite:
                 for field, ft in t.cls.types().items():
                     self.given(ft, f"{name}.{field}", lambda *a, field=field: getattr(value(*a), field))
             case "enum":
-                f[name] = lambda *a: value(*a).name
+                assert t.cls is not None
+                cls: Any = t.cls
+                f[name] = lambda *a: cls(value(*a)).name
             case _:
                 f[name] = value
 
@@ -147,14 +181,17 @@ class Finite:
         env = env or {}
         match t.kind:
             case "bool":
-                return self.holds(value, env) == expected
+                return self.holds(value, env) is bool(expected)
             case "maybe":
                 m: Maybe = v.maybe(value)
                 there = self.holds(m.there, env)
                 return there == (expected is not None) and (not there or self.term(m.server, env) == expected)
             case "set":
                 assert isinstance(value, Members)
-                return all(self.holds(has, e) == (j in expected) for j, has, e in self.at_each(value.has))
+                return all(
+                    self.holds(has, {**env, **e}) == (j in expected)
+                    for j, has, e in self.at_each(value.has, of=value)
+                )
             case "map":
                 assert isinstance(value, Table)
                 assert t.of is not None
@@ -162,7 +199,7 @@ class Finite:
                 keys = v.sort_of(t.key) if t.key else v.NUMBER_SORT
                 return all(
                     self.same(of, x, entry(expected, k, t), {**env, **e})
-                    for k, x, e in self.at_each(value.at, keys)
+                    for k, x, e in self.at_each(value.at, keys, value)
                 )
             case "seq":
                 assert isinstance(value, Entries)
@@ -170,25 +207,30 @@ class Finite:
                 of = t.of
                 return self.term(value.length, env) == len(expected) and all(
                     self.same(of, x, item(expected, k, of), {**env, **e})
-                    for k, x, e in self.at_each(value.at, v.NUMBER_SORT)
+                    for k, x, e in self.at_each(value.at, v.NUMBER_SORT, value)
                 )
             case "record":
                 assert t.cls is not None
                 parts = zip(t.cls.types().items(), value, strict=True)
                 return all(self.same(ft, x, getattr(expected, f), env) for (f, ft), x in parts)
             case "enum":
-                return bool(self.term(value, env) == expected.name)
+                assert t.cls is not None
+                member: Any = t.cls(expected)
+                return bool(self.term(value, env) == member.name)
         if isinstance(value, Size):
-            has = list(self.at_each(value.of.has))
-            return value.times * sum(self.holds(c, e) for _, c, e in has) == expected
+            has = list(self.at_each(value.of.has, of=value.of))
+            return bool(value.times * sum(self.holds(c, {**env, **e}) for _, c, e in has) == expected)
         return bool(self.term(value, env) == expected)
 
     def at_each(
-        self, f: Callable[[Any], Value], sort: z3.SortRef = v.SERVER_SORT
+        self, f: Callable[[Any], Value], sort: z3.SortRef = v.SERVER_SORT, of: Any = None
     ) -> Iterable[tuple[Any, Value, dict[int, Any]]]:
         """What a function gives for an unknown argument, with each value that this can have."""
-        x = self.named.clauses.variable("at", sort)
-        made = f(x)
+        owner = f if of is None else of
+        if id(owner) not in self._made:
+            x = self.named.clauses.variable("at", sort)
+            self._made[id(owner)] = owner, x, f(x)
+        _, x, made = self._made[id(owner)]
         return ((k, made, {x.get_id(): k}) for k in self.domains[sort.name()])
 
 

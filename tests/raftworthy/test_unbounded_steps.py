@@ -1,0 +1,201 @@
+"""The proof's formulas over a reachable state: its assumptions hold in it, and its steps are Python's."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.raftworthy.finite import Finite
+
+from raftspec.anynumber import EACH
+from raftspec.graph import free_variables
+from raftspec.invariant import CONJUNCTS, with_witnesses
+from raftworthy.explore.reference import Bounds, Model, Move
+from raftworthy.generated import World
+from raftworthy.prove.inductive import message_of
+from raftworthy.prove.unbounded import terms
+from raftworthy.prove.unbounded.induction import Step, Unbounded, none_is_before_itself, quorums_intersect
+from raftworthy.prove.unbounded.values import Entries
+
+BOUNDS = Bounds(servers=3, max_term=2, max_log=2, commands=2, entries=2, crashes=1, applies=True)
+
+
+# Without bounds that a step of the walk could meet: there are none in the proof.
+ROOM = Bounds(servers=3, max_term=9, max_log=9, commands=99, entries=9, crashes=99, applies=True)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(with_witnesses(), BOUNDS)
+
+
+def walk(model: Model, rng: random.Random, length: int = 40) -> Iterator[tuple[World, list[Move]]]:
+    """The states of a random walk, with their moves."""
+    s = model.generated.initial()
+    for _ in range(length):
+        moves = list(model.moves(s))
+        if not moves:
+            return
+        yield s, moves
+        rare = ("restart", "timeout")
+        s = rng.choices(moves, [0.05 if m.action in rare else 1 for m in moves])[0].world
+
+
+class Interpreted:
+    """The proof's state and steps, where the state is a world of the Python back end."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.induction = model, Unbounded()
+        self.roomy = Model(model.spec, ROOM)
+        self.finite = Finite(model.servers, range(-2, 6))
+        self.induction.named = self.finite.named
+        self.steps: dict[str, Step] = {}
+        self.conjuncts = {
+            n: self.induction._universal(n, p) for n, p in CONJUNCTS.items() if not message_of(p)
+        }
+        self.axioms = {
+            "types": self.induction._typed(self.induction.s),
+            "majorities": quorums_intersect(),
+            "order": none_is_before_itself(),
+        }
+
+    def step(self, action: str) -> Step:
+        """A step whose named conditions are those that the interpretation looks up."""
+        if action not in self.steps:
+            made = self.induction.step(action)
+            self.steps[action] = made
+            self.finite.also.append(made.named)
+        return self.steps[action]
+
+    def put(self, world: World) -> None:
+        """Let the state be this world."""
+        spec, given = self.induction.spec, self.finite.given
+        for f, t in spec.server.types().items():
+            given(t, f, lambda i, *a, f=f: getattr(world.variables[i], f))
+        for f, t in spec.history.types().items():
+            given(t, f, lambda *a, f=f: getattr(world.past, f))
+
+    def wrong(self, world: World) -> list[str]:
+        """The assumptions that don't hold."""
+        self.put(world)
+        return [n for n, c in {**self.axioms, **self.conjuncts}.items() if not self.finite.holds(c)]
+
+    def wrong_of_message(self, action: str) -> list[str]:
+        """What is assumed of the message that an action receives, and doesn't hold of the one last put."""
+        return [n for n, c in self.step(action).about.items() if not self.finite.holds(c)]
+
+    def difference(self, world: World, action: str, params: tuple[Any, ...]) -> str | None:
+        """Where the step isn't Python's."""
+        self.put(world)
+        step, finite, spec = self.step(action), self.finite, self.induction.spec
+        for (p, t), x in zip(self.induction.transitions[action].action.params.items(), params, strict=True):
+            if t.cls is None:
+                finite.given(t, f"p.{p}", lambda *a, x=x: x)
+                continue
+            for f, ft in t.cls.types().items():
+                finite.given(ft, f"p.{p}.{f}", lambda *a, x=x, f=f: getattr(x, f))
+        move = self.roomy.take(world, action, params)
+        if finite.holds(step.assumed) != (move is not None):
+            return f"{action}{params}: Python says {move is not None}"
+        if move is None:
+            return None
+        for f, t in spec.server.types().items():
+            for i, x, env in finite.at_each(step.after.servers[f]):
+                if not finite.same(t, x, getattr(move.world.variables[i], f), env):
+                    return f"{action}{params}: {f} of {i} is another"
+        for f, t in spec.history.types().items():
+            if not finite.same(t, step.after.past[f], getattr(move.world.past, f)):
+                return f"{action}{params}: {f} is another"
+        return self._messages(step, move)
+
+    def _messages(self, step: Step, move: Move) -> str | None:
+        expected = list(move.sent)
+        found = 0
+        for send, traced in zip(step.sends, self.induction.transitions[move.action].sends, strict=True):
+            each = any(EACH in free_variables(n) for n in (traced.condition, *traced.fields))
+            struct = self.roomy.generated.structs[send.kind]
+            types = send.kind.types()
+            made = self.finite.at_each(send.made, of=send)
+            for _, (condition, fields), env in itertools.islice(made, None if each else 1):
+                if not self.finite.holds(condition, env):
+                    continue
+                found += 1
+                if not any(
+                    type(m) is struct
+                    and all(
+                        self.finite.same(t, value, getattr(m, f), env)
+                        for (f, t), value in zip(types.items(), fields, strict=True)
+                    )
+                    for m in expected
+                ):
+                    return f"{move.action}{move.params} sends another {send.kind.__name__}"
+        return None if found == len(expected) else f"{move.action}{move.params} sends {found} messages"
+
+
+def compare(interpreted: Interpreted, seed: int, steps: int) -> str | None:
+    """The first difference on a random walk."""
+    rng = random.Random(seed)
+    model = interpreted.model
+    tried: dict[str, int] = {}
+    done = 0
+    everything = interpreted.induction.transitions.keys()
+    while done < steps or (tried.keys() != everything and done < 20 * steps):
+        for s, moves in walk(model, rng):
+            choices = list(model.choices(s))
+            chosen = [(m.action, m.params) for m in rng.sample(moves, min(2, len(moves)))]
+            rarest = min(moves, key=lambda m: tried.get(m.action, 0))
+            for action, params in (*chosen, (rarest.action, rarest.params), rng.choice(choices)):
+                tried[action] = tried.get(action, 0) + 1
+                done += 1
+                if found := interpreted.difference(s, action, params):
+                    return f"{found} (seed {seed})"
+    missing = everything - tried.keys()
+    return f"never tried: {missing}" if missing else None
+
+
+def test_a_step_of_the_proof_is_python_s(model: Model) -> None:
+    assert compare(Interpreted(model), 1, 80) is None
+
+
+SLIPS: dict[str, Callable[..., Any]] = {
+    "concat": lambda w, n, q, r: q,
+    "set_each": lambda w, n, m: m,
+    "set_add": lambda w, n, s, i: s,
+    "append": lambda w, n, q, x: Entries(q.length + 1, q.at),
+}
+
+
+@pytest.mark.parametrize("op", SLIPS)
+def test_a_wrong_rule_is_noticed_by_the_steps(op: str, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terms, "RULES", {**terms.RULES, op: SLIPS[op]})
+    assert compare(Interpreted(model), 1, 80) is not None
+
+
+def test_what_the_proof_assumes_holds_in_reachable_states(model: Model) -> None:
+    """So they are not contradictory; nor are they with an action's guards, as each is taken in one."""
+    interpreted, rng, taken = Interpreted(model), random.Random(3), set[str]()
+    for k in range(40):
+        for s, moves in walk(model, rng):
+            new = [m for m in moves if m.action not in taken]
+            if new or rng.random() < 0.02:
+                assert interpreted.wrong(s) == []
+            for m in new:
+                assert interpreted.difference(s, m.action, m.params) is None
+                assert interpreted.wrong_of_message(m.action) == []
+                taken.add(m.action)
+        if k > 1 and taken == interpreted.induction.transitions.keys():
+            return
+    raise AssertionError(f"never taken: {interpreted.induction.transitions.keys() - taken}")
+
+
+def test_an_assumption_that_is_wrong_is_noticed(model: Model) -> None:
+    interpreted = Interpreted(model)
+    s = model.generated.initial()
+    assert interpreted.wrong(s) == []
+    interpreted.finite.functions["quorum"] = lambda q: True
+    assert interpreted.wrong(s) == ["majorities"]
+    next(iter(s.variables.values())).commit_index = 1
+    assert any(n.startswith("d") for n in interpreted.wrong(s))
