@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
 import z3
 
+from raftspec.rules import RULES
 from raftworthy.cli import app
 from raftworthy.explore.reference import UnusableError
 from raftworthy.prove.unbounded.cores import needed, recorded
@@ -43,6 +45,15 @@ def test_without_a_rule_the_first_conjunct_that_fails_is_named(rule: str) -> Non
     first = data["failed"][0]
     assert (first["action"], first["claim"].split("_")[0]) == (action, conjunct)
     assert data["counterexample"]["claim"] == first["claim"]
+
+
+@pytest.mark.skipif("EVERY_RULE" not in os.environ, reason="takes minutes; the table is in docs/proving.md")
+@pytest.mark.parametrize("rule", [name for name, r in RULES.items() if r.kind == "safety"])
+def test_every_rule_of_safety_is_needed(rule: str) -> None:
+    """`EVERY_RULE=1 pytest -k every_rule` asks about all of them."""
+    data, text, code = run_unbounded(without=[rule])
+    assert code == 1, text
+    assert data["failed"]
 
 
 def test_what_is_never_needed_is_proved_without_it() -> None:
