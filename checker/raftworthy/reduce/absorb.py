@@ -24,6 +24,8 @@ def absorbed(q: Questions, clock: Clock, kind: type[Message]) -> str:
         return "they change nothing"
     if not q.never(*here, logic.no(q.sends_nothing(a))) or q.transitions[a.action].history:
         return "to handle them is more than to remember something"
+    if not q.never(*here, logic.no(logic.same(clock.after(a), clock.of(q.s, a.i)))):
+        return f"to handle them can change {clock.f}"
     for name in q.transitions:
         with q.apart():
             p = q.parameters(name)
@@ -34,6 +36,9 @@ def absorbed(q: Questions, clock: Clock, kind: type[Message]) -> str:
                 logic.both(*(logic.same(q.own(after.taken.after, a.i, f), q.own(x, a.i, f)) for f in own))
                 for x in (instead.taken.after, last.taken.after)
             ]
+            # Handled later: if it can be, and before it is old.
+            in_time = logic.same(clock.after(instead), clock.carried(a))
+            same[1] = logic.both(same[1], last.possible, in_time)
             good = logic.both(after.possible, q.same_sends(instead, after), q.same_past(instead, after))
             step = [*here, instead.possible, logic.same(instead.i, a.i)]
             cases = {f"{name} comes out otherwise": logic.no(logic.both(good, logic.either(*same)))}

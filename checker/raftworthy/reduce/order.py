@@ -100,13 +100,22 @@ class Clock:
             return f"{name} reads more than its own server's variables and its message"
         if what := q.looks_into_values():
             return f"{what} looks into a command's value"
+        if moving := [p for p, still in self._still.items() if not still]:
+            return f"{moving[0]} may fail where nothing changes"
         recorded = {name: frozenset(t.history) for name, t in q.transitions.items()}
-        writers = [name for name, fields in recorded.items() if fields]
+        # Those whose outcome depends on where they stand among others.
+        placed = [
+            name
+            for name, t in q.transitions.items()
+            if t.history or any(op == "past" for op, _ in q.reads(*(g.condition for g in t.guards)))
+        ]
         for a in q.steps:
             if p := self._depends_on_others(a, bool(recorded[a])):
                 return f"whether {a} breaks {p} may depend on steps of a higher {self.f}"
-        for b in writers:
-            for a in writers:
+        for b in placed:
+            for a in placed:
+                if not recorded[a] and not recorded[b]:
+                    continue
                 with q.apart():
                     if reason := self._exchange(b, a):
                         return reason
@@ -119,7 +128,7 @@ class Clock:
         """
         q, logic = self.q, self.q.logic
         changed = q.machine.changes(action)[0]
-        told = [p for p in q.step_properties if q.claimed(p) & changed or not self._still[p]]
+        told = [p for p in q.step_properties if q.claimed(p) & changed]
         if not told:
             return ""
         first = q.steps[action]

@@ -23,6 +23,9 @@ def derive(model: Model, properties: list[str], unwanted: frozenset[str]) -> Per
     if "eager" in off:
         return Permits(off={name: off.get(name, "it takes eager sending") for name in REDUCTIONS})
     q = Questions(model, properties)
+    if name := q.sends_by_others():
+        off["eager"] = f"whether {name} sends depends on more than its own server and its message"
+        return Permits(off={name: off.get(name, "it takes eager sending") for name in REDUCTIONS})
     clock, why = _clock(q)
     if why:
         off.setdefault("order", why)
@@ -78,7 +81,21 @@ def _older(q: Questions, clock: Clock, found: Permits) -> tuple[Permits, str]:
 
 def _assumed(q: Questions, clock: Clock, found: Permits) -> tuple[Permits, str]:
     """Whether old messages of which only the sender matters are remembered at all."""
-    return (replace(found, assumed=True), "") if found.faded else (found, "there are no such messages")
+    if not found.faded:
+        return found, "there are no such messages"
+    logic = q.logic
+    for cls in (cls for cls in q.kinds if cls.__name__ in found.faded):
+        a = q.steps[q.handler[cls]]
+        old = logic.less(clock.carried(a), clock.of(q.s, a.i))
+        if not q.never(a.possible, old, logic.no(q.changes_nothing(a, q.s))):
+            return found, f"an old {cls.__name__} can do more than be answered"
+        for name, b in q.steps.items():
+            for x in b.taken.sends:
+                ends = dict(zip(x.kind.types(), x.fields, strict=True))
+                to_itself = logic.same(ends["source"], ends["target"])
+                if x.kind is cls and not q.never(b.possible, x.condition, to_itself):
+                    return found, f"in {name} a server can send a {cls.__name__} to itself"
+    return replace(found, assumed=True), ""
 
 
 def _absorb(q: Questions, clock: Clock, found: Permits) -> tuple[Permits, str]:
@@ -93,7 +110,10 @@ def _idle(q: Questions, clock: Clock, found: Permits) -> tuple[Permits, str]:
     role = role_of(q)
     if role is None or not found.silent:
         return found, "every kind of message may do something later"
-    kinds = [cls for cls in q.kinds if cls.__name__ in found.silent]
+    # What a handler records may come to something else after any other server's step.
+    kinds = [
+        cls for cls in q.kinds if cls.__name__ in found.silent and not q.transitions[q.handler[cls]].history
+    ]
     idle = {cls.__name__: Idle(q, clock, cls, role).roles() for cls in kinds}
     return replace(found, role=role, idle={kind: roles for kind, roles in idle.items() if roles}), ""
 

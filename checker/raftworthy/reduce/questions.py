@@ -227,6 +227,21 @@ class Questions:
                 return name
         return ""
 
+    def sends_by_others(self) -> str:
+        """A step that may send and reads more than its own server's variables and its message; or none.
+
+        Whether it sends can change when another server takes a step.
+        """
+        for name, t in self.transitions.items():
+            asked = [*(g.condition for g in t.guards), *t.updates.values(), *t.history.values()]
+            asked += [x for s in t.sends for x in (s.condition, *s.fields)]
+            alien = (
+                n.op == "past" or (n.op == "get" and n.args[0] is not t.server) for n in postorder(*asked)
+            )
+            if t.sends and any(alien):
+                return name
+        return ""
+
     def looks_into_values(self) -> str:
         """An expression that does more with a command's value than compare it with another; or none.
 
