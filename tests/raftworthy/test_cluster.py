@@ -68,6 +68,18 @@ def test_a_cluster_counts_what_a_thread_counts(bounds: Bounds, symmetry: bool) -
     assert all(w.bytes_sent > 0 for w in found.work)
 
 
+def test_a_cluster_counts_what_a_thread_counts_with_reductions() -> None:
+    pytest.importorskip("z3")
+    from raftworthy.reduce.deriving import permits_for
+
+    model = Model(raft, Bounds(max_log=0))
+    permits = permits_for(model, model.properties())
+    assert permits.clock
+    found = explore_native(model, permits=permits, workers=THREE)
+    assert counts(found) == counts(explore_native(model, permits=permits))
+    assert found.exhausted
+
+
 def test_a_counterexample_is_as_short_as_a_threads() -> None:
     """Its steps are written down by all workers; Python has taken it again."""
     model = Model(raft, Bounds(max_term=3, max_messages=9), ["commit.majority"])
