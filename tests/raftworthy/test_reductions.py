@@ -45,7 +45,7 @@ LONGER = Bounds(servers=2, max_term=1, max_log=2, entries=2)
 RESTARTS = Bounds(servers=2, max_term=1, crashes=1)
 VOTES = Bounds(servers=2, max_term=3, max_log=0)
 THREE = Bounds(max_term=1, max_log=0)
-MOST = 30_000  # states of the larger search
+MOST = 60_000  # states of the larger search
 
 
 def states(model: Model, permits: Permits | None) -> Iterator[World]:
