@@ -90,8 +90,9 @@ def commands(of: App, above: str = "raftworthy") -> Iterator[tuple[str, App]]:
     """All commands that do something, by their full names."""
     for name in of:
         if not name.startswith("-"):
-            below = list(commands(of[name], f"{above} {name}"))
-            yield from below or [(f"{above} {name}", of[name])]
+            if of[name].default_command is not None:
+                yield f"{above} {name}", of[name]
+            yield from commands(of[name], f"{above} {name}")
 
 
 COMMANDS = dict(commands(app))

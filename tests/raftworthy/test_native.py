@@ -466,7 +466,7 @@ def test_an_engine_that_cannot_answer_says_so() -> None:
     assert (code, data["verdict"]) == (2, "unusable")
     assert "--engine python" in data["error"]
     code, data = ask(bounds=Bounds(servers=1), engine="fast")
-    assert (code, data["error"]) == (2, "no engine is called fast; there are auto, native, python")
+    assert (code, data["error"]) == (2, "no engine is called fast; there are auto, native, python, ray")
 
 
 def test_an_unknown_property_is_refused() -> None:
