@@ -14,6 +14,12 @@ from raftworthy.native.engine import NativeResult, explore_native
 from raftworthy.reduce.deriving import permits_for
 
 
+def _explored(r: NativeResult) -> dict[str, Any]:
+    """What was explored, whoever did it, for machines."""
+    names = ("symmetry", "stopped", "states", "distinct", "depth", "seconds")
+    return {"bounds": asdict(r.bounds), **{name: getattr(r, name) for name in names}}
+
+
 @dataclass(frozen=True)
 class ExploreSpeed:
     """What an exploration took: times in seconds, memory in bytes."""
@@ -26,13 +32,7 @@ class ExploreSpeed:
         """The figures for machines."""
         r = self.result
         return {
-            "bounds": asdict(r.bounds),
-            "symmetry": r.symmetry,
-            "stopped": r.stopped,
-            "states": r.states,
-            "distinct": r.distinct,
-            "depth": r.depth,
-            "seconds": r.seconds,
+            **_explored(r),
             "traced": self.traced,
             "compiled": r.prepared,
             "threads": r.threads,
@@ -71,13 +71,7 @@ class ClusterSpeed:
         """The figures for machines."""
         r = self.result
         return {
-            "bounds": asdict(r.bounds),
-            "symmetry": r.symmetry,
-            "stopped": r.stopped,
-            "states": r.states,
-            "distinct": r.distinct,
-            "depth": r.depth,
-            "seconds": r.seconds,
+            **_explored(r),
             "workers": [asdict(w) for w in r.work],
             "rate": self.rate,
             "bytes_a_state": self.bytes_a_state,
