@@ -151,7 +151,7 @@ class ForgetsEntry(Broken):
     """A restarted server has lost the last entry of its log."""
 
     def _recover(self) -> None:
-        self._truncate(max(0, len(self.log) - 1))
+        self._truncate(max(0, self.log.last_index - 1))
 
 
 # Replication. Section 5.3.
@@ -170,7 +170,7 @@ class JoinsAnywhere(Broken):
     """A follower looks whether it has a preceding entry, and not at its term."""
 
     def _joins(self, m: AppendEntries) -> bool:
-        return m.prev_log_index <= len(self.log)
+        return m.prev_log_index <= self.log.last_index
 
 
 @breaks("append.truncate_only_conflict")
@@ -179,7 +179,7 @@ class TruncatesAlways(Broken):
 
     def _store(self, prev_log_index: int, entries: tuple[Entry, ...]) -> None:
         self._truncate(prev_log_index)
-        self.log += entries
+        self.log.append(entries)
 
 
 @breaks("append.truncate_conflict")
@@ -187,7 +187,7 @@ class KeepsConflicts(Broken):
     """A follower takes what goes beyond its log, and keeps what conflicts."""
 
     def _store(self, prev_log_index: int, entries: tuple[Entry, ...]) -> None:
-        self.log += entries[len(self.log) - prev_log_index :]
+        self.log.append(entries[self.log.last_index - prev_log_index :])
 
 
 @breaks("append.acknowledge_matched")
@@ -195,7 +195,7 @@ class AcknowledgesAll(Broken):
     """A follower acknowledges its whole log, whatever the leader has sent."""
 
     def _matched(self, m: AppendEntries) -> int:
-        return len(self.log)
+        return self.log.last_index
 
 
 @breaks("append.count_current_term")
@@ -223,7 +223,7 @@ class CommitsWithoutMajority(Broken):
     """A leader commits with one server too few."""
 
     def _quorum_index(self) -> int:
-        stored = sorted([*self.match_index.values(), len(self.log)], reverse=True)
+        stored = sorted([*self.match_index.values(), self.log.last_index], reverse=True)
         return stored[max(0, len(self.servers) // 2 - 1)]
 
 
@@ -240,7 +240,7 @@ class CommitsUnmatched(Broken):
     """A follower commits up to its log's end, beyond what it knows to be the leader's."""
 
     def _follower_commit_index(self, m: AppendEntries, match_index: int) -> int:
-        return max(self.commit_index, min(m.leader_commit, len(self.log)))
+        return max(self.commit_index, min(m.leader_commit, self.log.last_index))
 
 
 @breaks("commit.never_back")

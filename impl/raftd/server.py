@@ -289,7 +289,7 @@ class Server:
                 proposal.respond(Redirect(proposal.id, error.leader, address))
             return
         self.counts.commands += len(proposals)
-        first = len(self.core.log) - len(proposals) + 1
+        first = self.core.log.last_index - len(proposals) + 1
         self._appended_term = self.core.current_term
         self._appended.update(enumerate(proposals, start=first))
         self._step(batch)
@@ -395,7 +395,7 @@ class Server:
         """This server as it sees itself; what `status` prints."""
         core, now = self.core, self._clock()
         followers = {
-            peer: FollowerStatus(match, len(core.log) - match, round(core.heard(peer, now), 3))
+            peer: FollowerStatus(match, core.log.last_index - match, round(core.heard(peer, now), 3))
             for peer, match in core.match_index.items()
             if core.role is Role.LEADER
         }
@@ -405,7 +405,7 @@ class Server:
             role=str(core.role),
             leader=core.leader,
             current_term=core.current_term,
-            log_length=len(core.log),
+            log_length=core.log.last_index,
             commit_index=core.commit_index,
             last_applied=core.last_applied,
             start=self._storage.start,

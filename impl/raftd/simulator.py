@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, BinaryIO
 
@@ -185,13 +185,8 @@ class Server:
 
     def persist(self, change: Persist | None) -> None:
         """The disk takes a change whole."""
-        if change is None:
-            return
-        disk = self.disk
-        assert change.keep <= len(disk.log), f"{self.name} keeps {change.keep} of {len(disk.log)} entries"
-        disk.current_term, disk.voted_for = change.current_term, change.voted_for
-        del disk.log[change.keep :]
-        disk.log += change.entries
+        if change is not None:
+            self.disk.write(change)
 
 
 class Simulation:
@@ -475,8 +470,9 @@ class Simulation:
         other = self._leader_of.setdefault(core.current_term, name)
         if other != name:
             self._violated(f"{other} and {name} both lead term {core.current_term} (election safety)")
-        if core.log[: len(self._applied)] != self._applied:
-            n = _first_difference(core.log, self._applied)
+        log = core.log.entries(1, len(self._applied))
+        if log != tuple(self._applied):
+            n = _first_difference(log, self._applied)
             self._violated(f"{name} leads term {core.current_term} without committed entry {n}")
 
     def _apply(self, server: Server, batch: Batch) -> None:
@@ -509,7 +505,7 @@ class Simulation:
         )
 
 
-def _first_difference(these: list[Entry], those: list[Entry]) -> int:
+def _first_difference(these: Sequence[Entry], those: Sequence[Entry]) -> int:
     """The first index, from 1, at which two sequences differ."""
     pairs = zip(these, those, strict=False)
     same = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(these), len(those)))

@@ -39,6 +39,7 @@ from typing import Final
 import msgspec
 
 from raftd.core import Persist, Persistent
+from raftd.log import Log
 from raftd.messages import Entry
 
 LOCK: Final = "lock"
@@ -144,7 +145,7 @@ class Storage:
                 f"this is the store of {_in_words(found)}, not of {_in_words(identity)}",
                 "give each server its own folder, and keep the cluster's members as they were",
             )
-        self.persistent = Persistent(self._meta.current_term, self._meta.voted_for, log)
+        self.persistent = Persistent(self._meta.current_term, self._meta.voted_for, Log(log))
         self._commit(msgspec.structs.replace(self._meta, start=self._meta.start + 1), keep=len(log), rows=[])
 
     @property

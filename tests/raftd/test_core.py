@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from raftd.core import NO_OP, Batch, Config, Core, NotLeader, Persist, Persistent, Role
+from raftd.log import Log
 from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
@@ -161,7 +162,7 @@ def test_new_leader_appends_a_no_op_of_its_term_and_sends_it_to_all() -> None:
     core = make(role=Role.CANDIDATE, current_term=3, log_terms=[1, 2])
     batch = core.receive(0.0, RequestVoteReply("n2", "n1", 3, granted=True))
 
-    assert core.log[-1] == Entry(3, NO_OP)
+    assert core.log.entry(core.log.last_index) == Entry(3, NO_OP)
     assert batch.persist == Persist(3, "n1", keep=2, entries=(Entry(3, NO_OP),))
     assert [m.target for m in batch.send] == ["n2", "n3"]
     for m in batch.send:
@@ -259,7 +260,7 @@ def test_stale_leader_is_refused_and_learns_the_term() -> None:
     core = make("n3", current_term=5)
     batch = core.receive(0.0, entries_from("n1", "n3", 4, (0, 0), [4], commit=1))
     assert batch.send == (AppendEntriesReply("n3", "n1", 5, False, 0),)
-    assert (core.log, core.leader, core.commit_index) == ([], None, 0)
+    assert (core.log, core.leader, core.commit_index) == (Log(), None, 0)
 
 
 def test_candidate_follows_the_leader_of_its_term() -> None:
@@ -296,7 +297,7 @@ def test_entries_join_only_behind_the_same_entry(prev: tuple[int, int], joins: b
     core = make("n3", current_term=3, log_terms=[1, 1, 2])
     batch = core.receive(0.0, entries_from("n1", "n3", 3, prev, [3]))
     assert accepted(batch) == joins
-    assert (core.log[-1].term == 3) == joins
+    assert (core.log.last_term == 3) == joins
 
 
 def test_log_is_cut_at_a_conflict_with_all_that_follows() -> None:
@@ -321,8 +322,7 @@ def test_log_is_not_cut_without_a_conflict() -> None:
 def test_same_length_and_last_term_still_count_as_a_changed_log() -> None:
     """Figure 2, State: the log is persistent, whatever of it changes."""
     core = make("n3", current_term=4, log_terms=[1, 3, 4])
-    core.log[2] = Entry(4, b"?")
-    core.log[1] = Entry(2, b"?")
+    core.log = Log([*core.log.entries(1, 1), Entry(2, b"?"), Entry(4, b"?")])
     batch = core.receive(0.0, entries_from("n1", "n3", 4, (1, 1), [3, 4]))
     assert batch.event["state"] == {"log_length": 3, "last_log_term": 4}
     assert batch.persist is not None
@@ -414,9 +414,9 @@ def test_entry_is_committed_by_a_majority_and_no_fewer() -> None:
     leader = make_leader(servers=FIVE, current_term=2, log_terms=[2, 2])
     assert leader.receive(0.0, stored("n2", 2, 2)).apply == ()
     batch = leader.receive(0.0, stored("n3", 1, 2))
-    assert batch.apply == ((1, leader.log[0]),)
+    assert batch.apply == ((1, leader.log.entry(1)),)
     assert batch.event["state"] == {"commit_index": 1, "last_applied": 1, "match_index": {"n3": 1}}
-    assert leader.receive(0.0, stored("n4", 2, 2)).apply == ((2, leader.log[1]),)
+    assert leader.receive(0.0, stored("n4", 2, 2)).apply == ((2, leader.log.entry(2)),)
 
 
 def test_old_entry_on_a_quorum_is_committed_only_by_a_newer_one() -> None:
@@ -499,7 +499,7 @@ def test_client_is_sent_to_the_leader() -> None:
 
 def test_restart_keeps_what_is_persistent_and_nothing_else() -> None:
     """Figure 2, State."""
-    disk = Persistent(7, "n2", log_of([1, 3, 7]))
+    disk = Persistent(7, "n2", Log(log_of([1, 3, 7])))
     core = Core("n1", THREE, random.Random(1), Config(), disk)
     batch = core.start(10.0)
 
@@ -524,7 +524,7 @@ def test_restart_keeps_what_is_persistent_and_nothing_else() -> None:
 
 def test_restart_shows_only_the_end_of_a_long_log() -> None:
     """docs/traces.md, Crashes: a restart line is bounded."""
-    core = Core("n1", THREE, random.Random(1), Config(), Persistent(1, None, log_of([1] * 20)))
+    core = Core("n1", THREE, random.Random(1), Config(), Persistent(1, None, Log(log_of([1] * 20))))
     event = core.start(0.0).event
     assert (event["after"], len(event["entries"]), event["state"]["log_length"]) == (4, 16, 20)
 
@@ -595,7 +595,8 @@ def figure_8_c() -> dict[str, Core]:
         for name, log in logs.items()
     }
     for core in cores.values():
-        core.log[1:] = [Entry(entry.term, b"t%d" % entry.term) for entry in core.log[1:]]
+        own = [Entry(entry.term, b"t%d" % entry.term) for entry in core.log.entries(2)]
+        core.log = Log([*core.log.entries(1, 1), *own])
     leader = cores["n1"]
     votes = [m for m in leader.start_election(1.0).send if m.target in ("n2", "n3", "n4")]
     replies = [reply for m in votes for reply in cores[m.target].receive(1.0, m).send]

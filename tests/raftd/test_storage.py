@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import raftd
 from raftd.core import Persist, Persistent
+from raftd.log import Log
 from raftd.messages import Entry
 from raftd.storage import DATABASE, LOCK, STORE, WRITES, Storage, StorageError
 
@@ -77,9 +78,9 @@ def test_a_store_holds_what_was_written_last_after_a_stop_and_after_a_kill(
         expected = Persistent()
         storage = open_store(folder)
         for number, (term, vote, part, new) in enumerate(steps, start=1):
-            keep = round(part * len(expected.log))
-            storage.write(Persist(term, vote, keep, tuple(new)))
-            expected = Persistent(term, vote, expected.log[:keep] + new)
+            change = Persist(term, vote, round(part * expected.log.last_index), tuple(new))
+            storage.write(change)
+            expected.write(change)
             if ends.random() < 0.5:
                 if ends.random() < 0.5:
                     storage.close()
@@ -96,7 +97,7 @@ def test_a_store_holds_what_was_written_last_after_a_stop_and_after_a_kill(
 def test_a_new_store_is_empty_and_counts_its_starts(tmp_path: Path) -> None:
     for start in (1, 2, 3):
         with open_store(tmp_path / "n1") as storage:
-            assert storage.persistent == Persistent(0, None, [])
+            assert storage.persistent == Persistent()
             assert storage.start == start
 
 
@@ -107,7 +108,7 @@ def test_one_step_is_one_transaction(tmp_path: Path) -> None:
         before = storage._meta.writes
         storage.write(Persist(2, None, 1, (Entry(2, b"c"), Entry(2, b"d"))))
         assert storage._meta.writes == before + 1
-    assert contents(tmp_path).log == [Entry(1, b"a"), Entry(2, b"c"), Entry(2, b"d")]
+    assert contents(tmp_path).log == Log([Entry(1, b"a"), Entry(2, b"c"), Entry(2, b"d")])
 
 
 def test_an_interrupted_first_start_leaves_nothing_that_counts(tmp_path: Path) -> None:
@@ -198,12 +199,12 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sample]:
     storage = open_store(folder / "open")
     fill(storage, 1, 40)
     shutil.copytree(folder / "open", folder / "killed early")
-    early = Persistent(40, SERVERS[40 % 3], [Entry(n, b"command %d " % n * 20) for n in range(1, 41)])
+    early = Persistent(40, SERVERS[40 % 3], Log(Entry(n, b"command %d " % n * 20) for n in range(1, 41)))
     assert storage._connection is not None
     storage._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     fill(storage, 41, 10)
     # A restarted WAL: new frames at its beginning, old ones behind them.
-    late = Persistent(50, SERVERS[50 % 3], [Entry(n, b"command %d " % n * 20) for n in range(1, 51)])
+    late = Persistent(50, SERVERS[50 % 3], Log(Entry(n, b"command %d " % n * 20) for n in range(1, 51)))
     shutil.copytree(folder / "open", folder / "killed")
     storage.close()
     (folder / "open").rename(folder / "closed")
@@ -227,8 +228,8 @@ def refused_or_whole(sample: Sample, damage: Callable[[Path], None]) -> bool:
             with open_store(copy) as storage:
                 assert storage.persistent == sample.holds
                 more = Entry(99, b"one more")
-                storage.write(Persist(99, "n2", len(sample.holds.log), (more,)))
-            assert contents(copy) == Persistent(99, "n2", [*sample.holds.log, more])
+                storage.write(Persist(99, "n2", sample.holds.log.last_index, (more,)))
+            assert contents(copy) == Persistent(99, "n2", Log([*sample.holds.log, more]))
         except StorageError as error:
             refusal = str(error)
         else:

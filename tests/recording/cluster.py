@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from raftd.core import Batch, Config, Core, Persist, Persistent, Role
+from raftd.core import Batch, Config, Core, Persistent, Role
 from raftd.faults import make_core
 from raftd.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
 from raftd.trace import header, line
@@ -158,7 +158,7 @@ class Cluster:
         if last != "persisted":
             self._trace(batch.event)
         if last != "traced" and batch.persist is not None:
-            self._persist(self.disks[server], batch.persist)
+            self.disks[server].write(batch.persist)
         if last is not None:
             self.crash(server)
         else:
@@ -169,11 +169,6 @@ class Cluster:
         self._seq[server] += 1
         text = line(event, self._seq[server], self._starts[server])
         self._lines.append((server, self._starts[server], text))
-
-    def _persist(self, disk: Persistent, change: Persist) -> None:
-        disk.current_term, disk.voted_for = change.current_term, change.voted_for
-        del disk.log[change.keep :]
-        disk.log += change.entries
 
 
 THREE = ("n1", "n2", "n3")

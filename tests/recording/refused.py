@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from tests.recording.cluster import BAD, THREE, Cluster, recorded
 from tests.recording.rule_breaking import elected, reports
 
+from raftd.log import Log
 from raftd.messages import AppendEntries, AppendEntriesReply, Entry, RequestVote, RequestVoteReply
 from raftd.trace import digest, header, traced_message
 
@@ -144,7 +145,7 @@ def disk_of_another_server() -> Cluster:
     """A server starts with entries that nobody ever had."""
     c = elected()
     c.crash("n3")
-    c.disks["n3"].log[0] = Entry(1, b"?")
+    c.disks["n3"].log = Log([Entry(1, b"?"), *c.disks["n3"].log.entries(2)])
     c.start("n3")
     return c
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raftd.core import Batch, Core, NotLeader
+from raftd.core import Batch, Core, NotLeader, Persistent
+from raftd.log import Log
 from raftd.trace import digest, traced_message
 from raftspec.properties import raft
 from raftspec.raft import AppendEntries, Entry
@@ -21,7 +22,8 @@ from raftworthy.lockstep.inputs import Input, S
 from raftworthy.lockstep.specification import spec_step, variables_of
 from raftworthy.lockstep.wording import describe_message, show
 from raftworthy.replay.reading import trace_format
-from raftworthy.replay.replay import Log, Replay, Violation, replay_actions
+from raftworthy.replay.replay import Log as ReplayLog
+from raftworthy.replay.replay import Replay, Violation, replay_actions
 
 # What a leader may send is wider still: not only what `next_index` says, not only the latest commit index.
 MAY_SEND = {"replicate.next_index": True, "replicate.latest_commit": True}
@@ -67,13 +69,11 @@ def compare(
 def _disk_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Difference]:
     """Before anything is sent, the disk holds what is persistent. Figure 2, State."""
     me = s[i]
-    log = [core_entry(e) for e in me.log]
-    disk = (me.current_term, me.voted_for, log)
+    disk = Persistent(me.current_term, me.voted_for, Log(map(core_entry, me.log)))
     if batch.persist is not None:
-        p = batch.persist
-        disk = (p.current_term, p.voted_for, [*log[: p.keep], *p.entries])
-    for name, stored in zip(("current_term", "voted_for", "log"), disk, strict=True):
-        value = getattr(core, name)
+        disk.write(batch.persist)
+    for name in ("current_term", "voted_for", "log"):
+        stored, value = getattr(disk, name), getattr(core, name)
         if stored != value:
             yield Difference(f"{name} on disk", show(value), show(stored))
 
@@ -170,7 +170,7 @@ def replay_from(s: S, i: str) -> Replay:
     me, v = s[i], replay.world.variables[i]
     entry = trace_format(s.servers).structs[Entry]
     v.role = str(me.role)
-    v.log = Log(entry(e.term, digest(e.value.encode())) for e in me.log)
+    v.log = ReplayLog(entry(e.term, digest(e.value.encode())) for e in me.log)
     v.votes = frozenset(me.votes)
     v.match_index = dict(me.match_index.items)
     for name in ("current_term", "voted_for", "commit_index", "last_applied"):

@@ -12,6 +12,7 @@ import raftd.messages
 from raftd.core import Batch, Config, Core, Persistent
 from raftd.core import Role as CoreRole
 from raftd.faults import make_core
+from raftd.log import Log
 from raftspec.properties import raft
 from raftspec.raft import AppendEntries, AppendEntriesReply, Entry
 from raftspec.types import Message
@@ -25,7 +26,7 @@ CONFIG = Config()
 def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Batch]:
     """Put a core into server i's place and give it the input."""
     me = s[i]
-    log = [core_entry(e) for e in me.log]
+    log = Log(map(core_entry, me.log))
     if given.event == "restart":
         disk = Persistent(me.current_term, me.voted_for, log)
         core = make_core(i, s.servers, random.Random(0), CONFIG, disk, broken)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import raftd.messages
+from raftd.log import Log
 from raftspec.raft import AppendEntries
 from raftspec.types import Message
 from raftworthy.structs import snake_case
@@ -20,7 +21,7 @@ def show(value: Any) -> str:
             return f"{term}:{command.decode() or 'no-op'}"
         case (int(term), str(command)):
             return f"{term}:{command or 'no-op'}"
-        case list() | tuple():
+        case list() | tuple() | Log():
             return f"[{' '.join(map(show, value))}]"
         case dict():
             return "{" + ", ".join(f"{k}: {v}" for k, v in sorted(value.items())) + "}"

@@ -1,0 +1,90 @@
+"""What the parts of a Raft server share: its variables, its disk, and what a step asks of its driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from raftd.log import Log
+from raftd.messages import Entry, Message
+
+NO_OP = b""
+
+
+class Role(StrEnum):
+    """What a server is in its current term. Section 5.1."""
+
+    FOLLOWER = "follower"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Times in seconds and sizes in entries. Section 5.6 says how the times relate."""
+
+    election_timeout: float = 0.15  # T: each timeout is drawn from [T, 2T]
+    heartbeat_interval: float = 0.03
+    max_entries: int = 512  # in one AppendEntries
+    max_in_flight: int = 4096  # sent to a follower and not yet acknowledged
+
+    def __post_init__(self) -> None:
+        assert 0 < self.heartbeat_interval < self.election_timeout
+        assert 0 < self.max_entries <= self.max_in_flight
+
+
+@dataclass
+class Persistent:
+    """What a server's disk holds. Figure 2, State, persistent on all servers."""
+
+    current_term: int = 0
+    voted_for: str | None = None
+    log: Log = field(default_factory=Log)
+
+    def write(self, change: Persist) -> None:
+        """The disk takes a change whole; for those that simulate one."""
+        assert change.keep <= self.log.last_index, f"keeps {change.keep} of {self.log.last_index} entries"
+        self.current_term, self.voted_for = change.current_term, change.voted_for
+        self.log.truncate(change.keep)
+        self.log.append(change.entries)
+
+
+class Persist(NamedTuple):
+    """A change to the disk, to be made whole or not at all, before anything is sent."""
+
+    current_term: int
+    voted_for: str | None
+    keep: int  # how many entries of the log on disk stay
+    entries: tuple[Entry, ...]  # follow these
+
+
+class Batch(NamedTuple):
+    """What one step asks of its driver, in this order."""
+
+    event: dict[str, Any]  # a line of the trace, without `seq`
+    persist: Persist | None
+    send: tuple[Message, ...]
+    apply: tuple[tuple[int, Entry], ...]  # newly committed, no-ops included
+
+
+class NotLeader(Exception):  # noqa: N818  (an answer to the client, not a failure)
+    """Only a leader takes commands; `leader` is whom to ask, if known. Section 8."""
+
+    def __init__(self, server: str, leader: str | None) -> None:
+        super().__init__(f"{server} is not the leader: ask {leader or 'another server'}")
+        self.leader = leader
+
+
+class Variables(NamedTuple):
+    """The variables of Figure 2 that a trace shows, as they are at one moment."""
+
+    role: str
+    current_term: int
+    voted_for: str | None
+    commit_index: int
+    last_applied: int
+    votes: list[str]
+    match_index: dict[str, int]
+    log_length: int
+    last_log_term: int

@@ -1,0 +1,200 @@
+"""One step of a server: what it began with, what it changed, sent and applied, and its line of the trace.
+
+Everything that a step does, `Step` can tell at its end: from a few variables kept at its start.
+"""
+
+from __future__ import annotations
+
+import random
+from copy import copy
+from typing import Any
+
+from raftd.messages import AppendEntries, AppendEntriesReply, Entry, Message
+from raftd.state import Batch, Config, Persist, Persistent, Role, Variables
+from raftd.trace import traced_entries, traced_message
+
+RESTART_ENTRIES = 16  # how much of the log's end a restart event shows
+
+
+class Step:
+    """The variables of Figure 2, and what the step being taken has done to them."""
+
+    def __init__(
+        self,
+        server: str,
+        servers: tuple[str, ...],
+        rng: random.Random,
+        config: Config | None = None,
+        persistent: Persistent | None = None,
+        traced: bool = True,
+    ) -> None:
+        """Without `traced`, a batch's event has no more than its name: nobody will read it."""
+        assert server in servers, f"{server} is not one of {servers}"
+        assert len(set(servers)) == len(servers), f"{servers} names a server twice"
+        self.server = server
+        self.servers = servers
+        self.peers = tuple(peer for peer in servers if peer != server)
+        self.config = config or Config()
+        self._rng = rng
+        self._traced = traced
+
+        persistent = persistent or Persistent()
+        self.current_term = persistent.current_term
+        self.voted_for = persistent.voted_for
+        self.log = copy(persistent.log)
+
+        self.role = Role.FOLLOWER
+        self.leader: str | None = None
+        self.commit_index = 0
+        self.last_applied = 0
+        self.votes: set[str] = set()
+        self.next_index = dict.fromkeys(self.peers, 1)
+        self.match_index = dict.fromkeys(self.peers, 0)
+        self.deadline = float("inf")  # nothing is due before `start`
+
+        # A leader's view of its followers, beyond Figure 2. A probed follower is sent one
+        # message at a time, until an answer shows where its log joins the leader's.
+        self._probing: set[str] = set()
+        self._heard: dict[str, float] = dict.fromkeys(self.peers, 0.0)
+
+        # What the step being taken has done so far.
+        self._now = 0.0
+        self._before = self._variables()
+        self._kept = 0
+        self._appended: list[Entry] = []
+        self._sends: list[Message] = []
+
+    # The parts of a step.
+
+    def _restart_election_timer(self) -> None:
+        """Timeouts are random, so that split votes are rare and soon resolved. Section 5.2."""
+        timeout = self.config.election_timeout
+        self.deadline = self._now + self._rng.uniform(timeout, 2 * timeout)
+
+    def _truncate(self, length: int) -> None:
+        """Entries after `length` are gone. Only a follower ever does this. Section 5.3."""
+        self.log.truncate(length)
+        self._kept = min(self._kept, length)
+
+    def _send(self, m: Message) -> None:
+        self._sends.append(m)
+
+    def _begin(self, now: float) -> None:
+        self._now = now
+        self._before = self._variables()
+        self._kept = self.log.last_index
+        self._appended = []
+        self._sends = []
+
+    def _finish(self, name: str, message: Message | None = None) -> Batch:
+        """Committed entries are applied, and the step becomes a batch with its one trace event."""
+        applied = self.last_applied
+        self.last_applied = max(applied, self.commit_index)
+        after = self._variables()
+        self._check_step(self._before, after)
+        return Batch(
+            self._event(name, message, self._before, after),
+            self._persist(self._before, after) if name != "restart" else None,
+            tuple(self._sends),
+            tuple(enumerate(self.log.entries(applied + 1, self.last_applied - applied), applied + 1)),
+        )
+
+    def _variables(self) -> Variables:
+        return Variables(
+            self.role.value,
+            self.current_term,
+            self.voted_for,
+            self.commit_index,
+            self.last_applied,
+            sorted(self.votes),
+            self.match_index.copy(),
+            self.log.last_index,
+            self.log.last_term,
+        )
+
+    def _persist(self, before: Variables, after: Variables) -> Persist | None:
+        """What Figure 2 calls persistent goes to disk if it changed."""
+        same_vote = (before.current_term, before.voted_for) == (after.current_term, after.voted_for)
+        if same_vote and not self._log_changed(before, after):
+            return None
+        return Persist(self.current_term, self.voted_for, self._kept, self.log.entries(self._kept + 1))
+
+    def _log_changed(self, before: Variables, after: Variables) -> bool:
+        return self._kept < before.log_length or after.log_length > self._kept
+
+    # Its line of the trace.
+
+    def _event(
+        self, name: str, message: Message | None, before: Variables, after: Variables
+    ) -> dict[str, Any]:
+        """The step as a line of the trace: the variables it changed, and what it sent."""
+        event: dict[str, Any] = {"server": self.server, "event": name, "time": round(self._now, 6)}
+        if not self._traced:
+            return event
+        if message is not None:
+            event["message"] = traced_message(message)
+        if name == "restart":
+            event["state"] = after._asdict()
+            del event["state"]["votes"], event["state"]["match_index"]
+            since = max(self.log.snapshot_index, self.log.last_index - RESTART_ENTRIES)
+            event["entries"] = traced_entries(self.log.entries(since + 1))
+            event["after"] = since
+        else:
+            event["state"] = self._changes(before, after)
+            if isinstance(message, AppendEntries) and message.entries:
+                # That the log took them, or had them, is news even if it is as long as before.
+                event["state"] |= {"log_length": after.log_length, "last_log_term": after.last_log_term}
+            if self._appended:
+                event["entries"] = traced_entries(self._appended)
+        event["sends"] = [traced_message(m) for m in self._sends]
+        return event
+
+    def _changes(self, before: Variables, after: Variables) -> dict[str, Any]:
+        """The variables whose values differ; of `match_index` only the servers that do.
+
+        A trace says nothing of a variable by leaving it out. In a newer term role and vote
+        are therefore said even if they are the same: that they are is news.
+        """
+        changes: dict[str, Any] = {
+            name: new for name, old, new in zip(Variables._fields, before, after, strict=True) if new != old
+        }
+        if "match_index" in changes:
+            changes["match_index"] = {
+                peer: n for peer, n in after.match_index.items() if n != before.match_index[peer]
+            }
+        if "current_term" in changes:
+            changes["role"] = after.role
+            changes["voted_for"] = after.voted_for
+        if self._log_changed(before, after):
+            changes["log_length"] = after.log_length
+            changes["last_log_term"] = after.last_log_term
+        return changes
+
+    # Checks: a server that finds itself or a peer to be wrong stops.
+
+    def _check_message(self, m: Message) -> None:
+        """What nobody sends to a server of its own term."""
+        if m.term < self.current_term or self.role is not Role.LEADER:
+            return
+        match m:
+            case AppendEntries():
+                raise AssertionError(f"{self.server} and {m.source} both lead term {m.term}")
+            case AppendEntriesReply():
+                assert m.match_index <= self.log.last_index, (
+                    f"{m.source} acknowledges entry {m.match_index}, {self.server} has {self.log.last_index}"
+                )
+
+    def _check_step(self, before: Variables, after: Variables) -> None:
+        """What no step may do, whatever its input."""
+        assert after.current_term >= before.current_term, "a term never goes back (section 5.1)"
+        if after.current_term == before.current_term:
+            assert before.voted_for in (None, after.voted_for), "a vote is never changed (section 5.2)"
+            if before.role == Role.LEADER:
+                assert after.role == Role.LEADER, "a leader leads until a newer term (section 5.1)"
+                assert self._kept == before.log_length, "a leader only appends (section 5.3)"
+        if after.role != Role.FOLLOWER:
+            assert after.voted_for == self.server, "a candidate votes for itself (section 5.2)"
+        assert self._kept >= before.commit_index, "a committed entry is never removed (section 5.4)"
+        assert after.commit_index >= before.commit_index, "the commit index never goes back (Figure 2)"
+        assert after.commit_index <= after.log_length, "only stored entries are committed (section 5.3)"
+        assert after.last_applied == after.commit_index, "committed entries are applied at once (Figure 2)"
