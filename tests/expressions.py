@@ -20,7 +20,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from raftspec.graph import FIXED, OPERATIONS, Node
+from raftspec.graph import FIXED, OPERATIONS, QUANTIFIERS, Node
 from raftspec.spec import Rule, Spec, State, Step
 from raftspec.types import (
     BOOL,
@@ -43,7 +43,7 @@ from raftspec.types import (
     type_of,
     zero,
 )
-from raftspec.values import Map, Seq, ServerSet, count, exists, forall, ite, no
+from raftspec.values import Map, Seq, ServerSet, count, exists, forall, ite, latest, no
 
 SERVERS = ("n1", "n2", "n3")
 
@@ -158,6 +158,7 @@ WRITTEN: dict[str, Callable[..., Any]] = {
     "rule": lambda c, attr, s: s.rule(attr, c),
     "forall": forall,
     "exists": exists,
+    "latest": latest,
 }
 
 
@@ -170,7 +171,7 @@ def build(tree: Tree, s: State[Any, Any], variables: Mapping[str, Any], bound: t
             return bound[tree.attr]
         case "literal":
             return tree.attr
-        case "forall" | "exists":
+        case "forall" | "exists" | "latest":
             n, claim = tree.args
             return WRITTEN[tree.op](
                 build(n, s, variables, bound), lambda k: build(claim, s, variables, (*bound, k))
@@ -263,7 +264,7 @@ def uses(draw: st.DrawFn, form: Form, depth: int = 2, bound: tuple[Type, ...] = 
     """A tree with a given operation at its root."""
     args = []
     for k, t in enumerate(form.args):
-        inside = (*bound, form.args[0]) if k == 1 and form.op in ("forall", "exists") else bound
+        inside = (*bound, form.args[0]) if k == 1 and form.op in QUANTIFIERS else bound
         typed_by_others = k > 0 and form.op != "record" and not (form.op == "ite" and k == 1)
         args.append(draw(trees(t, depth - 1, inside, typed_by_others)))
     return Tree(form.op, tuple(args), form.attr)
@@ -355,7 +356,7 @@ def evaluate(n: Node, s: State[Any, Any], params: Mapping[str, Any]) -> Any:
                 return getattr(s[value(n.args[0], bound)], n.attr[0])
             case "past":
                 return getattr(s.past, n.attr[0])
-            case "forall" | "exists":
+            case "forall" | "exists" | "latest":
                 top, claim = n.args
                 return OPERATIONS[n.op].meaning(
                     value(top, bound), lambda k: value(claim, {**bound, n.attr: k})

@@ -52,6 +52,7 @@ RULES: dict[str, str | None] = {
     "field": None,
     "forall": None,
     "exists": None,
+    "latest": None,
 }
 
 # How a variable's list or dict becomes the operation's value in place; {0} is the variable.
@@ -65,7 +66,7 @@ assert RULES.keys() == OPERATIONS.keys()
 
 # A sequence that is no variable's own list: Python makes a tuple for these.
 MADE = frozenset({"slice", "append", "concat", "message"})
-NATURAL = frozenset({"len", "count", "set_size"})
+NATURAL = frozenset({"len", "count", "set_size", "latest"})
 # What the generated text calls, so that no action's parameter has its name.
 RESERVED = frozenset({"S", "T", "m", "send", "sent", "agrees", "World", "EMPTY", *dir(builtins)})
 
@@ -271,22 +272,27 @@ class Writer:
     def op_exists(self, n: Node) -> str:
         return self._loop(n, found=True)
 
+    def op_latest(self, n: Node) -> str:
+        return self._loop(n, found=True)
+
     def _loop(self, n: Node, found: bool) -> str:
-        """A loop that stops at the first number for which the claim is `found`."""
+        """A loop that stops at the first number for which the claim is `found`; of `latest`, from the end."""
         top, claim = n.args
         result = f"{n.op}_{n.id}"
-        self.line(f"{result} = {not found}")
+        down = n.op == "latest"
+        self.line(f"{result} = {0 if down else not found}")
         top_text = self.atom(top)
+        numbers = f"range({top_text}, 0, -1)" if down else f"range(1, {top_text} + 1)"
         known, owners = dict(self.names), dict(self.owners)
         # Most loops are over nothing; asking first is quicker than making a range.
-        self.line(f"for {n.attr} in range(1, {top_text} + 1) if {top_text} > 0 else ():")
+        self.line(f"for {n.attr} in {numbers} if {top_text} > 0 else ():")
         outer, self.indent = self.indent, self.indent + "    "
         indexed = ((n.args[0], n.args[1]) for n in postorder(claim) if n.op == "at")
         before = self.within
         self.within = before | {(q, k) for q, k in indexed if _is_within(q, k, n.attr, top)}
         text = self.expr(claim)
         self.line(f"if {text if found else f'not {text}'}:")
-        self.line(f"    {result} = {found}")
+        self.line(f"    {result} = {n.attr if down else found}")
         self.line("    break")
         self.indent = outer
         self.within = before
@@ -307,8 +313,9 @@ class Writer:
                 return [f"if not {condition}:", *_indented(no)]
             return [f"if {condition}:", *_indented(yes), *(["else:", *_indented(no)] if no else [])]
         if n.op in IN_PLACE:
-            count = self.natural if n.op == "prefix" else self.settled
-            arguments = map(count, n.args[1:])
+            if n.op == "prefix":
+                self.atom(n.args[1])  # a length, too, is what it was before other variables change
+            arguments = map(self.natural if n.op == "prefix" else self.settled, n.args[1:])
             return [*self.in_place(n.args[0], place, target), IN_PLACE[n.op].format(target, *arguments)]
         if n.op == "const" and not _size(n.attr):
             return [f"{target}.clear()"]

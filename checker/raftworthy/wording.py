@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftspec.graph import LEAVES, OPERATIONS, Node
+from raftspec.graph import LEAVES, OPERATIONS, QUANTIFIERS, Node
 from raftspec.spec import State
 from raftworthy.structs import snake_case
 
@@ -79,7 +79,7 @@ class Reader:
             return self.leaf(n)
         if n.op == "ite":
             return self.value(self.chosen(n))
-        if n.op in ("forall", "exists"):
+        if n.op in QUANTIFIERS:
             top, claim = n.args
             return OPERATIONS[n.op].meaning(self.value(top), lambda k: self._at(n, k, claim))
         args = [self.value(a) for a in n.args]
@@ -140,10 +140,13 @@ class Reader:
             if n.op == "ite" and n.type.kind != "bool":
                 chosen = self.chosen(n)
                 found.update({n: None}) if chosen.op == "const" else collect(chosen)
-            elif n.op in ("forall", "exists"):
+            elif n.op in QUANTIFIERS:
                 top, claim = n.args
                 collect(top)
-                witness = next((k for k in range(1, self.value(top) + 1) if self._at(n, k, claim)), None)
+                numbers = range(1, self.value(top) + 1)
+                if n.op == "latest":
+                    numbers = numbers[::-1]
+                witness = next((k for k in numbers if self._at(n, k, claim)), None)
                 if witness is not None:
                     collect(claim)
             elif (

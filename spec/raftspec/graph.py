@@ -114,6 +114,7 @@ SIGNATURES: dict[str, str] = {
     "agrees": "seq seq index -> bool",
     "forall": "num bool -> bool",
     "exists": "num bool -> bool",
+    "latest": "num bool -> num",
     "record": "",
     "field": "",
 }
@@ -138,7 +139,9 @@ OVER_SERVERS = {
         "before": "server server -> bool",
     }.items()
 }
-BINDERS = frozenset({"forall", "exists", "every_server", "count_servers", "set_each"})
+# What speaks of the numbers from 1 to its first argument.
+QUANTIFIERS = frozenset({"forall", "exists", "latest"})
+BINDERS = QUANTIFIERS | {"every_server", "count_servers", "set_each"}
 
 
 def result_type(op: str, types: Sequence[Type], attr: Any) -> Type | None:
@@ -206,7 +209,7 @@ class Graph:
         return found
 
     def _simplify(self, op: str, a: tuple[Node, ...], attr: Any, t: Type) -> Node | None:
-        if op in OPERATIONS and op not in ("rule", "forall", "exists") and all(n.op == "const" for n in a):
+        if op in OPERATIONS and op not in QUANTIFIERS | {"rule"} and all(n.op == "const" for n in a):
             meaning = OPERATIONS[op].meaning
             values = [n.attr for n in a]
             return self.const(meaning(*values) if attr is None else meaning(*values, attr=attr), t)

@@ -226,7 +226,7 @@ class Tracer:
                 return SERVER
         return None
 
-    def quantify(self, op: str, n: Expr, claim: Callable[[int], bool]) -> bool:
+    def quantify(self, op: str, n: Expr, claim: Callable[[int], bool]) -> Any:
         """A quantifier over 1 to n, its variable named by how deep it stands."""
         self._depth += 1
         try:
@@ -235,8 +235,7 @@ class Tracer:
             body = self.lift(claim(self.wrap(variable)), BOOL)
         finally:
             self._depth -= 1
-        holds: bool = self.wrap(self.graph.node(op, n.node, body, attr=name))
-        return holds
+        return self.wrap(self.graph.node(op, n.node, body, attr=name))
 
     def number_of_servers(self) -> int:
         return len(self.servers)

@@ -178,6 +178,7 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     # Over the numbers from 1 to the first argument; the second speaks of the bound variable.
     "forall": lambda n, claim: all(map(claim, range(1, n + 1))),
     "exists": lambda n, claim: any(map(claim, range(1, n + 1))),
+    "latest": lambda n, claim: next(filter(claim, range(n, 0, -1)), 0),
     # Building a record (`attr` is its type) and taking a field (`attr` is its name).
     "record": lambda *fields, attr: attr.cls(*fields),
     "field": lambda r, attr: getattr(r, attr),
@@ -353,3 +354,13 @@ def exists(n: int, claim: Callable[[int], bool]) -> bool:
     if isinstance(n, Expr):
         return n.tracer.quantify("exists", n, claim)
     return some(map(claim, range(1, n + 1)))
+
+
+def latest(n: int, claim: Callable[[int], bool]) -> int:
+    """The last number k from 1 to n for which `claim(k)` holds, 0 if it holds for none."""
+    if isinstance(n, Expr):
+        return n.tracer.quantify("latest", n, claim)
+    out: Any = 0
+    for k in range(1, n + 1):
+        out = ite(claim(k), k, out)
+    return out  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.expressions import (
+    ITEM,
     LOG,
     SERVERS,
     Form,
@@ -304,6 +305,7 @@ WRONG_METHODS: dict[str, Callable[[Writer, Any], str]] = {
     "field": lambda w, n: f"{w.expr(n.args[0])}.{n.attr if n.attr != 'value' else 'term'}",
     "forall": lambda w, n: w._loop(n, found=True),
     "exists": lambda w, n: w._loop(n, found=False),
+    "latest": lambda w, n: w._loop(n, found=False),
 }
 WRONG_IN_PLACE = {
     "map_set": "{0}.setdefault({1}, {2})",
@@ -339,6 +341,7 @@ WRONG_MEANINGS: dict[str, Callable[..., Any]] = {
     "field": lambda r, attr: getattr(r, "term" if attr == "value" else attr),
     "forall": lambda n, claim: all(map(claim, range(1, n))),
     "exists": lambda n, claim: any(map(claim, range(n + 1))),
+    "latest": lambda n, claim: next(filter(claim, range(1, n + 1)), 0),
 }
 
 
@@ -373,6 +376,23 @@ def test_a_wrong_meaning_is_noticed(op: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(OPERATIONS, op, Operation(OPERATIONS[op].signature, WRONG_MEANINGS[op]))
     monkeypatch.setitem(MEANINGS, op, WRONG_MEANINGS[op])
     expect_noticed(check_expression, op)
+
+
+def test_a_length_is_taken_before_the_list_that_it_measures_changes() -> None:
+    """`spare` is cut to the length that `log` had, though `log` is cut first."""
+
+    def act(s: State[Any, Any], i: Server) -> Step:
+        me = s[i]
+        return Step(i, then=me.but(log=me.log.prefix(0), spare=me.spare.prefix(me.log.length)))
+
+    spec = spec_of(act)
+    made = generate(spec, SERVERS, structs_of(spec))
+    item = zero(ITEM)
+    me = SpecVariables(log=Seq([item]), spare=Seq([item, item]))
+    world = world_of(State(dict.fromkeys(SERVERS, me), Past()), made)
+    sent: list[Any] = []
+    made.actions["act"](world, "n1", sent.append)
+    assert len(world.variables["n1"].spare) == 1
 
 
 def test_an_index_is_bounded_where_its_loop_does_not_bound_it() -> None:

@@ -22,7 +22,7 @@ from raftspec.raft import Entry, Role, raft
 from raftspec.rules import POLICY
 from raftspec.spec import Spec
 from raftspec.types import BOOL, INDEX, MAYBE_SERVER, SERVER, SERVER_SET, TERM, VALUE, Type, zero
-from raftspec.values import Map, Seq, ServerSet, count, exists, forall, ite, no
+from raftspec.values import Map, Seq, ServerSet, count, exists, forall, ite, latest, no
 from raftworthy.explore.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case, Walk
 from raftworthy.explore.reference import Bounds, Model, Result, UnusableError, explore_model
 from raftworthy.explore.running import run_explore
@@ -81,6 +81,10 @@ EXPRESSIONS: dict[str, list[tuple[tuple[Type, ...], Callable[..., Any]]]] = {
     "exists": [
         ((INDEX, INDEX), lambda n, a: exists(n, lambda k: k == a)),
         ((INDEX, INDEX), lambda n, a: exists(n, lambda k: forall(k, lambda j: j + a <= k))),
+    ],
+    "latest": [
+        ((INDEX, INDEX), lambda n, a: latest(n, lambda k: k <= a)),
+        ((INDEX, INDEX), lambda n, a: latest(n, lambda k: exists(k, lambda j: j + k == a))),
     ],
     "record": [((TERM, VALUE, BOOL), lambda t, v, c: ite(c, Entry(t, v), Entry(t, 1)))],
     "field": [((LOG, INDEX), lambda q, n: q.at(n).term), ((LOG,), lambda q: q.last.value)],
@@ -252,6 +256,8 @@ SLIPS: list[tuple[str, Callable[..., Any]]] = [
     ("agrees", lambda w, n, q, r, k: k.at_most(q.length) & k.at_most(r.length)),
     ("forall", lambda w, n, top: good["forall"](w, n, top - 1)),
     ("exists", lambda w, n, top: good["exists"](w, n, top + 1)),
+    ("latest", lambda w, n, top: good["latest"](w, n, top - 1)),
+    ("latest", lambda w, n, top: good["exists"](w, n, top).number()),
     ("record", lambda w, n, *fields: fields[::-1]),
     ("field", lambda w, n, record: record[-1]),
 ]

@@ -174,6 +174,7 @@ SLIPS: list[tuple[str, Callable[..., Any]]] = [
     ("agrees", lambda w, n, q, r, k: good["agrees"](w, n, q, r, w.logic.minus(k, 1))),
     ("forall", lambda w, n, top: good["forall"](w, n, w.logic.minus(top, 1))),
     ("exists", lambda w, n, top: good["exists"](w, n, w.logic.plus(top, 1))),
+    ("latest", lambda w, n, top: good["latest"](w, n, w.logic.minus(top, 1))),
     ("record", lambda w, n, *fields: fields[::-1]),
     ("field", lambda w, n, record: record[-1]),
 ]

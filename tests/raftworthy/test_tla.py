@@ -288,6 +288,9 @@ WRONG_METHODS: dict[str, Callable[[Writer, Node], Text]] = {
     "field": lambda w, n: Text(f"{w.expr(n.args[0]).within(9)}.{'term' if n.attr == 'value' else n.attr}"),
     "forall": lambda w, n: Writer._quantified(w, n, "\\E"),
     "exists": lambda w, n: Writer._quantified(w, n, "\\A"),
+    "latest": lambda w, n: Text(
+        Writer.op_latest(w, n).text.replace("1..", "0..", 1).replace("Latest", "1 + Latest", 1)
+    ),
 }
 QUICK = settings(
     max_examples=25,

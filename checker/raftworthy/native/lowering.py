@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from llvmlite import ir
-
-from raftspec.graph import LEAVES, OPERATIONS, Node, free_variables, postorder
+from raftspec.graph import LEAVES, OPERATIONS, QUANTIFIERS, Node, free_variables, postorder
 from raftspec.types import Type, zero
 from raftworthy.native import NoPlaceError
 from raftworthy.native.layout import WIDEST, Layout, Slot
-from raftworthy.native.words import I1, Code, Word
+from raftworthy.native.words import Code, Word
 
 # What a length or a map becomes when something was put in that doesn't fit: too large to be stored.
 LENGTH_UNFIT = 1 << 32
@@ -60,7 +58,7 @@ class Lowering:
             else:
                 self._refuse_what_is_cut_off(n)
                 # A quantifier's claim is computed where its variable is known.
-                args = n.args[:1] if n.op in ("forall", "exists") else n.args
+                args = n.args[:1] if n.op in QUANTIFIERS else n.args
                 self.done[n] = RULES[n.op](self, n, *map(self.value, args))
         return self.done[n]
 
@@ -231,30 +229,50 @@ def _field(w: Lowering, n: Node, record: Fields) -> Word:
 
 
 def _search(found: bool) -> Rule:
-    """A loop over 1 to `top` that stops at the first number for which the claim is `found`."""
+    """Whether the claim is `found` for a number from 1 to `top`, or for none."""
 
     def rule(w: Lowering, n: Node, top: Word) -> Word:
-        claim, code = n.args[1], w.code
-        for m in postorder(claim):
-            if not free_variables(m):  # the same for every number; nothing can go wrong in computing it
-                w.value(m)
-        known = dict(w.done)
-        after = code.block()
-        with code.loop(1, top + 1) as (k, _):
-            w.done.update({m: k for m in postorder(claim) if (m.op, m.attr) == ("bound", n.attr)})
-            holds = w.value(claim)
-            stopped = code.b.block
-            code.unless(holds if found else ~holds, after)
-        ended = code.b.block
-        code.b.branch(after)
-        code.b.position_at_end(after)
-        w.done = known
-        result = code.b.phi(I1)
-        result.add_incoming(ir.Constant(I1, int(found)), stopped)
-        result.add_incoming(ir.Constant(I1, int(not found)), ended)
-        return Word(code.b, result)
+        yes, no = w.code.truth(found), w.code.truth(not found)
+        return _looked_up(w, n, top, found, lambda k: k, lambda _: yes, no)
 
     return rule
+
+
+def _latest(w: Lowering, n: Node, top: Word) -> Word:
+    """The last number from 1 to `top` for which the claim holds, or 0."""
+    return _looked_up(w, n, top, True, lambda k: top - k + 1, lambda k: k, w.code.const(0))
+
+
+def _looked_up(
+    w: Lowering,
+    n: Node,
+    top: Word,
+    found: bool,
+    number: Callable[[Word], Word],
+    result: Callable[[Word], Word],
+    otherwise: Word,
+) -> Word:
+    """A loop over `number` of 1 to `top` that stops at the first for which the claim is `found`."""
+    claim, code = n.args[1], w.code
+    for m in postorder(claim):
+        if not free_variables(m):  # the same for every number; nothing can go wrong in computing it
+            w.value(m)
+    known = dict(w.done)
+    after = code.block()
+    with code.loop(1, top + 1) as (turn, _):
+        k = number(turn)
+        w.done.update({m: k for m in postorder(claim) if (m.op, m.attr) == ("bound", n.attr)})
+        holds = w.value(claim)
+        stopped, there = code.b.block, result(k)
+        code.unless(holds if found else ~holds, after)
+    ended = code.b.block
+    code.b.branch(after)
+    code.b.position_at_end(after)
+    w.done = known
+    out = code.b.phi(otherwise.v.type)
+    out.add_incoming(there.v, stopped)
+    out.add_incoming(otherwise.v, ended)
+    return Word(code.b, out)
 
 
 RULES: Mapping[str, Rule] = {
@@ -283,6 +301,7 @@ RULES: Mapping[str, Rule] = {
     "agrees": _agrees,
     "forall": _search(found=False),
     "exists": _search(found=True),
+    "latest": _latest,
     "record": lambda w, n, *fields: fields,
     "field": _field,
 }

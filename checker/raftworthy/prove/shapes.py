@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import z3
 
-from raftspec.graph import Node, postorder
+from raftspec.graph import QUANTIFIERS, Node, postorder
 from raftspec.types import Record, Type, zero
 from raftspec.values import Map
 from raftworthy.explore.reference import Bounds, UnusableError
@@ -249,7 +249,7 @@ class Ranges:
             if n.type.kind == "num" and n.op != "const":
                 a, b = self.of(n)
                 low, high = min(low, a), max(high, b)
-            elif n.op in ("forall", "exists") and self.of(n.args[0])[1] > self.furthest:
+            if n.op in QUANTIFIERS and self.of(n.args[0])[1] > self.furthest:
                 raise UnusableError(f"a quantifier goes beyond {self.furthest}: {n!r}")
         biggest = max(high, self.shapes.bounds.max_log, len(self.shapes.servers))
         return max(biggest.bit_length(), (-low - 1).bit_length()) + 1
@@ -278,6 +278,8 @@ class Ranges:
                 return 0, len(self.shapes.servers)
             case "len":
                 return 0, self.longest(n.args[0])
+            case "latest":
+                return 0, max(self.of(n.args[0])[1], 0)
         return 0, self.shapes.largest(n.type)
 
     def longest(self, n: Node) -> int:

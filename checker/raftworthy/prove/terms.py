@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from raftspec.graph import OPERATIONS, Node
+from raftspec.graph import OPERATIONS, QUANTIFIERS, Node
 from raftspec.types import Type, zero
 from raftworthy.prove.logic import Entries, Number, Table, Truth, Value, nothing_like
 from raftworthy.prove.shapes import Ranges, Shapes
@@ -85,7 +85,7 @@ class Terms:
                 names = {n.attr}
             else:
                 names = {name for a in n.args for name in self._needs(a)}
-                if n.op in ("forall", "exists"):
+                if n.op in QUANTIFIERS:
                     names.discard(n.attr)
             found = self._depends[n] = tuple(sorted(names, key=str))
         return found
@@ -103,8 +103,8 @@ class Terms:
                 name, prime = n.attr
                 columns = [v[name] for v in self.states[prime].servers]
                 return self.logic.pick(columns, self._value(n.args[0]), columns[-1], first=1)
-            case "forall" | "exists":
-                return RULES[n.op](self, n, self._value(n.args[0]))
+        if n.op in QUANTIFIERS:
+            return RULES[n.op](self, n, self._value(n.args[0]))
         return RULES[n.op](self, n, *map(self._value, n.args))
 
     def claims(self, n: Node, top: Number) -> list[tuple[Truth, Truth]]:
@@ -221,6 +221,13 @@ def _exists(w: Terms, n: Node, top: Number) -> Truth:
     return w.logic.either(*(w.logic.both(there, claim) for there, claim in w.claims(n, top)))
 
 
+def _latest(w: Terms, n: Node, top: Number) -> Number:
+    out: Number = 0
+    for k, (there, claim) in enumerate(w.claims(n, top), 1):
+        out = w.logic.where(w.logic.both(there, claim), k, out)
+    return out
+
+
 RULES: Mapping[str, Rule] = {
     "not": lambda w, n, a: w.logic.no(a),
     "and": lambda w, n, a, b: w.logic.both(a, b),
@@ -247,6 +254,7 @@ RULES: Mapping[str, Rule] = {
     "agrees": _agrees,
     "forall": _forall,
     "exists": _exists,
+    "latest": _latest,
     "record": lambda w, n, *fields: fields,
     "field": _field,
 }

@@ -131,6 +131,8 @@ def _simpler(op: str, args: tuple[Node, ...], graph: Graph) -> Node | None:
         return args[0]
     if op in ("exists", "forall") and _never_positive(args[0]):
         return graph.const(op == "forall", BOOL)
+    if op == "latest" and _never_positive(args[0]):
+        return graph.const(0, args[0].type)
     return None
 
 

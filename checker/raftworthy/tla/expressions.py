@@ -65,6 +65,7 @@ RULES: dict[str, Rule | None] = {
     "field": None,
     "forall": None,
     "exists": None,
+    "latest": None,
 }
 assert RULES.keys() == OPERATIONS.keys()
 
@@ -78,6 +79,7 @@ OPERATORS = """\
 Prefix(q, n) == SubSeq(q, 1, IF n < Len(q) THEN n ELSE Len(q))
 Slice(q, after, upto) ==
     SubSeq(q, IF after < 0 THEN 1 ELSE after + 1, IF upto < Len(q) THEN upto ELSE Len(q))
+Latest(S) == IF S = {} THEN 0 ELSE CHOOSE k \\in S : \\A j \\in S : j <= k
 Agrees(q, r, n) == n <= Len(q) /\\ n <= Len(r) /\\ \\A k \\in 1..n : q[k] = r[k]
 """
 
@@ -332,6 +334,12 @@ class Writer:
 
     def op_exists(self, n: Node) -> Text:
         return self._quantified(n, "\\E")
+
+    def op_latest(self, n: Node) -> Text:
+        top, claim = n.args
+        head = hang(f"Latest({{{n.attr} \\in 1..", self.expr(top).within(ADDED)) + " : "
+        text = self.expr(claim).text + "})"
+        return Text(head + text if fits(head + text) else hang(f"{head.rstrip()}\n    ", text), CLOSED)
 
     def _quantified(self, n: Node, quantifier: str) -> Text:
         top, claim = n.args

@@ -28,9 +28,9 @@ COMMENT = 100  # columns
 
 # What a module's definitions can't be called: they come from the modules that it extends, or from here.
 RESERVED = frozenset({
-    "Agrees", "Append", "Cardinality", "Head", "Indexes", "Init", "Int", "IsFiniteSet", "Len", "Nat", "Next",
-    "Nobody", "Prefix", "SelectSeq", "Seq", "Servers", "Slice", "Spec", "SubSeq", "Tail", "Terms",
-    "m", "me", "messages", "past", "server", "vars",
+    "Agrees", "Append", "Cardinality", "Head", "Indexes", "Init", "Int", "IsFiniteSet", "Latest", "Len",
+    "Nat", "Next", "Nobody", "Prefix", "SelectSeq", "Seq", "Servers", "Slice", "Spec", "SubSeq", "Tail",
+    "Terms", "m", "me", "messages", "past", "server", "vars",
 })  # fmt: skip
 
 

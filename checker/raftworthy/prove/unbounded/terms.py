@@ -312,6 +312,10 @@ def _exists(w: Terms, n: Node, top: Any) -> Formula:
     return some(NUMBER_SORT, claim, "k")
 
 
+def _latest(w: Terms, n: Node, top: Any) -> Any:
+    raise UnusableError(f"the proof for any number of servers has no rule for `latest`: {n!r}")
+
+
 def _count(w: Terms, n: Node, *conditions: Formula) -> Value:
     one, zero = z3.IntVal(1), z3.IntVal(0)
     return z3.Sum([w.where(c, one, zero) for c in conditions])
@@ -361,6 +365,7 @@ RULES: Mapping[str, Callable[..., Value]] = {
     "agrees": _agrees,
     "forall": _upto,
     "exists": _exists,
+    "latest": _latest,
     "record": lambda w, n, *fields: fields,
     "field": _field,
     "every_server": lambda w, n: every(SERVER_SORT, lambda j: w.inside(n.attr, j).value(n.args[-1]), "j"),
