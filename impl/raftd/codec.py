@@ -18,6 +18,8 @@ from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
     Message,
+    ReadIndex,
+    ReadIndexReply,
     RequestVote,
     RequestVoteReply,
     TimeoutNow,
@@ -224,6 +226,8 @@ def _numbers(message: Message | TimeoutNow) -> list[int]:
             ]
         case AppendEntriesReply():
             return [message.term, message.match_index, message.hint]
+        case ReadIndex() | ReadIndexReply():
+            return [message.term, message.round]
 
 
 HELLO: Final[Reader[Hello]] = Reader(Hello, MAX_HELLO)

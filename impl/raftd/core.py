@@ -1,7 +1,7 @@
 """Raft without I/O: a message, a tick or a proposal in; what to persist, send and apply out.
 
 Follows Figure 2 of Ongaro and Ousterhout (2014). Everything that changes protocol state is
-in this file, `elections`, `replication` and `step`. Left out: snapshots, membership change,
+in this file, `elections`, `replication`, `reads` and `step`. Left out: snapshots, membership change,
 sessions, pre-vote.
 
 Clock and randomness are passed in, so one seed gives one run. The driver writes a
@@ -17,17 +17,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from raftd.elections import Elections
 from raftd.log import Log
 from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
     Entry,
     Message,
+    ReadIndex,
+    ReadIndexReply,
     RequestVote,
     RequestVoteReply,
     TimeoutNow,
 )
+from raftd.reads import Reads
 from raftd.state import NO_OP, Batch, Config, NotLeader, Persist, Persistent, Role, Variables
 
 __all__ = [
@@ -43,7 +45,7 @@ __all__ = [
 ]
 
 
-class Core(Elections):
+class Core(Reads):
     """One Raft server, as a deterministic function of its inputs.
 
     Each input is one step, and gives one event. Decisions are small predicate methods, so that a test can
@@ -56,6 +58,7 @@ class Core(Elections):
         self._begin(now)
         self._recover()
         self._restart_election_timer()
+        self._promise()  # it may have promised something before, and has forgotten it
         return self._finish("restart")
 
     def receive(self, now: float, m: Message) -> Batch:
@@ -102,6 +105,7 @@ class Core(Elections):
         ready = [peer for peer in self.peers if self.match_index[peer] == self.log.last_index]
         if not ready:
             return None
+        self._hands_over = True
         return TimeoutNow(self.server, max(ready, key=self._heard.__getitem__), self.current_term)
 
     def timeout_now(self, now: float, m: TimeoutNow) -> Batch | None:
@@ -126,8 +130,12 @@ class Core(Elections):
         votes: Iterable[str] = (),
         next_index: Mapping[str, int] | None = None,
         match_index: Mapping[str, int] | None = None,
+        extended: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put this server into a state of Figure 2, whatever it was in; for tests and lockstep."""
+        """Put this server into a state, whatever it was in; for tests and lockstep.
+
+        `extended` has the variables of extensions.
+        """
         self.role = Role(role)
         self.current_term = current_term
         self.voted_for = voted_for
@@ -141,6 +149,7 @@ class Core(Elections):
         self.leader = self.server if self.role is Role.LEADER else None
         self._probing = set()
         self._heard = dict.fromkeys(self.peers, now)
+        self._restore_extended(extended or {})
         if self.role is Role.LEADER:
             self.deadline = now + self.config.heartbeat_interval
         else:
@@ -151,8 +160,10 @@ class Core(Elections):
         """A restarted server has what it persisted, all of it. Section 5.1."""
 
     _HANDLERS: ClassVar[dict[type, tuple[str, Callable[[Any, Any], None]]]] = {
-        RequestVote: ("handle_request_vote", Elections._on_request_vote),
-        RequestVoteReply: ("handle_request_vote_reply", Elections._on_request_vote_reply),
-        AppendEntries: ("handle_append_entries", Elections._on_append_entries),
-        AppendEntriesReply: ("handle_append_entries_reply", Elections._on_append_entries_reply),
+        RequestVote: ("handle_request_vote", Reads._on_request_vote),
+        RequestVoteReply: ("handle_request_vote_reply", Reads._on_request_vote_reply),
+        AppendEntries: ("handle_append_entries", Reads._on_append_entries),
+        AppendEntriesReply: ("handle_append_entries_reply", Reads._on_append_entries_reply),
+        ReadIndex: ("handle_read_index", Reads._on_read_index),
+        ReadIndexReply: ("handle_read_index_reply", Reads._on_read_index_reply),
     }

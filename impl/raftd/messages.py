@@ -1,4 +1,4 @@
-"""The four messages of Raft, one more to hand leadership over, and the log entry.
+"""The four messages of Raft, those of its extensions, and the log entry.
 
 Figure 2 of Ongaro and Ousterhout (2014).
 
@@ -65,7 +65,30 @@ class AppendEntriesReply(msgspec.Struct, frozen=True, tag="append_entries_reply"
     hint: int = 0
 
 
-Message = RequestVote | RequestVoteReply | AppendEntries | AppendEntriesReply
+class ReadIndex(msgspec.Struct, frozen=True, tag="read_index", tag_field="kind", gc=False):
+    """A leader that was asked to read makes sure that it still leads. Dissertation, section 6.4."""
+
+    source: str
+    target: str
+    term: int
+    round: int
+
+
+class ReadIndexReply(msgspec.Struct, frozen=True, tag="read_index_reply", tag_field="kind", gc=False):
+    """A server answers, with its own term.
+
+    `promise` is for how many seconds from now, by its clock, it will vote for nobody: what a lease rests on.
+    No trace has it, for the specification has no clocks.
+    """
+
+    source: str
+    target: str
+    term: int
+    round: int
+    promise: float = 0.0
+
+
+Message = RequestVote | RequestVoteReply | AppendEntries | AppendEntriesReply | ReadIndex | ReadIndexReply
 
 
 class TimeoutNow(msgspec.Struct, frozen=True, tag="timeout_now", tag_field="kind", gc=False):

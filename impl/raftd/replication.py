@@ -133,7 +133,11 @@ class Replication(Step):
                 self._probing.add(peer)
                 self.next_index[peer] = self.match_index[peer] + 1
             self._send_append_entries(peer, 0 if silent else self._sendable(peer))
+        self._ask_again()
         return self._finish("append_entries")
+
+    def _ask_again(self) -> None:
+        """What else a leader says again with its heartbeats, as it may have got lost."""
 
     def _append(self, entries: Iterable[Entry]) -> None:
         """A leader adds entries at the end of its log, and never anywhere else. Section 5.3."""

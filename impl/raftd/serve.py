@@ -68,7 +68,9 @@ async def serve(
         storage = open_files.enter_context(Storage(data, server, servers, cluster))
         events: Trace = NoTrace(lambda: storage.note_started(storage.started + 1))
         if trace is not None:
-            events = file = TraceFile(trace, server, servers, storage.started, storage.note_started)
+            events = file = TraceFile(
+                trace, server, servers, storage.started, storage.note_started, config.extensions
+            )
             open_files.callback(file.close)
         rng = random.Random(seed)
         core = make_core(

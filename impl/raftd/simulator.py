@@ -28,6 +28,8 @@ from raftd.messages import (
     AppendEntriesReply,
     Entry,
     Message,
+    ReadIndex,
+    ReadIndexReply,
     RequestVote,
     RequestVoteReply,
 )
@@ -212,7 +214,7 @@ class Simulation:
         unknown = [name for name in self.broken if name not in self.servers]
         if unknown:
             raise ValueError(f"{unknown[0]} is not a server: break a rule of one of {', '.join(servers)}")
-        self.trace = TraceStream(out, servers) if out is not None else None
+        self.trace = TraceStream(out, servers, config.extensions) if out is not None else None
 
         self.now = 0.0
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -418,6 +420,8 @@ class Simulation:
                 return replace(m, leader_commit=m.leader_commit + 1)
             case AppendEntriesReply():
                 return replace(m, success=not m.success)
+            case ReadIndex() | ReadIndexReply():
+                return replace(m, round=m.round + 1)
 
     def _disturb(self) -> None:
         """After a step, a partition may begin, a server be restarted, or one pause."""

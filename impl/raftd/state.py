@@ -28,10 +28,20 @@ class Config:
     heartbeat_interval: float = 0.03
     max_entries: int = 512  # in one AppendEntries
     max_in_flight: int = 4096  # sent to a follower and not yet acknowledged
+    reads: bool = False  # read without the log, by asking a majority. Dissertation, section 6.4
+    # Read without asking anybody as long as a lease lasts, which is safe only if no server's clock runs more
+    # than so many times as fast as another's; None: no leases.
+    lease_drift: float | None = None
 
     def __post_init__(self) -> None:
         assert 0 < self.heartbeat_interval < self.election_timeout
         assert 0 < self.max_entries <= self.max_in_flight
+        assert self.lease_drift is None or (self.reads and self.lease_drift >= 1)
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """What this server has beside Figure 2, as the head of its trace says."""
+        return ("reads",) if self.reads else ()
 
 
 @dataclass

@@ -9,7 +9,7 @@ import random
 from copy import copy
 from typing import Any
 
-from raftd.messages import AppendEntries, AppendEntriesReply, Entry, Message
+from raftd.messages import AppendEntries, AppendEntriesReply, Entry, Message, ReadIndex
 from raftd.state import Batch, Config, Persist, Persistent, Role, Variables
 from raftd.trace import traced_entries, traced_message
 
@@ -60,6 +60,7 @@ class Step:
         # What the step being taken has done so far.
         self._now = 0.0
         self._before = self._variables()
+        self._before_extended: dict[str, Any] = {}
         self._kept = 0
         self._appended: list[Entry] = []
         self._sends: list[Message] = []
@@ -82,6 +83,7 @@ class Step:
     def _begin(self, now: float) -> None:
         self._now = now
         self._before = self._variables()
+        self._before_extended = self._extended()
         self._kept = self.log.last_index
         self._appended = []
         self._sends = []
@@ -112,6 +114,10 @@ class Step:
             self.log.last_term,
         )
 
+    def _extended(self) -> dict[str, Any]:
+        """The variables of extensions that a trace shows, of those that are switched on."""
+        return {}
+
     def _persist(self, before: Variables, after: Variables) -> Persist | None:
         """What Figure 2 calls persistent goes to disk if it changed."""
         same_vote = (before.current_term, before.voted_for) == (after.current_term, after.voted_for)
@@ -136,6 +142,7 @@ class Step:
         if name == "restart":
             event["state"] = after._asdict()
             del event["state"]["votes"], event["state"]["match_index"]
+            event["state"] |= self._extended()
             since = max(self.log.snapshot_index, self.log.last_index - RESTART_ENTRIES)
             event["entries"] = traced_entries(self.log.entries(since + 1))
             event["after"] = since
@@ -168,7 +175,8 @@ class Step:
         if self._log_changed(before, after):
             changes["log_length"] = after.log_length
             changes["last_log_term"] = after.last_log_term
-        return changes
+        extended = self._extended().items()
+        return changes | {name: new for name, new in extended if new != self._before_extended.get(name)}
 
     # Checks: a server that finds itself or a peer to be wrong stops.
 
@@ -177,7 +185,7 @@ class Step:
         if m.term < self.current_term or self.role is not Role.LEADER:
             return
         match m:
-            case AppendEntries():
+            case AppendEntries() | ReadIndex():
                 raise AssertionError(f"{self.server} and {m.source} both lead term {m.term}")
             case AppendEntriesReply():
                 assert m.match_index <= self.log.last_index, (

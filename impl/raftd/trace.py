@@ -19,16 +19,26 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from raftd.messages import AppendEntries, AppendEntriesReply, Entry, Message, RequestVote, RequestVoteReply
+from raftd.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Entry,
+    Message,
+    ReadIndex,
+    ReadIndexReply,
+    RequestVote,
+    RequestVoteReply,
+)
 
 VERSION = 1
 
 _encode = msgspec.json.Encoder().encode
 
 
-def header(servers: tuple[str, ...]) -> bytes:
-    """The first line of a trace."""
-    return _encode({"raftworthy": VERSION, "servers": servers}) + b"\n"
+def header(servers: tuple[str, ...], extensions: tuple[str, ...] = ()) -> bytes:
+    """The first line of a trace; `extensions` are what these servers have beside Figure 2."""
+    more = {"extensions": extensions} if extensions else {}
+    return _encode({"raftworthy": VERSION, "servers": servers, **more}) + b"\n"
 
 
 def line(event: dict[str, Any], seq: int, start: int) -> bytes:
@@ -52,7 +62,7 @@ def traced_entries(entries: Iterable[Entry]) -> list[list[int | str]]:
 
 
 def traced_message(m: Message) -> dict[str, Any]:
-    """A message as the trace shows it. `hint` is left out: no rule depends on it."""
+    """A message as the trace shows it. `hint` and `promise` are left out: no rule depends on them."""
     head = {"kind": m.__struct_config__.tag, "source": m.source, "target": m.target, "term": m.term}
     match m:
         case RequestVote():
@@ -68,6 +78,8 @@ def traced_message(m: Message) -> dict[str, Any]:
             }
         case AppendEntriesReply():
             return head | {"success": m.success, "match_index": m.match_index}
+        case ReadIndex() | ReadIndexReply():
+            return head | {"round": m.round}
 
 
 class TraceFile:
@@ -85,6 +97,7 @@ class TraceFile:
         servers: tuple[str, ...],
         started: int = 0,
         note_started: Callable[[int], None] = lambda number: None,
+        extensions: tuple[str, ...] = (),
     ) -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -94,7 +107,7 @@ class TraceFile:
         self.path = directory / f"{server}.{self.start}.ndjson"
         self.seq = 0
         # The header goes out with the first event: a file without events is no start.
-        self._unwritten = header(servers)
+        self._unwritten = header(servers, extensions)
         self._descriptor = -1
 
     def write(self, event: dict[str, Any]) -> None:
@@ -130,11 +143,11 @@ def last_start(directory: Path, server: str) -> int:
 class TraceStream:
     """The trace of all servers of a simulation, in one file in the order of their steps."""
 
-    def __init__(self, file: BinaryIO, servers: tuple[str, ...]) -> None:
+    def __init__(self, file: BinaryIO, servers: tuple[str, ...], extensions: tuple[str, ...] = ()) -> None:
         self._file = file
         self._seq = dict.fromkeys(servers, 0)
         self._start = dict.fromkeys(servers, 0)
-        file.write(header(servers))
+        file.write(header(servers, extensions))
 
     def write(self, event: dict[str, Any]) -> None:
         """Append one event; a restart begins its server's count anew."""
