@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from raftspec.properties import raft
-from raftspec.rules import RULES
+from raftspec.extensions import WHOLE
 from raftspec.spec import Property
 from raftworthy.explore.reference import Path
 from raftworthy.generated import Variables
@@ -159,7 +158,7 @@ def _rows(path: Path, numbers: Iterable[str], wrong: Event | None) -> Iterator[R
         yield Row("", {i: [Line("at first", "bold"), *_summary(v)] for i, v in world.variables.items()})
     numbers = iter(numbers)
     for move in path.moves:
-        names = list(raft.actions[move.action].params)[1:]
+        names = list(WHOLE.actions[move.action].params)[1:]
         # A trace's events name only the server.
         params = together(f"{name} {x}" for name, x in zip(names, move.params[1:], strict=False))
         changed = shown(changes(world.variables[move.server], move.world.variables[move.server]))
@@ -311,8 +310,8 @@ def explain(
     taken: Sequence[str] = sorted(without)
     for rule in taken:
         out.append(f"without: {rule}", "bold")
-        out.append(f" (section {RULES[rule].section})\n".replace("section Figure", "Figure"))
-        out.append(_filled(RULES[rule].why, width))
+        out.append(f" (section {WHOLE.rules[rule].section})\n".replace("section Figure", "Figure"))
+        out.append(_filled(WHOLE.rules[rule].why, width))
     return out
 
 

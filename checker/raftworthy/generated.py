@@ -94,6 +94,7 @@ class Variables:
 
     __slots__: tuple[str, ...] = ()
     nothing: ClassVar[Mapping[str, Any]] = {}
+    extensions: ClassVar[frozenset[str]] = frozenset()
 
     def copy(self) -> Variables:
         new = type(self)()
@@ -560,7 +561,7 @@ def generate(
     scope = scope_of(structs) | {"exercised": exercised}
     source = "\n\n".join(texts)
     exec(compile(source, "<generated from the specification>", "exec"), scope)
-    types = {"server": _variables_of(spec.server), "history": _variables_of(spec.history)}
+    types = {name: _variables_of(getattr(spec, name), spec) for name in ("server", "history")}
     return Generated(
         spec, servers, tracer, transitions,
         {name: scope[name] for name in transitions}, {name: scope[name] for name in claims},
@@ -568,9 +569,10 @@ def generate(
     )  # fmt: skip
 
 
-def _variables_of(record: type[Record]) -> type[Variables]:
+def _variables_of(record: type[Record], spec: Spec) -> type[Variables]:
     nothing = {name: zero(t.of) for name, t in record.types().items() if t.kind == "map" and t.of}
-    return type(record.__name__, (Variables,), {"__slots__": tuple(record.types()), "nothing": nothing})
+    held = {"__slots__": tuple(record.types()), "nothing": nothing, "extensions": spec.extensions}
+    return type(record.__name__, (Variables,), held)
 
 
 def to_spec(value: Any, t: Type) -> Any:

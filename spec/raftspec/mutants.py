@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from raftspec.extensions import WHOLE
 from raftspec.raft import CANDIDATE, FOLLOWER, LEADER, NOBODY, AppendEntries, AppendEntriesReply, S, raft
 from raftspec.spec import OnlyIf, Spec, Step, when
 from raftspec.types import Index, Record, Server
@@ -31,6 +32,7 @@ class Mutant:
     harmless: str = ""
     without: frozenset[str] = frozenset()
     actions: Mapping[str, Callable[..., Step]] = field(default_factory=dict)
+    extensions: tuple[str, ...] = ()  # what Raft must have for the bug to have a place
 
     def apply(self, spec: Spec) -> Spec:
         """The specification with the bug's actions. Its rules are taken away when it is compiled."""
@@ -59,7 +61,7 @@ class _Ignoring:
 
 def ignoring(action: str, **rules: bool) -> dict[str, Callable[..., Step]]:
     """An action in which some rules always say the same. Their names are written with `__` for the dot."""
-    original = raft.actions[action].function
+    original = WHOLE.actions[action].function
     answers = {name.replace("__", "."): answer for name, answer in rules.items()}
 
     def changed(s: S, *params: Any) -> Step:
@@ -82,7 +84,7 @@ def then(
 
         return changed
 
-    return {name: altered(raft.actions[name].function) for name in actions}
+    return {name: altered(WHOLE.actions[name].function) for name in actions}
 
 
 HANDLERS = tuple(name for name, action in raft.actions.items() if action.message)

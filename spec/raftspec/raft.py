@@ -1,7 +1,7 @@
 """Raft as a transition system: state, messages, actions.
 
 Follows Figure 2 of Ongaro and Ousterhout (2014). Run, explored, solved and replayed from here.
-Left out: membership change, snapshots, clients' sessions, real time.
+What else Raft has is in modules of its own (`raftspec.extensions`). Left out: real time.
 A message once sent can be received at any time, again, or never.
 
     i, j  servers     n  log index, from 1; 0 is before the log
@@ -322,7 +322,7 @@ def restart(s: S, i: Server) -> Step:
     me = s[i]
     return Step(
         i,
-        then=ServerVariables(
+        then=type(me)(
             current_term=me.current_term if s.follows("restart.keep_term") else 0,
             voted_for=me.voted_for if s.follows("restart.keep_vote") else NOBODY,
             log=me.log if s.follows("restart.keep_log") else me.log.prefix(me.log.length - 1),

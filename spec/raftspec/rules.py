@@ -62,10 +62,11 @@ restart.keep_log             | safety   | 5.3      | What was acknowledged must 
 """
 
 
-def _read(table: str) -> dict[str, Rule]:
+def read(table: str) -> dict[str, Rule]:
+    """Rules from a table with a row for each: name, kind, section, why."""
     rows = [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
     return {name: Rule(name, kind, section, why) for name, kind, section, why in rows}
 
 
-RULES = _read(_TABLE)
+RULES = read(_TABLE)
 POLICY = frozenset(name for name, rule in RULES.items() if rule.kind == "policy")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from raftspec.types import Message, Record, Type, type_of, zero
@@ -67,19 +67,27 @@ class Asked(NamedTuple):
 class State(Generic[S, H]):
     """A concrete state. `rules` forces rules to an answer; `asked` collects what they said."""
 
+    extensions: frozenset[str] = frozenset()
+
     def __init__(
         self,
         variables: Mapping[str, S],
         past: H,
         messages: frozenset[Any] = frozenset(),
         rules: Mapping[str, bool] | None = None,
+        extensions: frozenset[str] = frozenset(),
     ) -> None:
         self.servers = tuple(variables)
         self.variables = variables
         self._past = past
         self.messages = messages
         self.rules = rules or {}
+        self.extensions = extensions
         self.asked: list[Asked] = []
+
+    def has(self, extension: str) -> bool:
+        """Whether the specification has an extension of Raft; never a symbolic value."""
+        return extension in self.extensions
 
     @property
     def n(self) -> int:
@@ -161,8 +169,8 @@ class Rule:
 
 
 @dataclass
-class Spec:
-    """A specification: what its module declares, in order."""
+class Declarations:
+    """What a module of the specification declares, in order."""
 
     server: type[Record]
     history: type[Record]
@@ -197,12 +205,35 @@ class Spec:
         self.goals[claim.__name__] = Property.of(claim, 1)
         return claim
 
+
+@dataclass
+class Extension(Declarations):
+    """What one extension of Raft adds: variables, history, rules, actions and properties.
+
+    `server` and `history` are subclasses of those of the specification that is extended. Where one of its own
+    actions differs, it asks `s.has(name)`.
+    """
+
+    name: str = ""
+
+
+@dataclass
+class Spec(Declarations):
+    """A specification, with the names of the extensions that it has."""
+
+    extensions: frozenset[str] = frozenset()
+
+    @property
+    def policy(self) -> frozenset[str]:
+        """The rules that a server may follow or not."""
+        return frozenset(name for name, rule in self.rules.items() if rule.kind == "policy")
+
     def but(self, actions: Mapping[str, Callable[..., Step]]) -> Spec:
         """The same specification with some actions' functions replaced."""
         changed = {
             name: Action(name, actions.get(name, a.function), a.params) for name, a in self.actions.items()
         }
-        return Spec(self.server, self.history, self.rules, changed, self.properties, self.goals)
+        return replace(self, actions=changed)
 
     @property
     def messages(self) -> tuple[type[Message], ...]:
@@ -211,7 +242,8 @@ class Spec:
 
     def initial(self, servers: tuple[str, ...], rules: Mapping[str, bool] | None = None) -> State[Any, Any]:
         """The state in which every server starts for the first time."""
-        return State({i: self.server() for i in servers}, self.history(), rules=rules)
+        variables = {i: self.server() for i in servers}
+        return State(variables, self.history(), rules=rules, extensions=self.extensions)
 
 
 def run(action: Action, s: State[S, H], *params: Any) -> tuple[str | None, State[S, H]]:
@@ -229,5 +261,6 @@ def run(action: Action, s: State[S, H], *params: Any) -> tuple[str | None, State
         for m in step.sends
         if not isinstance(m, OnlyIf) or m.condition
     ]
-    new: State[S, H] = State(variables, step.history or s.past, s.messages | frozenset(sent), s.rules)  # type: ignore[arg-type]
+    past, messages = step.history or s.past, s.messages | frozenset(sent)
+    new: State[S, H] = State(variables, past, messages, s.rules, s.extensions)  # type: ignore[arg-type]
     return None, new

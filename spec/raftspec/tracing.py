@@ -456,6 +456,7 @@ class SymbolicState(State[Any, Any]):
     def __init__(self, tracer: Tracer, prime: int) -> None:
         self.tracer = tracer
         self.servers = tracer.servers
+        self.extensions = tracer.spec.extensions
         self.prime = prime
 
     def __getitem__(self, i: Any) -> Any:

@@ -16,6 +16,7 @@ from raftspec.raft import raft
 from raftspec.spec import Spec
 from raftworthy.cli import app
 from raftworthy.explore import running_walks
+from raftworthy.explore.cases import Case
 from raftworthy.explore.reference import Bounds, Model, UnusableError, explore_model
 from raftworthy.explore.running_walks import Question, run_walks, walk
 from raftworthy.explore.walking import estimate, follow, shorten, walk_python
@@ -84,7 +85,7 @@ def test_a_beginning_that_violates_needs_no_walk(monkeypatch: pytest.MonkeyPatch
         """Somebody voted."""
         return s["n1"].current_term > 0  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(running_walks, "raft", spec)
+    monkeypatch.setattr(Case, "spec", spec)
     found, _ = walk(Question(TINY, properties=("somebody_voted",)))
     assert (found.broken, found.walks, found.steps) == ("somebody_voted", 0, 0)
 

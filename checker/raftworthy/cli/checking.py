@@ -135,13 +135,13 @@ def rules(*, json: Json = False) -> int:
     """
     from dataclasses import asdict
 
-    from raftspec.properties import raft
+    from raftspec.extensions import WHOLE
 
     if json:
-        print_json({name: asdict(rule) for name, rule in raft.rules.items()})
+        print_json({name: asdict(rule) for name, rule in WHOLE.rules.items()})
         return CONFORMS
-    width = max(map(len, raft.rules))
-    for name, rule in raft.rules.items():
+    width = max(map(len, WHOLE.rules))
+    for name, rule in WHOLE.rules.items():
         print(f"{name:{width}}  {rule.kind:8}  {rule.section:8}  {rule.why}")
     return CONFORMS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +35,9 @@ def explore(
     commands: int | None = None,
     entries: int = 1,
     applies: bool = False,
+    with_: Annotated[
+        list[str] | None, Parameter(name="--with", help="extensions of Raft: check_quorum, …", negative="")
+    ] = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="explore a known bug, by its id")] = None,
     any_policy: Annotated[bool, Parameter(help="let servers do what is safe, not only Figure 2")] = False,
@@ -77,11 +80,13 @@ def explore(
         raftworthy explore --mutant R01 --begin figure_8 --max-term 4 --commands 2 --max-messages 20
         raftworthy explore --find "len(leaders()) == 2" --max-term 2
         raftworthy explore --coverage --servers 2
+        raftworthy explore --with check_quorum --max-messages 7
         raftworthy explore --max-messages 17 --memory 2G --disk states
         raftworthy explore --resume states
         raftworthy explore --max-messages 13 --engine ray --workers 3
         raftworthy explore --random --max-term 4 --commands 2 --without commit.current_term
     """
+    from raftworthy.explore.cases import with_extensions
     from raftworthy.explore.means import Means, Workers, resumed
     from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.explore.running import run_explore
@@ -100,7 +105,8 @@ def explore(
     if random and (means.asked_for or resume is not None):
         return fail("random walks need no memory: leave out --threads, --memory, --disk and the like", json)
     try:
-        bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+        limits = (servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant))
         if save is not None:
             check_writable(save)
         if random:
@@ -116,7 +122,7 @@ def explore(
     except (UnusableError, UnwritableError) as error:
         return fail(str(error), json)
     asked: dict[str, Any] = {
-        "bounds": asdict(bounds), "without": sorted(without or ()), "mutant": mutant,
+        "bounds": bounds.as_data(), "without": sorted(without or ()), "mutant": mutant,
         "any_policy": any_policy, "properties": property, "symmetry": symmetry, "start": begin,
         "threads": threads, "find": find, "engine": engine, "workers": workers,
         "unwanted": sorted(without_reduction or ()) if reduction else None,
@@ -125,7 +131,7 @@ def explore(
         if resume is not None:
             if disk not in (None, resume):
                 return fail(f"what is gone on with stays in {resume}: leave out --disk", json)
-            asked = resumed(resume, asked, asdict(Bounds()))
+            asked = resumed(resume, asked, Bounds().as_data())
             means = replace(means, disk=resume, resume=True)
         engine = asked.get("engine", engine)
         if engine == "ray" or workers is not None or address is not None:

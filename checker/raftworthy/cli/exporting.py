@@ -24,6 +24,9 @@ def export_tla(
     commands: int | None = None,
     entries: int = 1,
     applies: bool = False,
+    with_: Annotated[
+        list[str] | None, Parameter(name="--with", help="extensions of Raft: check_quorum, …", negative="")
+    ] = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="export a known bug, by its id")] = None,
     any_policy: Annotated[bool, Parameter(help="let servers do what is safe, not only Figure 2")] = False,
@@ -43,15 +46,16 @@ def export_tla(
     import shlex
     import sys
 
-    from raftspec.properties import raft
-    from raftworthy.explore.cases import Case, mutant_called
+    from raftworthy.explore.cases import Case, mutant_called, with_extensions
     from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.tla.module import export as write
 
     try:
-        bounds = Bounds(servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+        limits = (servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
+        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant))
         bug = mutant_called(mutant)
-        model, begun = Case(bounds, begin, any_policy).begun(raft, without or (), bug)
+        case = Case(bounds, begin, any_policy)
+        model, begun = case.begun(case.spec, without or (), bug)
         command = shlex.join(["raftworthy", *sys.argv[1:]])
         file = write(model, begun.world, property, command).write(output)
     except UnusableError as error:

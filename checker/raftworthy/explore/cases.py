@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raftspec.extensions import EXTENSIONS, having
 from raftspec.mutants import MUTANTS, Mutant
 from raftspec.spec import Spec
 from raftworthy.explore.reference import Bounds, Model, Path, Progress, Result, UnusableError, explore_model
@@ -135,9 +136,14 @@ class Case:
     any_policy: bool = False
     properties: tuple[str, ...] | None = None
 
+    @property
+    def spec(self) -> Spec:
+        """Raft with the extensions that the bounds name."""
+        return having(*self.bounds.extensions)
+
     def explore(
         self,
-        spec: Spec,
+        spec: Spec | None = None,
         *,
         without: Iterable[str] = (),
         mutant: Mutant | None = None,
@@ -147,11 +153,11 @@ class Case:
         made: tuple[Model, Path] | None = None,
         **more: Any,
     ) -> Result:
-        """Explore a specification here, by the reference explorer or by another one.
+        """Explore Raft, or another specification, here, by the reference explorer or by another one.
 
         `made` is what `begun` gives, if somebody has it already.
         """
-        model, begun = made or self.begun(spec, without, mutant)
+        model, begun = made or self.begun(spec or self.spec, without, mutant)
         return explorer(
             model,
             properties=self.properties,
@@ -184,6 +190,13 @@ class Case:
             raise UnusableError(
                 f"the beginning {self.start} doesn't fit the bounds ({self.bounds}): {error}"
             ) from error
+
+
+def with_extensions(names: Iterable[str] | None, mutant: str | None) -> tuple[str, ...]:
+    """The extensions that are named, and those that a known bug is in; each once, in the order of all."""
+    found = mutant_called(mutant)
+    wanted = {*(names or ()), *(found.extensions if found else ())}
+    return (*(name for name in EXTENSIONS if name in wanted), *sorted(wanted - EXTENSIONS.keys()))
 
 
 def mutant_called(name: str | None) -> Mutant | None:

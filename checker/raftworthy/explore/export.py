@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from raftspec.properties import raft
 from raftspec.rules import POLICY, RULES
 from raftspec.spec import Spec
 from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
@@ -41,7 +40,8 @@ def trace_events(path: Path) -> Iterator[dict[str, Any]]:
     The path must begin in the initial state: a trace tells all that a server ever did.
     """
     servers = list(path.start.variables)
-    yield {"raftworthy": VERSION, "servers": servers}
+    extensions = sorted(path.start.past.extensions)
+    yield {"raftworthy": VERSION, "servers": servers} | ({"extensions": extensions} if extensions else {})
     sequence = dict.fromkeys(servers, 1)
     starts = dict.fromkeys(servers, 1)
     for i, v in path.start.variables.items():
@@ -102,16 +102,19 @@ def write_trace(path: Path, file: FilePath) -> None:
 # --- the shortest trace that breaks a rule -----------------------------------
 
 
-def deviation(case: Case, rule: str, spec: Spec = raft, limit_states: int | None = None) -> Path | None:
+def deviation(
+    case: Case, rule: str, spec: Spec | None = None, limit_states: int | None = None
+) -> Path | None:
     """The shortest path without a rule, after the case's beginning, whose last step can be seen to be wrong.
 
     Both run side by side. A step is wrong if the complete specification doesn't take it, sends
     something else, or comes to other variables that a trace would tell. None: there is no such step.
     """
+    spec = spec or case.spec
     choices = NOT_ASKED if case.any_policy else frozenset[str]()
     wrong = Model(spec, case.bounds, {rule} | choices, properties=False)
     right = Model(spec, case.bounds, choices, properties=False)
-    lenient = [Model(spec, case.bounds, free, properties=False) for free in (NOT_ASKED, POLICY)]
+    lenient = [Model(spec, case.bounds, free, properties=False) for free in (NOT_ASKED, spec.policy)]
     keys = Keys(spec, case.bounds.names, symmetry=False)
 
     def beside(s: World, move: Move) -> World | None:

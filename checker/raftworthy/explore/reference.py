@@ -12,14 +12,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
 
+from raftspec.extensions import EXTENSIONS
 from raftspec.mutants import Mutant
 from raftspec.properties import BY_POLICY
-from raftspec.rules import POLICY
 from raftspec.spec import Spec
 from raftspec.types import Record, Type
 from raftworthy.generated import Generated, Variables, World, generate
@@ -49,8 +49,12 @@ class Bounds:
     commands: int | None = None  # clients' commands; None: as many as max_log
     entries: int = 1  # in one AppendEntries
     applies: bool = False  # whether servers apply what is committed
+    extensions: tuple[str, ...] = ()  # what Raft has beside Figure 2
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "extensions", tuple(self.extensions))  # a checkpoint has a list
+        if unknown := sorted(set(self.extensions) - EXTENSIONS.keys()):
+            raise UnusableError(f"no extension is called {unknown[0]}; there are {', '.join(EXTENSIONS)}")
         for name in ("servers", "max_term"):
             if getattr(self, name) < 1:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 1")
@@ -70,6 +74,21 @@ class Bounds:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(f"n{k}" for k in range(1, self.servers + 1))
+
+    def as_data(self) -> dict[str, Any]:
+        """The bounds for a machine."""
+        return {**asdict(self), "extensions": list(self.extensions)}
+
+    def options(self) -> list[str]:
+        """The options of `raftworthy explore` that ask for these bounds."""
+        words: list[str] = []
+        for name, usual in asdict(Bounds()).items():
+            value, option = getattr(self, name), "--" + name.replace("_", "-")
+            if name == "extensions":
+                words += [word for extension in value for word in ("--with", extension)]
+            elif value != usual:
+                words += [option] if value is True else [option, str(value)]
+        return words
 
     def guards(self) -> dict[str, Callable[..., bool]]:
         """One more guard for each action that could go on without end."""
@@ -95,7 +114,8 @@ class Bounds:
         ]
         if self.max_messages is not None:
             parts.append(f"{_plural(self.max_messages, 'message')}")
-        return ", ".join([*parts, "entries applied" if self.applies else "nothing applied"])
+        parts.append("entries applied" if self.applies else "nothing applied")
+        return ", ".join([*parts, *(f"with {name}" for name in self.extensions)])
 
 
 def _plural(n: int, word: str) -> str:
@@ -243,7 +263,7 @@ class Model:
         self.mutant = mutant
         self.without = frozenset(without) | (mutant.without if mutant else frozenset())
         if any_policy:
-            self.without |= POLICY
+            self.without |= spec.policy
         spec = mutant.apply(spec) if mutant else spec
         self.generated: Generated = generate(
             spec, bounds.names, message_classes(spec), self.without, bounds.guards(), pure=True,
@@ -282,7 +302,7 @@ class Model:
         """
         declared = self.spec.properties
         if names is None:
-            return [p for p in declared if not (self.without >= POLICY and p in BY_POLICY)]
+            return [p for p in declared if not (self.without >= self.spec.policy and p in BY_POLICY)]
         wanted = list(names)
         unknown = [name for name in wanted if name not in declared]
         if unknown:

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn
 
+from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
-from raftspec.properties import raft
 from raftworthy.diagram import explain
 from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
 from raftworthy.explore.coverage import Coverage
@@ -155,13 +155,13 @@ def _explore(
 
     def reference(limit: int | None) -> Result:
         if counts is None:
-            return case.explore(raft, find=find, limit_states=limit, **question)
+            return case.explore(find=find, limit_states=limit, **question)
 
         def counting(model: Model, **more: Any) -> Result:
             counts[:] = [Coverage(model)]
             return explore_model(model, visit=counts[0].note, **more)
 
-        return case.explore(raft, explorer=counting, find=find, limit_states=limit, **question)
+        return case.explore(explorer=counting, find=find, limit_states=limit, **question)
 
     if engine == "ray":
         means = replace(means, workers=means.workers or Workers())
@@ -172,14 +172,14 @@ def _explore(
             raise UnusableError("the Python engine has no threads, no limits of memory, and no checkpoints")
         case = bounded(case, usual)
         return reference(limit_states), "python", ""
-    spec, refused = raft, ""
+    spec, refused = case.spec, ""
     if not available():
         refused = NEEDS
     elif counts is not None:
         refused = "only Python counts what was made use of"
     elif text is not None:
         try:
-            spec = looking_for(text, case.bounds)
+            spec = looking_for(text, case.bounds, spec)
         except UntraceableError as error:
             refused = str(error)
     if means.asked_for and engine == "auto":
@@ -262,7 +262,7 @@ def as_data(result: Result, find: str | None = None) -> dict[str, Any]:
     """A result for a machine. A path is a trace's lines."""
     data: dict[str, Any] = {
         "verdict": verdict(result, find),
-        "bounds": {name: getattr(result.bounds, name) for name in result.bounds.__dataclass_fields__},
+        "bounds": result.bounds.as_data(),
         "without": sorted(result.without),
         "mutant": result.mutant,
         "symmetry": result.symmetry,
@@ -312,7 +312,7 @@ def _print(
 ) -> None:
     path = result.violation.path if result.violation else result.witness
     if path is not None:
-        broken = raft.properties[result.violation.property] if result.violation else None
+        broken = WHOLE.properties[result.violation.property] if result.violation else None
         console.print(explain(path, broken, without, console.width), soft_wrap=True)
     if result.mutant:
         console.print(

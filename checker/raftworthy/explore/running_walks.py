@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
+from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
-from raftspec.properties import raft
 from raftworthy.diagram import explain
 from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
 from raftworthy.explore.export import trace_events, write_trace
@@ -62,13 +62,9 @@ class Question:
 
     def command(self, walked: Walked, engine: str) -> str:
         """What to run to walk the same ways again, up to the same end."""
-        b = self.bounds
         words: list[object] = ["raftworthy", "explore", "--random", "--seed", self.seed]
         words += ["--walks", walked.walks, "--depth", self.depth]
-        words += ["--engine", engine, "--servers", b.servers, "--max-term", b.max_term]
-        words += ["--max-log", b.max_log, "--commands", b.max_commands, "--crashes", b.crashes]
-        words += ["--entries", b.entries, *(["--applies"] if b.applies else [])]
-        words += ["--max-messages", b.max_messages] if b.max_messages is not None else []
+        words += ["--engine", engine, *self.bounds.options()]
         words += [x for rule in sorted(self.without) for x in ("--without", rule)]
         words += ["--mutant", self.mutant] if self.mutant else []
         words += ["--any-policy"] if self.any_policy else []
@@ -86,13 +82,13 @@ def walk(question: Question, progress: Callable[[int, float], None] | None = Non
     """
     q = question
     case = Case(q.bounds, q.start, q.any_policy, q.properties)
-    model, prefix = case.begun(raft, q.without, mutant_called(q.mutant))
+    model, prefix = case.begun(case.spec, q.without, mutant_called(q.mutant))
     wanted = model.properties(q.properties)
     seconds = SECONDS if q.seconds is None and q.walks is None else q.seconds
     limits: dict[str, Any] = {"seed": q.seed, "depth": q.depth, "walks": q.walks, "seconds": seconds}
 
     for name in wanted:  # before any step
-        if raft.properties[name].states == 1 and not model.generated.properties[name](prefix.world):
+        if model.spec.properties[name].states == 1 and not model.generated.properties[name](prefix.world):
             return Walked(q.seed, q.depth, 0, 0, 0, 0.0, 1, name, prefix, prefix), "python"
     engine = "python"
     if q.engine != "python" and available():
@@ -108,7 +104,7 @@ def walk(question: Question, progress: Callable[[int, float], None] | None = Non
     if found.path is None or found.broken is None:
         return found, engine
     short = shorten(model, found.path, found.broken)
-    claim, states = model.generated.properties[found.broken], raft.properties[found.broken].states
+    claim, states = model.generated.properties[found.broken], model.spec.properties[found.broken].states
     assert not claim(*short.worlds()[-states:]), f"{found.broken} holds at the end of the shortened path"
     return found.told(prefix.then(*short.moves)), engine
 
@@ -143,7 +139,7 @@ def as_data(question: Question, found: Walked, engine: str) -> dict[str, Any]:
     q = question
     data: dict[str, Any] = {
         "verdict": "violated" if found.broken else "undecided",
-        "bounds": {name: getattr(q.bounds, name) for name in q.bounds.__dataclass_fields__},
+        "bounds": q.bounds.as_data(),
         "without": sorted(q.without),
         "mutant": q.mutant,
         "seed": q.seed,
@@ -158,7 +154,7 @@ def as_data(question: Question, found: Walked, engine: str) -> dict[str, Any]:
     }
     if found.broken and found.shortest is not None:
         data["property"] = found.broken
-        data["because"] = " ".join(raft.properties[found.broken].doc.split())
+        data["because"] = " ".join(WHOLE.properties[found.broken].doc.split())
         data["walked"] = len(found.path) if found.path else 0
         data["path"] = [str(m) for m in found.shortest.moves]
         data["trace"] = list(trace_events(found.shortest))
@@ -170,7 +166,7 @@ def _print(console: Console, q: Question, found: Walked, engine: str, saved: Fil
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     if found.shortest is not None and found.broken:
-        told = explain(found.shortest, raft.properties[found.broken], q.without, console.width)
+        told = explain(found.shortest, WHOLE.properties[found.broken], q.without, console.width)
         console.print(told, soft_wrap=True)
         if q.mutant:
             line(f"mutant {q.mutant}: {MUTANTS[q.mutant].story}")

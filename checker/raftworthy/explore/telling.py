@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.text import Text
 
-from raftspec.properties import raft
+from raftspec.extensions import WHOLE
 from raftworthy.diagram import changes, explain, shown
 from raftworthy.explore.needless import LIVELOCKS
 from raftworthy.explore.reference import Move, Path
@@ -28,7 +28,7 @@ COMMAND = "raftworthy why"
 
 def sentence(move: Move, before: World) -> str:
     """What a step does, in the specification's words, and what came of it."""
-    action = raft.actions[move.action]
+    action = WHOLE.actions[move.action]
     i = move.server
     values = dict(zip(action.params, map(str, move.params), strict=False))
 
@@ -139,7 +139,7 @@ def as_text(a: Answer, width: int) -> Text:
     d = a.disaster
     marked = [f"▶{k}" if k == d.prevented.step else str(k) for k in range(1, len(d.path) + 1)]
     out.append("\n")
-    out.append_text(explain(d.path, raft.properties[d.property], a.without, width, marked))
+    out.append_text(explain(d.path, WHOLE.properties[d.property], a.without, width, marked))
     out.append("\nstep by step:\n", "bold")
     for number, text in zip(marked, sentences(d.path), strict=True):
         lines = textwrap.wrap(text, width - 6, break_on_hyphens=False)
@@ -268,7 +268,7 @@ def _chapter(a: Answer) -> str:
             textwrap.fill(f"{k}. {text}", PROSE, subsequent_indent="   ", break_on_hyphens=False)
             for k, text in enumerate(sentences(d.path), 1)
         ]
-        doc = " ".join(raft.properties[d.property].doc.split())
+        doc = " ".join(WHOLE.properties[d.property].doc.split())
         parts.append("\n".join(said) + "\n")
         parts.append(_paragraph(f"Then `{d.property}` fails: {doc} **{prevention_told(d.prevented, a)}**"))
     return "\n".join(parts)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from raftspec.extensions import WHOLE, having
 from raftspec.mutants import MUTANTS, Mutant
-from raftspec.raft import raft
 from raftspec.spec import Rule, State
 from raftspec.types import Type
 from raftworthy.diagram import show
@@ -94,7 +94,7 @@ class Answer:
         return frozenset({self.name}) if self.mutant is None else self.mutant.without
 
 
-NAMES = (*raft.rules, *MUTANTS)
+NAMES = (*WHOLE.rules, *MUTANTS)
 
 
 def why(name: str) -> Answer:
@@ -107,11 +107,11 @@ def why(name: str) -> Answer:
         near = difflib.get_close_matches(name, NAMES, 3, 0.4)
         meant = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UnusableError(f"no rule or mutant is called {name}{meant} `raftworthy rules` lists the rules")
-    rule, mutant = raft.rules.get(name), MUTANTS.get(name)
+    rule, mutant = WHOLE.rules.get(name), MUTANTS.get(name)
     blank = Answer(name, rule, mutant)
     case = RULE_CASES.get(name) or MUTANT_CASES.get(name)
     if case is not None:
-        result = case.explore(raft, without=blank.without, mutant=mutant)
+        result = case.explore(without=blank.without, mutant=mutant)
         return Answer(name, rule, mutant, _disaster(blank, case, result))
     if name in WAITS:
         return _waits(blank, WAITS[name])
@@ -122,15 +122,15 @@ def _disaster(a: Answer, case: Case, result: Result) -> Disaster | None:
     if result.violation is None:
         return None
     path = result.violation.path
-    _, begun = case.begun(raft, a.without, a.mutant)
+    _, begun = case.begun(case.spec, a.without, a.mutant)
     prevented = prevention(path, len(begun), case, a.without, a.mutant)
     return Disaster(case, len(begun), result, path, result.violation.property, prevented)
 
 
 def _waits(a: Answer, wait: Wait) -> Answer:
     find, _ = predicate(wait.good, wait.case.bounds.names)
-    there = wait.case.explore(raft, find=find, symmetry=False)
-    never = wait.case.explore(raft, find=find, symmetry=False, without=a.without, mutant=a.mutant)
+    there = wait.case.explore(find=find, symmetry=False)
+    never = wait.case.explore(find=find, symmetry=False, without=a.without, mutant=a.mutant)
     if never.violation:
         return Answer(a.name, a.rule, a.mutant, _disaster(a, wait.case, never))
     if there.witness is None or not never.exhausted:
@@ -141,10 +141,11 @@ def _waits(a: Answer, wait: Wait) -> Answer:
 def _needless(a: Answer, needless: Needless) -> Answer:
     explored = []
     for bounds in needless.bounds:
-        result = explore(raft, bounds, without=a.without)
+        spec = having(*bounds.extensions)
+        result = explore(spec, bounds, without=a.without)
         if result.violation:
             return Answer(a.name, a.rule, a.mutant, _disaster(a, Case(bounds), result))
-        complete = explore(raft, bounds).distinct if needless.same else None
+        complete = explore(spec, bounds).distinct if needless.same else None
         if complete not in (None, result.distinct):
             return a
         explored.append(Explored(bounds, result.distinct, complete))
@@ -162,8 +163,8 @@ def prevention(
     Raises:
         ValueError: none does, so that the path is a behaviour of Raft.
     """
-    figure_2 = Model(raft, case.bounds, properties=False)
-    after = Model(raft, case.bounds, any_policy=True, properties=False) if case.any_policy else figure_2
+    figure_2 = Model(case.spec, case.bounds, properties=False)
+    after = Model(case.spec, case.bounds, any_policy=True, properties=False) if case.any_policy else figure_2
     s = path.start
     for k, move in enumerate(path.moves):
         right = figure_2 if k < beginning else after
@@ -180,10 +181,11 @@ def _refusal(model: Model, s: World, move: Move) -> str:
     """The first guard that fails, with the values that it is about."""
     t = model.generated.transitions[move.action]
     params = dict(zip(t.action.params, move.params, strict=True))
-    record = Type("record", cls=raft.server)
+    record = Type("record", cls=model.spec.server)
     state: State[Any, Any] = State(
         {i: to_spec(v, record) for i, v in s.variables.items()},
-        to_spec(s.past, Type("record", cls=raft.history)),
+        to_spec(s.past, Type("record", cls=model.spec.history)),
+        extensions=model.spec.extensions,
     )
     reader = Reader(state, move.server, params, None)
     guard = next(g for g in t.guards if not reader.value(g.condition))

@@ -132,6 +132,10 @@ def read_lines(paths: Sequence[Path]) -> Lines:
         Unusable: no header, unlike headers, or a line that isn't an event of a server of the cluster.
     """
     files = [TraceFile.headed(p) for p in paths]
+    for file in files:
+        if file.extensions:
+            named = ", ".join(sorted(file.extensions))
+            raise Unusable(Place(str(file.path), 1), f"holes can't be filled yet in traces with {named}")
     servers = files[0].servers
     for file in files:
         if file.servers != servers:

@@ -56,7 +56,7 @@ class Result:
         """The result for machines."""
         return {
             "verdict": ("agrees", "differs", "unusable")[self.exit_code],
-            "bounds": asdict(self.explored.bounds),
+            "bounds": self.explored.bounds.as_data(),
             "broken": self.broken,
             "states": self.explored.distinct,
             "transitions": self.explored.states,

@@ -17,7 +17,7 @@ from raftworthy.reduce.deriving import permits_for
 def _explored(r: NativeResult) -> dict[str, Any]:
     """What was explored, whoever did it, for machines."""
     names = ("symmetry", "stopped", "states", "distinct", "depth", "seconds")
-    return {"bounds": asdict(r.bounds), **{name: getattr(r, name) for name in names}}
+    return {"bounds": r.bounds.as_data(), **{name: getattr(r, name) for name in names}}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ import z3
 
 from raftspec.mutants import Mutant
 from raftspec.properties import BY_POLICY, raft
-from raftspec.rules import POLICY
 from raftspec.types import SERVER, VALUE, Record, Type
 from raftworthy.explore.reference import Bounds, Model, Path, UnusableError, Violation
 from raftworthy.prove.inductive import solver
@@ -56,7 +55,7 @@ class Unrolling:
         self.machine = Machine(model)
         self.logic = self.machine.logic
         declared = model.spec.properties
-        default = [p for p in declared if not (model.without >= POLICY and p in BY_POLICY)]
+        default = [p for p in declared if not (model.without >= model.spec.policy and p in BY_POLICY)]
         self.properties = list(default if properties is None else properties)
         if unknown := [p for p in self.properties if p not in declared]:
             raise UnusableError(

@@ -165,7 +165,7 @@ def run_reach(
         "verdict": verdict,
         "completed_depth": found.completed,
         "stopped": found.stopped,
-        "bounds": {f: getattr(bounds, f) for f in bounds.__dataclass_fields__},
+        "bounds": bounds.as_data(),
         "without": sorted(without),
         "mutant": mutant,
         "cpu_seconds": [round(x, 2) for x in found.seconds],

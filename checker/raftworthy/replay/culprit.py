@@ -20,8 +20,8 @@ from raftspec.properties import raft
 from raftspec.raft import AppendEntries, Entry, ServerVariables
 from raftspec.spec import State, run
 from raftspec.tracing import Transition
-from raftspec.types import Type
-from raftspec.values import Seq
+from raftspec.types import Record, Type
+from raftspec.values import Map, Seq
 from raftworthy.generated import World, to_spec
 from raftworthy.replay.ledger import NOT_ASKED, Mismatch, Violation, differences
 from raftworthy.replay.order import Replay
@@ -65,10 +65,11 @@ class Inquiry:
         self.e = v.event
         self.i: str = v.event.server
         self.generated = replay.generated
+        self.spec = replay.spec
         self.begin = begin
         self.could_commit = replay.state[self.i].could_commit
-        self.variables = _Lazily(world)
-        self.past = to_spec(world.past, Type("record", cls=raft.history))
+        self.variables = _Lazily(world, self.spec.server)
+        self.past = to_spec(world.past, Type("record", cls=self.spec.history))
         self.without: Mapping[str, bool] = replay.generated.tracer.rules
         self.base = self.rerun({}) if v.kind in STEPS else self._not_run()
 
@@ -172,7 +173,11 @@ class Inquiry:
         if "match_index" in mismatches and self.e.state is not UNSET and self.e.state.role == "leader":
             return Culprit("leader.reset_match_index", step)  # followed when the last leadership ended
         rules = [r for r, _ in step.asked if r not in NOT_ASKED and r not in self._guarding(step)]
-        return Culprit(rules[0], step) if len(rules) == 1 and not raft.actions[step.action].message else None
+        return (
+            Culprit(rules[0], step)
+            if len(rules) == 1 and not self.spec.actions[step.action].message
+            else None
+        )
 
     def _step_of_violation(self) -> Step:
         steps = self.base.steps
@@ -216,7 +221,9 @@ class Inquiry:
 
     def unlike_disk(self) -> list[Mismatch]:
         """What a restart says of the disk and the last step doesn't."""
-        found = self.v.mismatches or differences(self.e.state, _plain(self.variables[self.i]))
+        found = self.v.mismatches or differences(
+            self.e.state, _plain(self.variables[self.i], self.spec.extensions)
+        )
         return [m for m in found if m.name in PERSISTENT]
 
     # --- the event, run again -----------------------------------------------------------
@@ -224,15 +231,17 @@ class Inquiry:
     def rerun(self, rules: Mapping[str, bool]) -> Rerun:
         """The event as steps of the specification, with some rules answering as they are told."""
         e, i, state = self.e, self.i, self.e.state
-        without = {name: self.without[name] for name in NOT_ASKED}
-        s: State[Any, Any] = State(self.variables, self.past, rules={**without, **rules})
+        without = {name: self.without[name] for name in NOT_ASKED & self.without.keys()}
+        s: State[Any, Any] = State(
+            self.variables, self.past, rules={**without, **rules}, extensions=self.spec.extensions
+        )
         steps: list[Step] = []
         wrong = 0
 
         def take(name: str, *params: Any) -> None:
             nonlocal s, wrong
             s.asked.clear()
-            failed, after = run(raft.actions[name], s, *params)
+            failed, after = run(self.spec.actions[name], s, *params)
             steps.append(Step(name, params, s, tuple(dict(s.asked).items()), failed))
             wrong += 10 * bool(failed)
             s = after
@@ -242,10 +251,10 @@ class Inquiry:
             return None if value is UNSET else value
 
         before = s[i].commit_index
-        first = raft.actions[self.begin]
+        first = self.spec.actions[self.begin]
         if first.message:
             take(self.begin, self.of_spec(e.message))
-        elif self.begin in ("timeout", "become_leader", "restart"):
+        elif [t.kind for t in first.params.values()] == ["server"]:
             take(self.begin, i)
         n = said("commit_index")
         could = max(s[i].commit_index, self.could_commit)
@@ -253,7 +262,8 @@ class Inquiry:
             n is not None and before <= n <= could and self.begin not in ("restart", "advance_commit_index")
         )
         if later:  # than it could, which is safe
-            s = State({**s.variables, i: s[i].but(commit_index=n)}, s.past, s.messages, s.rules)
+            own = {**s.variables, i: s[i].but(commit_index=n)}
+            s = State(own, s.past, s.messages, s.rules, s.extensions)
         if said("role") == "leader" and s[i].role == "candidate":
             wrong += bool(said("votes")) and set(said("votes")) != set(s[i].votes)
             take("become_leader", i)
@@ -286,7 +296,7 @@ class Inquiry:
 
     def _not_run(self) -> Rerun:
         """An event that the specification has no steps for."""
-        s: State[Any, Any] = State(self.variables, self.past)
+        s: State[Any, Any] = State(self.variables, self.past, extensions=self.spec.extensions)
         params = () if self.e.message is UNSET else (self.of_spec(self.e.message),)
         return Rerun([Step(self.begin, params, s, (), None)], s, 0)
 
@@ -296,13 +306,13 @@ class Inquiry:
 
     def _unlike(self, s: State[Any, Any]) -> Iterator[Mismatch]:
         me = s[self.i]
-        yield from differences(self.e.state, _plain(me))
+        yield from differences(self.e.state, _plain(me, self.spec.extensions))
         if self.e.state is not UNSET and self.e.state.match_index is not UNSET and me.role != "leader":
             yield Mismatch("match_index", {}, self.e.state.match_index)
 
     def of_spec(self, m: Any) -> Any:
         """A message of a trace as the specification's."""
-        cls = next(cls for cls in raft.messages if cls.__name__ == type(m).__name__)
+        cls = next(cls for cls in self.spec.messages if cls.__name__ == type(m).__name__)
         return to_spec(m, Type("record", cls=cls))
 
 
@@ -346,23 +356,28 @@ def _keepers() -> Mapping[str, str]:
     return found
 
 
-def _plain(me: Any) -> SimpleNamespace:
+def _plain(me: Any, extensions: frozenset[str]) -> SimpleNamespace:
     """A server's variables of the specification as those of a replay."""
-    plain = SimpleNamespace(**{f: getattr(me, f) for f in type(me).types()})
-    plain.log, plain.match_index = list(me.log), dict(me.match_index.items)
+    names = tuple(type(me).types())
+    plain = SimpleNamespace(**{f: getattr(me, f) for f in names}, __slots__=names, extensions=extensions)
+    for f in names:
+        value = getattr(me, f)
+        if isinstance(value, Map | Seq):
+            setattr(plain, f, dict(value.items) if isinstance(value, Map) else list(value))
     return plain
 
 
 class _Lazily(Mapping[str, Any]):
     """The servers' variables as the specification's records, made when asked for."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, record: type[Record]) -> None:
         self.world = world
+        self.record = record
         self.made: dict[str, Any] = {}
 
     def __getitem__(self, i: str) -> Any:
         if i not in self.made:
-            self.made[i] = to_spec(self.world.variables[i], Type("record", cls=raft.server))
+            self.made[i] = to_spec(self.world.variables[i], Type("record", cls=self.record))
         return self.made[i]
 
     def __iter__(self) -> Iterator[str]:

@@ -18,8 +18,8 @@ from typing import Any
 
 from msgspec import UNSET
 
+from raftspec.extensions import WHOLE
 from raftspec.graph import Node, postorder
-from raftspec.properties import raft
 from raftspec.spec import run
 from raftworthy.generated import World
 from raftworthy.replay.blame import messages_like
@@ -78,7 +78,7 @@ def explain(v: Violation, paths: Sequence[Path]) -> Explanation:
     """Find out why an event is wrong, by replaying up to it once more."""
     provenance = Provenance()
     replay = (
-        Replay(tuple(v.servers))
+        Replay(tuple(v.servers), extensions=v.extensions)
         if v.number == 0
         else replay_files(paths, observer=provenance, stop_at=v.number)
     )
@@ -118,7 +118,7 @@ class _Explainer:
         assert v.place is not None
         rule, self.step = self.inquiry.culprit()
         self.reader = self._reader(self.step)
-        info = raft.rules.get(rule) if rule else None
+        info = self.replay.spec.rules.get(rule) if rule else None
         return Explanation(
             file=v.place.file,
             line=v.place.line,
@@ -138,7 +138,7 @@ class _Explainer:
         )
 
     def _reader(self, step: Step) -> Reader:
-        action = raft.actions[step.action]
+        action = self.replay.spec.actions[step.action]
         message = step.params[0] if action.message else None
         params = {} if action.message else dict(zip(action.params, step.params, strict=False))
         return Reader(step.before, self.i, params, message)
@@ -297,7 +297,7 @@ class _Explainer:
         return None
 
     def _passes(self, action: str, *params: Any) -> bool:
-        failed, _ = run(raft.actions[action], self.step.before, self.i, *params)
+        failed, _ = run(self.replay.spec.actions[action], self.step.before, self.i, *params)
         return failed is None
 
     def _causes(self, rule: str | None) -> Iterator[Cause]:
@@ -375,7 +375,7 @@ def render(x: Explanation) -> str:
         where = f"section {x.section}" if x.section and x.section[0].isdigit() else x.section
         lines.append(f"  rule {x.rule} ({where}): {x.why}")
     else:
-        doc = raft.actions[x.event].doc.splitlines()[0]
+        doc = WHOLE.actions[x.event].doc.splitlines()[0]
         doc = re.sub(r"\bi\b|\bm\.target\b", x.server, doc).replace("m.source", "the sender")
         lines += [f"  event {x.event}: {doc}", f"  no rule: {x.no_rule}"]
     width = max((len(c.name) for c in x.conditions), default=0)

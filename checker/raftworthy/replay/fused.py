@@ -25,11 +25,12 @@ from msgspec import UNSET
 from raftspec.graph import LEAVES, Graph, Node, postorder
 from raftspec.properties import raft
 from raftspec.raft import Role
+from raftspec.spec import Spec
 from raftspec.tracing import Transition
 from raftspec.types import BOOL, zero
 from raftworthy.generated import Generated, Writer, action_body, notes, scope_of, watched_rules
 from raftworthy.replay.ledger import replay_actions
-from raftworthy.replay.steps import HANDLERS, Steps
+from raftworthy.replay.steps import Steps
 from raftworthy.replay.templates import (
     BEFORE,
     BEGIN,
@@ -52,6 +53,7 @@ from raftworthy.replay.templates import (
 )
 
 # What the templates keep in a name of their own.
+HANDLERS = tuple(a.name for a in raft.actions.values() if a.message)
 FUSED = ("timeout", "append_entries", "client_request", *HANDLERS)  # the rest is rare
 USUAL_ROLE = {"handle_append_entries": "follower", "handle_append_entries_reply": "leader"}
 KNOWN = ("log", "role", "current_term")
@@ -72,12 +74,14 @@ def _name_known(t: Transition, w: Writer) -> None:
     w.names |= {n: "length" for n in w.uses if n.op == "len" and w.names.get(n.args[0]) == "log"}
 
 
-def _differs(new: Mapping[str, str]) -> str:
+def _differs(spec: Spec, new: Mapping[str, str]) -> str:
     """The text of: the event says something of the variables that the step didn't make true."""
     values = {"log_length": "len(log)", "last_log_term": "(log[-1].term if log else 0)"}
-    scalars = (name for name, t in raft.server.types().items() if t.kind not in ("seq", "map", "set"))
+    scalars = (name for name, t in spec.server.types().items() if t.kind not in ("seq", "map", "set"))
     values |= {name: new.get(name, name if name in KNOWN else f"me.{name}") for name in scalars}
     texts = [f"(state.{name} is not UNSET and state.{name} != {value})" for name, value in values.items()]
+    others = (x for x in spec.server.types() if x not in values and x not in raft.server.types())
+    texts += [f"(state.{name} is not UNSET and state.{name} != me.{name})" for name in others]
     unlike = "not state.match_index.items() <= me.match_index.items()"
     texts.append("(state.votes is not UNSET and state.votes != me.votes)")
     texts += [f"(state.match_index is not UNSET and {unlike})"]
@@ -154,7 +158,9 @@ def _is_length(n: Node, q: Node) -> bool:
     return n.op == "len" and n.args[0] is q
 
 
-def _handled(t: Transition, w: Writer, said: Mapping[Node, Node], without: Mapping[str, bool]) -> str:
+def _handled(
+    spec: Spec, t: Transition, w: Writer, said: Mapping[Node, Node], without: Mapping[str, bool]
+) -> str:
     """A handler's step and what follows from it, as the body of a function."""
     _name_known(t, w)
     body = action_body(t, w, refuse="return False")
@@ -173,22 +179,22 @@ def _handled(t: Transition, w: Writer, said: Mapping[Node, Node], without: Mappi
     if "commit_index" in t.updates:
         parts.append(EXPECT_COMMIT.format(commit=commit))
     parts += [RECEIVED, *_lines("    " + x for x in ("log.cut = None", *noted, *body.stores))]
-    parts.append(COMPARE.format(further="e.entries or ", differs=_differs(new)))
+    parts.append(COMPARE.format(further="e.entries or ", differs=_differs(spec, new)))
     if "role" in t.updates:
         parts.append(CHECK_ROLE)
     end = END.format(name=t.name, voted_for=before)
     return "".join([*parts, ONE_REPLY if body.sends else LEADERS_MESSAGES, end])
 
 
-def _handler_source(t: Transition, graph: Graph, without: Mapping[str, bool]) -> str:
+def _handler_source(spec: Spec, t: Transition, graph: Graph, without: Mapping[str, bool]) -> str:
     """The functions for a handler's event: its step as it mostly is, and for all other cases."""
     assert t.action.message
     begin = BEGIN + RECEIVE.format(message=t.action.message.__name__) + BEFORE
-    whole = _handled(t, _writer(t, watched_rules(t)), {n: n for n in watched_rules(t)}, without)
+    whole = _handled(spec, t, _writer(t, watched_rules(t)), {n: n for n in watched_rules(t)}, without)
     role = USUAL_ROLE.get(t.name)
     if role is None:
         return begin.format(name=t.name, kind=t.name) + whole
-    types = raft.server.types()
+    types = spec.server.types()
     known = {
         ("message", "term"): graph.leaf("get", ("current_term", 0), types["current_term"], t.server),
         ("get", "role"): graph.const(Role(role), types["role"]),
@@ -200,17 +206,17 @@ def _handler_source(t: Transition, graph: Graph, without: Mapping[str, bool]) ->
         heartbeat = {("message", "entries"): graph.const(zero(entries), entries)}
         usual, said = _where(t, graph, known | heartbeat)
         parts.append("    if not m.entries:\n")
-        parts.append(indent(_handled(usual, _writer(usual, said.values()), said, without), "    "))
+        parts.append(indent(_handled(spec, usual, _writer(usual, said.values()), said, without), "    "))
         log = graph.leaf("get", ("log", 0), types["log"], t.server)
         following = {("message", "prev_log_index"): graph.node("len", log)}
         usual, said = _where(t, graph, known | following)
         parts.append("    if m.prev_log_index == length:\n")
-        parts.append(indent(_handled(usual, _writer(usual, said.values()), said, without), "    "))
+        parts.append(indent(_handled(spec, usual, _writer(usual, said.values()), said, without), "    "))
     usual, said = _where(t, graph, known)
-    return "".join([*parts, _handled(usual, _writer(usual, said.values()), said, without)])
+    return "".join([*parts, _handled(spec, usual, _writer(usual, said.values()), said, without)])
 
 
-def _timeout_source(t: Transition, without: Mapping[str, bool]) -> str:
+def _timeout_source(spec: Spec, t: Transition, without: Mapping[str, bool]) -> str:
     """The function for the beginning of an election, with its requests in the order of the servers."""
     w = _writer(t)
     _name_known(t, w)
@@ -220,11 +226,11 @@ def _timeout_source(t: Transition, without: Mapping[str, bool]) -> str:
     parts = [BEGIN.format(name=t.name, kind=t.name), BEFORE, *_lines(body.lines)]
     parts += [EXPECT_REQUESTS.format(requests=", ".join(requests)), "    voted_for = me.voted_for\n"]
     parts += _lines("    " + x for x in ("log.cut = None", *body.stores))
-    parts += [COMPARE.format(further="e.entries or ", differs=_differs(new)), CHECK_ROLE, REQUESTS]
+    parts += [COMPARE.format(further="e.entries or ", differs=_differs(spec, new)), CHECK_ROLE, REQUESTS]
     return "".join([*parts, END.format(name=t.name, voted_for="voted_for")])
 
 
-def _client_request_source(t: Transition, without: Mapping[str, bool]) -> str:
+def _client_request_source(spec: Spec, t: Transition, without: Mapping[str, bool]) -> str:
     """The function for a leader's appending of entries."""
     w = _writer(t)
     w.indent = "        "
@@ -232,15 +238,15 @@ def _client_request_source(t: Transition, without: Mapping[str, bool]) -> str:
     assert not body.sends
     parts = [BEGIN.format(name=t.name, kind=t.name), BEFORE, ENTRIES, *_lines(body.lines)]
     parts += [*_lines("        " + x for x in body.stores), CHECK_ENTRY]
-    parts += [COMPARE.format(further="", differs=_differs({})), LEADERS_MESSAGES]
+    parts += [COMPARE.format(further="", differs=_differs(spec, {})), LEADERS_MESSAGES]
     return "".join([*parts, END.format(name=t.name, voted_for="me.voted_for")])
 
 
-def _append_entries_source() -> str:
+def _append_entries_source(spec: Spec) -> str:
     """The function for an event that only says what its leader sends."""
     name = "append_entries"
     parts = [BEGIN.format(name=name, kind=name), BEFORE, "    log.cut = None\n"]
-    parts += [COMPARE.format(further="e.entries or ", differs=_differs({})), LEADERS_MESSAGES]
+    parts += [COMPARE.format(further="e.entries or ", differs=_differs(spec, {})), LEADERS_MESSAGES]
     return "".join([*parts, END.format(name=name, voted_for="me.voted_for")])
 
 
@@ -281,12 +287,12 @@ def _messages_source(t: Transition, without: Mapping[str, bool]) -> str:
 
 def fused_source(generated: Generated) -> str:
     """The text of all functions, for one replay: `bind(replay)` returns them by name."""
-    steps, graph = generated.transitions, generated.tracer.graph
+    spec, steps, graph = generated.spec, generated.transitions, generated.tracer.graph
     without = generated.tracer.rules
-    functions = [_messages_source(steps["append_entries"], without), _append_entries_source()]
-    functions.append(_client_request_source(steps["client_request"], without))
-    functions.append(_timeout_source(steps["timeout"], without))
-    functions += [_handler_source(steps[name], graph, without) for name in HANDLERS]
+    functions = [_messages_source(steps["append_entries"], without), _append_entries_source(spec)]
+    functions.append(_client_request_source(spec, steps["client_request"], without))
+    functions.append(_timeout_source(spec, steps["timeout"], without))
+    functions += [_handler_source(spec, steps[name], graph, without) for name in HANDLERS]
     counters = [f"{name}_taken" for name in FUSED]
     return BIND.format(
         functions=indent("".join(functions), "    "),
@@ -297,8 +303,8 @@ def fused_source(generated: Generated) -> str:
 
 
 @cache
-def _compiled(servers: tuple[str, ...]) -> CodeType:
-    source = fused_source(replay_actions(servers))
+def _compiled(servers: tuple[str, ...], extensions: frozenset[str]) -> CodeType:
+    source = fused_source(replay_actions(servers, extensions))
     return compile(source, "<fused from the specification>", "exec")
 
 
@@ -306,7 +312,7 @@ def fused(replay: Steps) -> tuple[dict[str, Callable[[Any], bool]], Callable[[],
     """The fast path of a replay, by kind of event, and what adds those taken to `replay.kinds`."""
     generated = replay.generated
     scope = scope_of(generated.structs) | {"exercised": generated.exercised, "UNSET": UNSET}
-    exec(_compiled(replay.servers), scope)
+    exec(_compiled(replay.servers, replay.extensions), scope)
     functions = scope["bind"](replay)
     fast = {name: functions[name] if name in FUSED else _never for name in generated.actions}
     return fast, functions["count"]

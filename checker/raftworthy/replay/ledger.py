@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
+from raftspec.extensions import WHOLE, having
 from raftspec.properties import raft
 from raftspec.raft import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
-from raftspec.rules import POLICY
 from raftworthy.generated import Generated, generate
 from raftworthy.replay.reading import Place, trace_format
 
 # Figure 2's policy is not asked of a server, but its refusals are part of the conversation.
-NOT_ASKED = POLICY - {"vote.refuse", "append.refuse"}
+NOT_ASKED = WHOLE.policy - {"vote.refuse", "append.refuse"}
 WINDOW = 100_000  # how many messages are remembered exactly, at least
 PORTION = 4096  # how many of them are forgotten at a time
+FIGURE_2 = frozenset(raft.server.types())  # an extension's variables are compared whole
 LEADERSHIPS = 16  # how many ended leaderships of a server are remembered
 
 
@@ -51,6 +52,7 @@ class Violation(Exception):  # noqa: N818  (a verdict, not a failure)
         self.place: Place | None = None
         self.number = 0  # how many events were replayed before this one
         self.servers: tuple[str, ...] = ()
+        self.extensions: frozenset[str] = frozenset()
 
 
 class Stopped(Exception):  # noqa: N818  (asked for)
@@ -199,18 +201,25 @@ class Report:
     leeway: list[str] = field(default_factory=list)
 
 
+def replay_actions(servers: tuple[str, ...], extensions: frozenset[str] = frozenset()) -> Generated:
+    """The specification with these extensions as replay runs it: in place, without Figure 2's policy."""
+    return _replay_actions(servers, extensions)
+
+
 @cache
-def replay_actions(servers: tuple[str, ...]) -> Generated:
-    """The specification as replay runs it: in place, without Figure 2's policy."""
-    return generate(raft, servers, trace_format(servers).structs, NOT_ASKED, watch=True, properties=False)
+def _replay_actions(servers: tuple[str, ...], extensions: frozenset[str]) -> Generated:
+    structs = trace_format(servers, extensions).structs
+    return generate(having(*extensions), servers, structs, NOT_ASKED, watch=True, properties=False)
 
 
 class Ledger:
     """Where a replay stands: the state of the specification, and what has to be known beside it."""
 
-    def __init__(self, servers: tuple[str, ...]) -> None:
+    def __init__(self, servers: tuple[str, ...], extensions: frozenset[str] = frozenset()) -> None:
         self.servers = servers
-        self.generated = replay_actions(servers)
+        self.extensions = extensions
+        self.generated = replay_actions(servers, extensions)
+        self.spec = self.generated.spec
         self.actions = self.generated.actions
         self.world = self.generated.initial()
         for v in self.world.variables.values():
@@ -268,7 +277,7 @@ class Ledger:
         """What was replayed, and which rules it exercised."""
         past = self.world.past
         exercised = exercised_rules(self.generated, (name for name, n in self.kinds.items() if n))
-        asked = [n for n in raft.rules if n not in NOT_ASKED]
+        asked = [n for n in self.spec.rules if n not in NOT_ASKED]
         unchecked = [f"{n} {what}" for what, n in self.unchecked.items()]
         silent = [i for i, s in self.state.items() if not s.logs_sends]
         if silent:
@@ -316,6 +325,8 @@ def differences(state: Any, me: Any) -> Iterator[Mismatch]:
         "commit_index": me.commit_index,
         "last_applied": me.last_applied,
     }
+    if me.extensions:
+        expected |= {name: getattr(me, name) for name in me.__slots__ if name not in FIGURE_2}
     for name, value in expected.items():
         seen = getattr(state, name)
         if seen is not UNSET and seen != value:

@@ -28,8 +28,13 @@ class Replay(Steps):
     number of events after which to stop. `fast` is the fast path; empty for few events.
     """
 
-    def __init__(self, servers: tuple[str, ...], observer: Observer | None = None) -> None:
-        super().__init__(servers)
+    def __init__(
+        self,
+        servers: tuple[str, ...],
+        observer: Observer | None = None,
+        extensions: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(servers, extensions)
         self.observer = observer
         self.stop_at: int | None = None
         self.fast: Mapping[str, Callable[[Any], bool]] = {}

@@ -17,7 +17,7 @@ from typing import IO, Annotated, Any, Literal, NamedTuple, Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from raftspec.properties import raft
+from raftspec.extensions import EXTENSIONS, having
 from raftspec.spec import Spec
 from raftspec.types import Record, Type
 from raftworthy.structs import Natural, annotation_of, name_of, structs_of
@@ -51,6 +51,7 @@ class Header(msgspec.Struct):
 
     raftworthy: int
     servers: list[str]
+    extensions: list[str] = []
 
 
 class Format(NamedTuple):
@@ -61,13 +62,17 @@ class Format(NamedTuple):
     decode: msgspec.json.Decoder[Any]
 
 
-@cache
-def trace_format(servers: tuple[str, ...] = ()) -> Format:
-    """The types that a trace of Raft is read into, derived from the specification.
+def trace_format(servers: tuple[str, ...] = (), extensions: frozenset[str] = frozenset()) -> Format:
+    """The types that a trace of Raft is read into, derived from the specification with these extensions.
 
     With a cluster's servers, for events that name no others; those are the quickest to replay.
     """
-    return format_of(raft, servers)
+    return _trace_format(servers, extensions)
+
+
+@cache
+def _trace_format(servers: tuple[str, ...], extensions: frozenset[str]) -> Format:
+    return format_of(having(*extensions), servers)
 
 
 def format_of(spec: Spec, servers: tuple[str, ...] = ()) -> Format:
@@ -108,13 +113,13 @@ def _state_fields(
             yield name, annotation_of(t, structs, servers)
 
 
-def _read_event(text: bytes, servers: tuple[str, ...]) -> Any:
+def _read_event(text: bytes, servers: tuple[str, ...], extensions: frozenset[str]) -> Any:
     """One event, even if it names servers that are not in the header's list: replay says what is wrong then.
 
     Raises:
         msgspec.DecodeError, UnicodeDecodeError
     """
-    ours, any_servers = trace_format(servers), trace_format()
+    ours, any_servers = trace_format(servers, extensions), trace_format((), extensions)
     try:
         return ours.decode.decode(text)
     except msgspec.ValidationError:
@@ -137,7 +142,7 @@ def _translated(value: Any, known: Mapping[Any, type[msgspec.Struct]]) -> Any:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a trace's lines: a header, then events."""
     (header, event), components = msgspec.json.schema_components(
-        [Header, trace_format().event], ref_template="#/$defs/{name}"
+        [Header, trace_format((), frozenset(EXTENSIONS)).event], ref_template="#/$defs/{name}"
     )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -172,6 +177,7 @@ class TraceFile:
     path: Path
     servers: tuple[str, ...]
     first: Any  # the first event, or None in a file that has only a header
+    extensions: frozenset[str] = frozenset()  # what the servers' Raft has beside Figure 2
 
     @classmethod
     def open(cls, path: Path) -> TraceFile:
@@ -210,7 +216,10 @@ class TraceFile:
             )
         if not header.servers or len(set(header.servers)) != len(header.servers):
             raise Unusable(place, f"servers must be distinct names, at least one; found {header.servers}")
-        return cls(path, tuple(header.servers), None)
+        if unknown := sorted(set(header.extensions) - EXTENSIONS.keys()):
+            there = f"this knows {', '.join(EXTENSIONS)}"
+            raise Unusable(place, f"no extension of Raft is called {unknown[0]}; {there}")
+        return cls(path, tuple(header.servers), None, frozenset(header.extensions))
 
     def events(self, lenient: bool = False) -> Iterator[tuple[int, list[Any]]]:
         """Chunks of events, each with the line number of its first.
@@ -221,7 +230,7 @@ class TraceFile:
         Raises:
             Unusable: the first line that isn't an event, with what is wrong about it.
         """
-        decode_lines = trace_format(self.servers).decode.decode_lines
+        decode_lines = trace_format(self.servers, self.extensions).decode.decode_lines
         line = 2
         with open_trace(self.path) as file:
             _read_header_line(self.path, file)
@@ -252,7 +261,7 @@ class TraceFile:
     def _last(self, text: bytes, line: int, lenient: bool) -> Iterator[tuple[int, list[Any]]]:
         """A last line without its newline."""
         try:
-            yield line, [_read_event(text, self.servers)]
+            yield line, [_read_event(text, self.servers, self.extensions)]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if not lenient:
                 raise Unusable(
@@ -265,7 +274,7 @@ class TraceFile:
         events = []
         for number, text in enumerate(lines, line):
             try:
-                events.append(_read_event(text.rstrip(b"\r\n"), self.servers))
+                events.append(_read_event(text.rstrip(b"\r\n"), self.servers, self.extensions))
             except msgspec.ValidationError as error:
                 raise Unusable(Place(str(self.path), number), f"not an event: {error}") from error
             except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -86,14 +86,20 @@ def replay_files(
     files = [TraceFile.open(p) for p in paths]
     if not files:
         raise Unusable("replay", "no files given")
-    servers = files[0].servers
+    servers, extensions = files[0].servers, files[0].extensions
     for file in files:
+        if file.extensions != extensions:
+            raise Unusable(
+                Place(str(file.path), 1),
+                f"extensions {sorted(file.extensions)} differ from those of {files[0].path}, "
+                f"{sorted(extensions)}",
+            )
         if file.servers != servers:
             raise Unusable(
                 Place(str(file.path), 1),
                 f"servers {file.servers} differ from those of {files[0].path}, {servers}",
             )
-    replay = Replay(servers, observer)
+    replay = Replay(servers, observer, extensions)
     replay.stop_at = stop_at
     replay.hurry()
     replay.generated.exercised.clear()  # of earlier replays
@@ -103,7 +109,7 @@ def replay_files(
         _merge(replay, [Stream(chain) for chain in _chains(files)], progress)
         replay.finish()
     except Violation as v:
-        v.servers = servers
+        v.servers, v.extensions = servers, extensions
         raise
     except Stopped:
         return replay

@@ -97,14 +97,14 @@ class Window:
         uncounted = wrong is not None and not counted.found
         rows = _Before(place, counted.number + uncounted - last)
         if rows.skip is not None and rows.skip <= 0:
-            rows.start = replay_actions(TraceFile.open(paths[0]).servers).initial()
+            rows.start = _start(paths[0])
         replay(rows)
         steps = [row for row in rows.rows if wrong is None or row[0] != place]
         events = [(at, e) for at, e, _ in steps]
         if wrong is not None and place is not None:
             events.append((place, wrong.event))
         if rows.start is None:  # only the wrong event, and no step before it
-            rows.start = replay_actions(TraceFile.open(paths[0]).servers).initial()
+            rows.start = _start(paths[0])
         return cls(paths, tuple(events), Path(rows.start, tuple(move for _, _, move in steps)), wrong)
 
     def text(self, width: int) -> Text:
@@ -188,6 +188,12 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 def _short(file: str) -> str:
     """A file's name without its folder and endings."""
     return FilePath(file).name.partition(".ndjson")[0]
+
+
+def _start(path: FilePath) -> World:
+    """The state in which the servers of a trace start for the first time."""
+    file = TraceFile.open(path)
+    return replay_actions(file.servers, file.extensions).initial()
 
 
 def _place(until: str | None, paths: Sequence[FilePath]) -> Place | None:

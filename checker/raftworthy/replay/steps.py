@@ -12,7 +12,6 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftspec.properties import raft
 from raftworthy.generated import World
 from raftworthy.replay import leeway
 from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences
@@ -23,7 +22,6 @@ from raftworthy.structs import snake_case
 # What a server can wait for, other than for a message (its hash).
 ANYTHING, OTHERS_END = 0, -1
 
-HANDLERS = {a.name: a.message for a in raft.actions.values() if a.message}
 LEEWAY = {f.__name__: f for f in (leeway.handle_request_vote, leeway.handle_append_entries)}
 # Actions with a parameter that the event tells by a variable.
 TOLD_BY = {"advance_commit_index": "commit_index", "apply_entries": "last_applied"}
@@ -33,11 +31,12 @@ OLDER = "receives of messages older than the window"
 class Steps(Ledger):
     """Takes events one by one, in an order that somebody else sees to."""
 
-    def __init__(self, servers: tuple[str, ...]) -> None:
-        super().__init__(servers)
+    def __init__(self, servers: tuple[str, ...], extensions: frozenset[str] = frozenset()) -> None:
+        super().__init__(servers, extensions)
         self._out: list[Any] = []  # what the specification sends in the step
         self.may_commit = self.generated.guards_of("advance_commit_index")
-        self._handlers: dict[str, Any] = {name: self.generated.structs[m] for name, m in HANDLERS.items()}
+        handled = ((a.name, a.message) for a in self.spec.actions.values() if a.message)
+        self._handlers: dict[str, Any] = {name: self.generated.structs[m] for name, m in handled}
 
     def take(self, e: Any, last: bool = False) -> int | None:
         """Replay one event. None if it happened; otherwise the message it waits for (its hash), or what else.

@@ -14,6 +14,8 @@ from raftworthy.explore.reference import Bounds, Model, UnusableError
 from raftworthy.tla.module import export
 from raftworthy.tla.tlc import cpu_seconds, run_tlc
 
+QUESTION = ("explore", "--no-symmetry", "--engine", "native", "--json")
+
 
 class Row(NamedTuple):
     """A model, what both counted, and the least CPU seconds that each took, its start included."""
@@ -45,7 +47,9 @@ def compare(
             progress(k * times + again, len(models) * times)
             with tempfile.TemporaryDirectory() as folder:
                 theirs = run_tlc(jar, export(Model(raft, bounds)).write(Path(folder)))
-                out, seconds = cpu_seconds([sys.executable, "-m", "raftworthy", *_arguments(bounds)], Path())
+                out, seconds = cpu_seconds(
+                    [sys.executable, "-m", "raftworthy", *QUESTION, *bounds.options()], Path()
+                )
             ours = json.loads(out)
             if ours["verdict"] != "holds within bounds" or theirs.violated:
                 raise UnusableError(f"{bounds}: {theirs.violated or ours['verdict']}: nothing to compare")
@@ -59,19 +63,6 @@ def compare(
         tlc, native = (min(column) for column in zip(*spent, strict=True))
         rows.append(Row(bounds, ours["distinct"], ours["states"], tlc, native))
     return rows
-
-
-def _arguments(bounds: Bounds) -> list[str]:
-    """The same question on the command line."""
-    words = ["explore", "--no-symmetry", "--engine", "native", "--json"]
-    for name in bounds.__dataclass_fields__:
-        value = getattr(bounds, name)
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words += [option] if value else []
-        elif value is not None:
-            words += [option, str(value)]
-    return words
 
 
 def table(rows: Sequence[Row]) -> str:
