@@ -191,7 +191,7 @@ def replayed(events: Sequence[Event], servers: Sequence[str] = (N1, N2, N3)) -> 
     replay = Replay(tuple(servers))
     decode = trace_format(tuple(servers)).decode.decode
     for k, e in enumerate(events):
-        replay.feed([decode(json.dumps(e))], "test", k + 2)
+        replay.feed([decode(json.dumps(e))], "test", [k + 2])
         assert not replay.parked
         yield e, replay.world.variables[e["server"]]
 
@@ -540,8 +540,8 @@ def outcome(path: Path, fast: bool) -> Any:
     if fast:
         replay.hurry()
     try:
-        for line, events in file.events():
-            replay.feed(events, "", line)
+        for lines, events in file.events():
+            replay.feed(events, "", lines)
         replay.finish()
     except Violation as v:
         return v.kind, v.action, v.place, v.number, v.guard, v.mismatches

@@ -137,7 +137,7 @@ class Builder:
 
     def returned(self, asked: Asked, position: int, line: int, *, value: Value = None, told: bool) -> None:
         """The client got its answer. `told` is whether a cas swapped, or a delete says what was there."""
-        effect, text = _effect(asked, value, told)
+        effect, text = effect_of(asked, value, told)
         self._add(asked, text, effect, position, line)
 
     def unknown(self, asked: Asked) -> None:
@@ -145,7 +145,7 @@ class Builder:
         if asked.kind == "get":
             self.left_out += 1
             return
-        effect, text = _effect(asked, None, asked.kind == "cas")
+        effect, text = effect_of(asked, None, asked.kind == "cas")
         self._add(asked, text, effect, None, None)
 
     def not_executed(self) -> None:
@@ -174,7 +174,7 @@ def shown(value: Value) -> str:
     return text if len(text) <= 40 else f"{text[:18]}…{text[-18:]}"
 
 
-def _effect(a: Asked, value: Value, told: bool) -> tuple[Effect, str]:
+def effect_of(a: Asked, value: Value, told: bool) -> tuple[Effect, str]:
     match a.kind:
         case "get":
             return Effect("read", value), f"get -> {shown(value)}"

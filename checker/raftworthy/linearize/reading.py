@@ -37,11 +37,13 @@ class Line(msgspec.Struct, gc=False):
     expected: Value | UnsetType = UNSET
     outcome: Literal["done", "unknown", "not_executed"] = "done"
     swapped: bool | UnsetType = UNSET
+    digest: str | UnsetType = UNSET  # the entry's, for who has the servers' traces, too
+    index: int | UnsetType = UNSET
     time: float | None = None
     server: Any = UNSET
 
 
-_LINE = msgspec.json.Decoder(Line)
+LINE = msgspec.json.Decoder(Line)
 
 
 def read_history(files: Sequence[Path], form: Format | None = None) -> History:
@@ -91,7 +93,7 @@ def _lines(path: Path) -> list[bytes]:
         # Cut off by a kill, perhaps. An invoke is written before its request is sent, and a
         # return that isn't there leaves its outcome unknown, so nothing wrong comes of it.
         try:
-            _LINE.decode(lines[-1])
+            LINE.decode(lines[-1])
         except (msgspec.DecodeError, UnicodeDecodeError):
             if not lines[-1].startswith(b"{:"):
                 lines.pop()
@@ -120,7 +122,7 @@ def _read_native(texts: dict[Path, list[bytes]]) -> History:
                 )
     if len(initials) > 1:
         raise Unusable(str(next(iter(texts))), f"the files don't agree on the initial value: {initials}")
-    history = _assemble(_in_order(events, len(texts)), initials.pop())
+    history = assemble(_in_order(events, len(texts)), initials.pop())
     history.skipped = skipped
     if not history.operations and not history.left_out:
         raise Unusable(str(next(iter(texts))), "no operation of a client is in it")
@@ -142,14 +144,14 @@ def _header(path: Path, line: bytes) -> Header:
 
 def _decode(path: Path, lines: list[bytes]) -> list[Line]:
     try:
-        events = _LINE.decode_lines(b"\n".join(lines))
+        events = LINE.decode_lines(b"\n".join(lines))
         if len(events) == len(lines):
             return events
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     for number, line in enumerate(lines, 2):
         try:
-            _LINE.decode(line)
+            LINE.decode(line)
         except msgspec.ValidationError as error:
             raise Unusable(Place(str(path), number), f"not an event: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -172,7 +174,12 @@ def _in_order(events: list[tuple[Place, Line]], files: int) -> list[tuple[Place,
     return sorted(events, key=lambda e: (e[1].time, e[1].event != "invoke"))
 
 
-def _assemble(events: list[tuple[Place, Line]], initial: Value) -> History:
+def assemble(events: list[tuple[Place, Line]], initial: Value) -> History:
+    """The operations that clients' events in order make.
+
+    Raises:
+        Unusable: they don't belong together.
+    """
     builder = Builder(initial)
     under_way: dict[tuple[str, int], Asked] = {}
     ended: set[tuple[str, int]] = set()
@@ -184,7 +191,7 @@ def _assemble(events: list[tuple[Place, Line]], initial: Value) -> History:
                 raise Unusable(
                     place, f"{line.client} has invoked seq {line.seq} before; number its operations"
                 )
-            under_way[who] = _asked(place, line, position)
+            under_way[who] = asked_by(place, line, position)
         elif line.event == "return":
             asked = under_way.pop(who, None)
             if asked is None:
@@ -193,40 +200,64 @@ def _assemble(events: list[tuple[Place, Line]], initial: Value) -> History:
             if asked.file != place.file:
                 raise Unusable(place, f"was invoked in {asked.file}; a client's events belong in one file")
             ended.add(who)
-            _finish(builder, asked, place, line, position)
+            finish(builder, asked, place, line, position)
         else:
             raise Unusable(place, f'a client\'s event is "invoke" or "return", not "{line.event}"')
     return builder.history(under_way.values())
 
 
-def _asked(place: Place, line: Line, position: int) -> Asked:
-    operation, key = line.operation, line.key
-    if operation is UNSET or key is UNSET:
-        raise Unusable(place, "an invoke needs operation and key")
-    value = None if line.value is UNSET else line.value
+def wrong_invoke(line: Line) -> str | None:
+    """What an invoke lacks."""
+    operation = line.operation
+    if operation is UNSET or line.key is UNSET:
+        return "an invoke needs operation and key"
     if operation in ("put", "append", "cas") and line.value is UNSET:
-        raise Unusable(place, f"the invoke of a {operation} needs a value")
-    if operation == "append" and not isinstance(value, str):
-        raise Unusable(place, f"text is appended, not {value!r}")
+        return f"the invoke of a {operation} needs a value"
+    if operation == "append" and not isinstance(line.value, str):
+        return f"text is appended, not {line.value!r}"
     if operation == "cas" and line.expected is UNSET:
-        raise Unusable(place, "the invoke of a cas needs expected, the value that it replaces")
-    expected = None if line.expected is UNSET else line.expected
+        return "the invoke of a cas needs expected, the value that it replaces"
+    return None
+
+
+def wrong_return(operation: str, line: Line) -> str | None:
+    """What the return of an operation that was done lacks."""
+    if operation == "get" and line.value is UNSET:
+        return "the return of a get needs the value found; null if there was none"
+    if operation == "cas" and line.swapped is UNSET:
+        return "the return of a cas needs swapped, true or false"
+    return None
+
+
+def asked_by(place: Place, line: Line, position: int) -> Asked:
+    """What an invoke asks for.
+
+    Raises:
+        Unusable: it lacks something.
+    """
+    if wrong := wrong_invoke(line):
+        raise Unusable(place, wrong)
     assert line.client is not None
-    return Asked(line.client, operation, key, value, expected, position, place.file, place.line)
+    assert line.operation is not UNSET
+    assert line.key is not UNSET
+    value = None if line.value is UNSET else line.value
+    expected = None if line.expected is UNSET else line.expected
+    return Asked(line.client, line.operation, line.key, value, expected, position, place.file, place.line)
 
 
-def _finish(builder: Builder, asked: Asked, place: Place, line: Line, position: int) -> None:
+def finish(builder: Builder, asked: Asked, place: Place, line: Line, position: int) -> None:
+    """Put an operation into a history whose return, or the word that nobody knows, is at a position.
+
+    Raises:
+        Unusable: the return lacks something.
+    """
     if line.outcome == "unknown":
         builder.unknown(asked)
     elif line.outcome == "not_executed":
         builder.not_executed()
+    elif wrong := wrong_return(asked.kind, line):
+        raise Unusable(place, wrong)
     else:
-        told = line.value is not UNSET
-        if asked.kind == "get" and not told:
-            raise Unusable(place, "the return of a get needs the value found; null if there was none")
-        if asked.kind == "cas":
-            if line.swapped is UNSET:
-                raise Unusable(place, "the return of a cas needs swapped, true or false")
-            told = line.swapped
+        told = line.value is not UNSET if asked.kind != "cas" else line.swapped is True
         value = None if line.value is UNSET else line.value
         builder.returned(asked, position, place.line, value=value, told=told)

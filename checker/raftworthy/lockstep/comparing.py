@@ -117,7 +117,7 @@ def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Diffe
     if event.message is not msgspec.UNSET:
         replay.sent.recent[hash(event.message)] = ""
     try:
-        replay.feed([event], "lockstep", 1)
+        replay.feed([event], "lockstep", [1])
         if replay.parked:
             replay.finish()
     except Violation as v:

@@ -290,8 +290,8 @@ class _Explainer:
         """Where the trace has the sending after all, in an event that waits for this one."""
         with suppress(Unusable):  # what comes after the violation has not been read so far
             for path in self.paths:
-                for line, events in TraceFile.open(path).events(lenient=True):
-                    for at, e in enumerate(events, line):
+                for lines, events in TraceFile.open(path).events(lenient=True):
+                    for at, e in zip(lines, events, strict=True):
                         if e.server == m.source and e.sends and m in e.sends:
                             return Place(str(path), at)
         return None

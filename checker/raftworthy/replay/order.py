@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from raftworthy.generated import World
@@ -39,6 +40,7 @@ class Replay(Steps):
         self.stop_at: int | None = None
         self.fast: Mapping[str, Callable[[Any], bool]] = {}
         self._count_fast: Callable[[], None] = lambda: None
+        self.with_clients: list[Path] = []  # files in which clients' events stand among the servers'
         self.hungry: set[str] = set()  # those of the parked who wait for anything at all
 
     def hurry(self) -> None:
@@ -46,11 +48,16 @@ class Replay(Steps):
         self.fast, self._count_fast = fused(self)
 
     def feed(
-        self, events: Sequence[Any], file: str, line: int, start: int = 0, pause_at: str | None = None
+        self,
+        events: Sequence[Any],
+        file: str,
+        lines: Sequence[int],
+        start: int = 0,
+        pause_at: str | None = None,
     ) -> int:
         """Replay events from `start` on, or keep those that must wait until what they need has happened.
 
-        `line` is the line of the first. Returns where it stopped: at the end, or before an event of the
+        `lines` are the numbers of theirs. Returns where it stopped: at the end, or before an event of the
         server `pause_at` while that one waits.
 
         Raises:
@@ -76,14 +83,14 @@ class Replay(Steps):
                 e = events[at]
                 if e.server == pause_at and e.server in self.parked:
                     return at
-                self._feed(e, Place(file, line + at))
+                self._feed(e, Place(file, lines[at]))
                 at += 1
         except Violation as v:
             if v.place is None:
-                v.place, v.number = Place(file, line + at), self.number
+                v.place, v.number = Place(file, lines[at]), self.number
             raise
         except Unusable as u:
-            raise (u if u.place else Unusable(Place(file, line + at), u.what)) from None
+            raise (u if u.place else Unusable(Place(file, lines[at]), u.what)) from None
         finally:
             self._count_fast()
         return at
@@ -134,7 +141,7 @@ class Replay(Steps):
         queue = self.parked.pop(i, None)
         while queue and i not in self.parked:
             e, place = queue.popleft()
-            self.feed([e], place.file, place.line)
+            self.feed([e], place.file, [place.line])
         if queue:
             self.parked[i].extend(queue)
 

@@ -50,7 +50,7 @@ class Header(msgspec.Struct):
     """The first line of a trace file."""
 
     raftworthy: int
-    servers: list[str]
+    servers: list[str]  # left out where a file has clients' events alone
     extensions: list[str] = []
 
 
@@ -156,6 +156,36 @@ def schema() -> dict[str, Any]:
 # --- files ---------------------------------------------------------------------
 
 
+class _Anybody(msgspec.Struct):
+    """Whose event a line is."""
+
+    server: Any = UNSET
+    client: Any = UNSET
+    servers: Any = UNSET  # of a header
+
+
+def is_clients(text: bytes) -> bool:
+    """Whether a line of a trace is a client's event."""
+    if b'"invoke"' not in text and b'"return"' not in text:
+        return False
+    if b'"server"' not in text:
+        return True
+    try:
+        return msgspec.json.decode(text, type=_Anybody).server is UNSET
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+def is_history(path: Path) -> bool:
+    """Whether a file has clients' events alone: its header names no servers, nor does its first event."""
+    with open_trace(path) as file:
+        try:
+            header, first = (msgspec.json.decode(file.readline(1 << 16), type=_Anybody) for _ in range(2))
+        except unreadable():  # a DecodeError is a ValueError
+            return False
+    return header.servers is UNSET and first.server is UNSET and first.client is not UNSET
+
+
 def open_trace(path: Path) -> IO[bytes]:
     """A trace file's bytes, unpacked if its name says that it is packed."""
     try:
@@ -178,6 +208,7 @@ class TraceFile:
     servers: tuple[str, ...]
     first: Any  # the first event, or None in a file that has only a header
     extensions: frozenset[str] = frozenset()  # what the servers' Raft has beside Figure 2
+    has_clients: bool = False  # among the servers' events, as far as it has been read; `events` has none
 
     @classmethod
     def open(cls, path: Path) -> TraceFile:
@@ -199,7 +230,7 @@ class TraceFile:
             Unusable: no such file, empty, no header, an unknown version.
         """
         with open_trace(path) as file:
-            line = _read_header_line(path, file)
+            line = read_header_line(path, file)
         place = Place(str(path), 1)
         try:
             header = msgspec.json.decode(line, type=Header)
@@ -221,8 +252,8 @@ class TraceFile:
             raise Unusable(place, f"no extension of Raft is called {unknown[0]}; {there}")
         return cls(path, tuple(header.servers), None, frozenset(header.extensions))
 
-    def events(self, lenient: bool = False) -> Iterator[tuple[int, list[Any]]]:
-        """Chunks of events, each with the line number of its first.
+    def events(self, lenient: bool = False) -> Iterator[tuple[Sequence[int], list[Any]]]:
+        """Chunks of servers' events, each with the numbers of its lines.
 
         A last line without its newline is refused if it isn't a whole event; with `lenient` it is
         dropped, as a process killed while writing leaves one.
@@ -233,7 +264,7 @@ class TraceFile:
         decode_lines = trace_format(self.servers, self.extensions).decode.decode_lines
         line = 2
         with open_trace(self.path) as file:
-            _read_header_line(self.path, file)
+            read_header_line(self.path, file)
             while True:
                 try:
                     # Lines and not bytes: that counts them on the way, which takes longer afterwards.
@@ -245,23 +276,37 @@ class TraceFile:
                 if not lines:
                     return
                 rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
-                whole = b"".join(lines)
-                try:
-                    events = decode_lines(whole)
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    events = self._one_by_one(lines, line)
-                if len(events) != len(lines):  # blank lines, which are not counted as events
-                    raise Unusable(Place(str(self.path), self._blank(lines, line)), "a blank line; remove it")
-                if lines:
-                    yield line, events
+                numbers: Sequence[int] = range(line, line + len(lines))
                 line += len(lines)
-                if rest:
+                if self.has_clients:
+                    numbers, lines = self._of_servers(numbers, lines)
+                try:
+                    events = decode_lines(b"".join(lines))
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    # Nobody looks for clients before there is one: most traces have none.
+                    numbers, lines = self._of_servers(numbers, lines)
+                    events = self._one_by_one(numbers, lines)
+                if len(events) != len(lines):  # blank lines, which are not counted as events
+                    raise Unusable(
+                        Place(str(self.path), self._blank(numbers, lines)), "a blank line; remove it"
+                    )
+                if lines:
+                    yield numbers, events
+                if rest and not is_clients(rest):
                     yield from self._last(rest, line, lenient)
 
-    def _last(self, text: bytes, line: int, lenient: bool) -> Iterator[tuple[int, list[Any]]]:
+    def _of_servers(
+        self, numbers: Sequence[int], lines: Sequence[bytes]
+    ) -> tuple[Sequence[int], list[bytes]]:
+        """The lines that are servers' events, with their numbers."""
+        kept = [(n, text) for n, text in zip(numbers, lines, strict=True) if not is_clients(text)]
+        self.has_clients = self.has_clients or len(kept) < len(lines)
+        return [n for n, _ in kept], [text for _, text in kept]
+
+    def _last(self, text: bytes, line: int, lenient: bool) -> Iterator[tuple[Sequence[int], list[Any]]]:
         """A last line without its newline."""
         try:
-            yield line, [_read_event(text, self.servers, self.extensions)]
+            yield [line], [_read_event(text, self.servers, self.extensions)]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if not lenient:
                 raise Unusable(
@@ -269,10 +314,10 @@ class TraceFile:
                     "the last line is cut off; remove it, or add the trace of the server's next start",
                 ) from error
 
-    def _one_by_one(self, lines: Sequence[bytes], line: int) -> list[Any]:
+    def _one_by_one(self, numbers: Sequence[int], lines: Sequence[bytes]) -> list[Any]:
         """The same lines, to find the one that is wrong."""
         events = []
-        for number, text in enumerate(lines, line):
+        for number, text in zip(numbers, lines, strict=True):
             try:
                 events.append(_read_event(text.rstrip(b"\r\n"), self.servers, self.extensions))
             except msgspec.ValidationError as error:
@@ -282,8 +327,8 @@ class TraceFile:
         return events
 
     @staticmethod
-    def _blank(lines: Sequence[bytes], line: int) -> int:
-        return next((n for n, text in enumerate(lines, line) if not text.strip()), line)
+    def _blank(numbers: Sequence[int], lines: Sequence[bytes]) -> int:
+        return next(n for n, text in zip(numbers, lines, strict=True) if not text.strip())
 
 
 def unreadable() -> tuple[type[Exception], ...]:
@@ -295,7 +340,7 @@ def unreadable() -> tuple[type[Exception], ...]:
     return OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError
 
 
-def _read_header_line(path: Path, file: IO[bytes]) -> bytes:
+def read_header_line(path: Path, file: IO[bytes]) -> bytes:
     try:
         line = file.readline(1 << 16)
     except unreadable() as error:

@@ -11,7 +11,7 @@ event, `restarts` knows what a crash may leave behind, `order` lets servers wait
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,12 @@ class Stream:
         self.servers: set[str] = set()  # whose events it has had so far
         self.unnumbered: set[str] = set()  # and of whom some without seq
         self._chunks = self._read()
-        self._file, self._line, self._events, self._next = "", 0, [], 0  # type: tuple[str, int, list[Any], int]
+        self._file, self._lines, self._events, self._next = "", (), [], 0  # type: tuple[str, Sequence[int], list[Any], int]
 
-    def _read(self) -> Iterator[tuple[str, int, list[Any]]]:
+    def _read(self) -> Iterator[tuple[str, Sequence[int], list[Any]]]:
         for number, file in enumerate(self.files):
-            for line, events in file.events(lenient=number + 1 < len(self.files)):
-                yield str(file.path), line, events
+            for lines, events in file.events(lenient=number + 1 < len(self.files)):
+                yield str(file.path), lines, events
 
     def feed(self, replay: Replay, patient: bool) -> None:
         """Replay events up to the end of a chunk, or until the stream's one server has to wait.
@@ -54,9 +54,9 @@ class Stream:
         A patient stream reads on, and keeps what has to wait.
         """
         only = self._server if not patient else None
-        self._next = replay.feed(self._events, self._file, self._line, self._next, only)
+        self._next = replay.feed(self._events, self._file, self._lines, self._next, only)
         if self._next == len(self._events):
-            self._file, self._line, self._events = next(self._chunks, ("", 0, []))
+            self._file, self._lines, self._events = next(self._chunks, ("", (), []))
             self._next = 0
             self.ended = not self._events
             self.servers.update(e.server for e in self._events)
@@ -116,6 +116,7 @@ def replay_files(
     finally:
         if collecting:
             gc.enable()
+    replay.with_clients = [file.path for file in files if file.has_clients]
     if not replay.number:
         raise Unusable(", ".join(str(f.path) for f in files), "no events, so nothing was checked")
     return replay

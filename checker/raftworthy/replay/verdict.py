@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raftspec.rules import RULES
 from raftworthy.replay.explain import Explanation, explain, render
-from raftworthy.replay.reading import Unusable
+from raftworthy.replay.reading import Unusable, is_history
 from raftworthy.replay.replay import Report, Violation, replay_files
 
-EXIT_CODES = {"conforms": 0, "violates": 1, "unusable": 2}
+if TYPE_CHECKING:
+    from raftworthy.witness.verdict import Clients
+
+EXIT_CODES = {"conforms": 0, "violates": 1, "undecided": 2, "unusable": 2}
+OF_CLIENTS = {"linearizable": "conforms", "not linearizable": "violates", "undecided": "undecided"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Verdict:
     report: Report | None = None
     explanation: Explanation | None = None
     error: str | None = None
+    clients: Clients | None = None
 
     @property
     def exit_code(self) -> int:
@@ -35,21 +40,50 @@ class Verdict:
         """For JSON. `dataclasses.asdict` would make nonsense of a Counter."""
         import msgspec
 
-        data: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
-        return {k: v for k, v in data.items() if v is not None}
+        plain = {k: v for k, v in vars(self).items() if v is not None}
+        if self.clients is not None:
+            plain["clients"] = self.clients.as_data()
+        data: dict[str, Any] = msgspec.to_builtins(plain, str_keys=True)
+        return data
 
 
 def check(paths: Sequence[Path], progress: Callable[[int], None] | None = None) -> Verdict:
-    """Replay trace files and say what came out. Raises nothing on bad input: it is a verdict, too."""
+    """Replay trace files and say what came out. Raises nothing on bad input: it is a verdict, too.
+
+    Events of clients, among those of the servers or in files of their own, are checked against the log.
+    """
     files = [str(p) for p in paths]
     start = time.perf_counter()
+    clients = None
     try:
-        replay = replay_files(paths, progress)
+        traces, histories = split(paths)
+        replay = replay_files(traces, progress)
+        if seen := [*replay.with_clients, *histories]:
+            from raftworthy.witness.verdict import check_clients
+
+            clients = check_clients(seen, replay, traces)
     except Violation as v:
-        return Verdict("violates", files, time.perf_counter() - start, explanation=explain(v, paths))
+        return Verdict("violates", files, time.perf_counter() - start, explanation=explain(v, traces))
     except Unusable as error:
         return Verdict("unusable", files, time.perf_counter() - start, error=str(error))
-    return Verdict("conforms", files, time.perf_counter() - start, report=replay.report(files))
+    verdict = "conforms" if clients is None else OF_CLIENTS[clients.verdict]
+    return Verdict(verdict, files, time.perf_counter() - start, replay.report(files), clients=clients)
+
+
+def split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The files that are traces of servers, and those with clients' events alone.
+
+    Raises:
+        Unusable: a file can't be opened, or there is none of a server.
+    """
+    histories = [path for path in paths if is_history(path)]
+    traces = [path for path in paths if path not in histories]
+    if histories and not traces:
+        raise Unusable(
+            str(histories[0]),
+            f"no server's trace beside it; raftworthy linearize {histories[0]} checks what clients saw alone",
+        )
+    return traces, histories
 
 
 def print_verdict(verdict: Verdict) -> None:
@@ -61,7 +95,12 @@ def print_verdict(verdict: Verdict) -> None:
         print(f"{verdict.error}\nunusable: nothing is said about the servers")
     else:
         assert verdict.report is not None
-        print(summary(verdict.report, verdict.seconds))
+        seconds = verdict.seconds - (verdict.clients.seconds if verdict.clients else 0)
+        print(summary(verdict.report, seconds))
+        if verdict.clients is not None:
+            print(verdict.clients)
+            if verdict.verdict != "conforms":
+                print(f"{verdict.verdict}: the servers' traces conform, what clients saw doesn't")
 
 
 def summary(r: Report, seconds: float) -> str:

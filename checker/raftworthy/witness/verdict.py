@@ -1,0 +1,101 @@
+"""The verdict on what clients saw beside traces of the servers, as text and as data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from raftworthy.linearize.checking import Result, check
+from raftworthy.linearize.reading import read_history
+from raftworthy.replay.order import Replay
+from raftworthy.witness.checking import Counts, Refuted, Witness
+from raftworthy.witness.links import Links, NoWitness
+from raftworthy.witness.reading import client_events, initial_value
+from raftworthy.witness.telling import Refutation, refutation
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Clients:
+    """What came of clients' operations: with the log as the witness, or, if it can't be, searched for."""
+
+    verdict: Literal["linearizable", "not linearizable", "undecided"]
+    files: list[str]
+    seconds: float
+    counts: Counts | None = None
+    refutation: Refutation | None = None
+    without_log: str | None = None  # why the log isn't the witness
+    searched: Result | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        searched = None if self.searched is None else self.searched.as_data()
+        return {**vars(self), "searched": searched}
+
+    def __str__(self) -> str:
+        if self.searched is not None:
+            found = str(self.searched).replace("\n", "\n    ")
+            return f"clients: checked without the servers' log: {self.without_log}\n    {found}"
+        if self.refutation is not None:
+            return str(self.refutation)
+        assert self.counts is not None
+        c = self.counts
+        lines = [
+            f"clients: {_count(c.operations, 'operation')} of {_count(c.clients, 'client')}, linearizable in "
+            f"the order of the log ({self.seconds:.2f} s)",
+            f"  {_count(c.entries, 'entry', 'entries')} of the log and {_count(c.looks, 'read')} "
+            f"without one; {c.unknown:,} of unknown outcome, {c.without_effect:,} of them not in the log",
+        ]
+        if c.repeated:
+            lines.append(
+                f"  {_count(c.repeated, 'entry', 'entries')} asked once more for the same, without effect"
+            )
+        if c.unnamed:
+            what = "a leader's no-ops, reads, and what others did, taken to change nothing"
+            lines.append(f"  not checked: {_count(c.unnamed, 'entry', 'entries')} of no client's: {what}")
+        if c.unsure:
+            lines.append(
+                f"  not checked: whether {c.unsure:,} of the entries were committed, which no line says"
+            )
+        return "\n".join(lines)
+
+
+def _count(number: int, thing: str, things: str = "") -> str:
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+
+
+def check_clients(
+    files: Sequence[Path], replay: Replay, traces: Sequence[Path], seconds: float = 60.0
+) -> Clients:
+    """Check the events of clients in some files against the log that a replay of the traces came to.
+
+    Raises:
+        Unusable: they make no sense.
+    """
+    start = time.perf_counter()
+    names = [str(path) for path in files]
+    initial = initial_value(files)
+    witness = Witness(links(replay), initial)
+    try:
+        witness.take(client_events(files))
+    except Refuted as refuted:
+        told = refutation(refuted, client_events(files), links(replay), initial, traces)
+        return Clients("not linearizable", names, time.perf_counter() - start, refutation=told)
+    except NoWitness as no:
+        result = check(read_history(files), seconds)
+        return Clients(
+            result.verdict, names, time.perf_counter() - start, without_log=str(no), searched=result
+        )
+    return Clients("linearizable", names, time.perf_counter() - start, witness.finish())
+
+
+def links(replay: Replay) -> Links:
+    """The log that a replay found committed, and what its last leader may have committed without a line."""
+    committed = list(replay.world.past.committed)
+    leaders = [s for s in replay.state.values() if s.me.role == "leader"]
+    last = max(leaders, key=lambda s: s.me.current_term, default=None)
+    unlogged = [] if last is None or last.logs_sends else last.me.log[len(committed) :]
+    return Links([*committed, *unlogged], len(committed))
