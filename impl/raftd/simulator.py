@@ -33,6 +33,7 @@ from raftd.messages import (
     RequestVote,
     RequestVoteReply,
 )
+from raftd.simulated_clients import Clients
 from raftd.trace import TraceStream
 
 # Small batches, so that followers lag and logs are repaired in many messages.
@@ -152,15 +153,19 @@ def simulate(
     *,
     broken: Mapping[str, str] | str | None = None,
     config: Config = SIMULATED,
+    clients: int = 0,
     progress: Progress | None = None,
 ) -> Summary:
     """Run a cluster for a number of steps, and write its trace to `out`.
 
     `broken` breaks a rule of `raftd.faults.BREAKS`: one rule for all servers, or by
     server. Then, or if messages are corrupted, a violation is noted in the summary;
-    otherwise it raises SimulationError. `progress` is called with the steps done and the steps to do.
+    otherwise it raises SimulationError. With `clients`, so many work with a key-value store, and what
+    they see stands in the trace; without, commands come from nowhere. `progress` is called with the
+    steps done and the steps to do.
     """
-    return Simulation(seed, servers, faults, out, broken=broken, config=config).run(steps, progress)
+    simulation = Simulation(seed, servers, faults, out, broken=broken, config=config, clients=clients)
+    return simulation.run(steps, progress)
 
 
 class Server:
@@ -203,6 +208,7 @@ class Simulation:
         *,
         broken: Mapping[str, str] | str | None = None,
         config: Config = SIMULATED,
+        clients: int = 0,
     ) -> None:
         self.rng = random.Random(seed)
         self.faults = faults
@@ -223,8 +229,18 @@ class Simulation:
         self._blocked: set[tuple[str, str]] = set()  # links; only ever asked for one
         self._partitions = 0
         self._applied: list[Entry] = []  # what the servers agree on
+        self._known_in: list[int] = []  # of each the term in which somebody knew first that it was committed
         self._leader_of: dict[int, str] = {}  # by term
         self._steps = 0
+        self.clients = Clients(self, clients, seed) if clients else None
+
+    def at(self, time: float, happen: Callable[..., None], *what: Any) -> None:
+        """Let clients do something at a time."""
+        self._at(time, happen, *what)
+
+    def step(self, server: Server, take: Callable[[float], Batch | None]) -> None:
+        """Let a server take a step for its clients."""
+        self._step(server, take)
 
     def run(self, steps: int, progress: Progress | None = None) -> Summary:
         """Let the world go on until the servers have taken this many steps, in this and earlier runs."""
@@ -232,7 +248,10 @@ class Simulation:
         if not self._queue:
             for server in self.servers.values():
                 self._at(self.rng.uniform(0, self.config.election_timeout), self._start, server)
-            self._at(self.rng.expovariate(1 / REQUEST_INTERVAL), self._request)
+            if self.clients is not None:
+                self.clients.start()
+            else:
+                self._at(self.rng.expovariate(1 / REQUEST_INTERVAL), self._request)
         reported = 0
         while self.summary.steps < steps:
             self.now, _, happen, what = heapq.heappop(self._queue)
@@ -243,6 +262,11 @@ class Simulation:
         self.summary.seconds = round(self.now, 3)
         self.summary.committed = len(self._applied)
         return self.summary
+
+    def write_client(self, event: dict[str, Any]) -> None:
+        """A client's event stands in the trace, too."""
+        if self.trace:
+            self.trace.write_client(event)
 
     def _at(self, time: float, happen: Callable[..., None], *what: Any) -> None:
         self._queued += 1
@@ -259,6 +283,8 @@ class Simulation:
         broken = self.broken.get(server.name)
         server.core = make_core(server.name, tuple(self.servers), rng, self.config, disk, broken)
         server.next_tick = float("inf")
+        if self.clients is not None:
+            self.clients.started(server.name)
         self._step(server, server.core.start)
 
     def _tick(self, server: Server) -> None:
@@ -340,6 +366,8 @@ class Simulation:
         for m in batch.send:
             self._transmit(m)
         self._apply(server, batch)
+        if self.clients is not None:
+            self.clients.applied(server, batch)
         self._schedule_tick(server)
 
     def _drive_and_crash(self, server: Server, batch: Batch) -> None:
@@ -467,16 +495,18 @@ class Simulation:
     # What must never happen, as far as can be seen cheaply from outside.
 
     def _lead(self, name: str) -> None:
-        """At most one leader a term, and it has all that is committed. Figure 3."""
+        """At most one leader a term, and it has all that was committed in earlier ones. Figure 3."""
         core = self.servers[name].core
         assert core is not None
         self.summary.leaders += 1
         other = self._leader_of.setdefault(core.current_term, name)
         if other != name:
             self._violated(f"{other} and {name} both lead term {core.current_term} (election safety)")
-        log = core.log.entries(1, len(self._applied))
-        if log != tuple(self._applied):
-            n = _first_difference(log, self._applied)
+        # A vote may be so late that a newer leader has committed meanwhile.
+        known = max((n for n, term in enumerate(self._known_in, 1) if term < core.current_term), default=0)
+        log, applied = core.log.entries(1, known), self._applied[:known]
+        if log != tuple(applied):
+            n = _first_difference(log, applied)
             self._violated(f"{name} leads term {core.current_term} without committed entry {n}")
 
     def _apply(self, server: Server, batch: Batch) -> None:
@@ -490,7 +520,10 @@ class Simulation:
             n = before + _first_difference(agreed, entries)
             self._violated(f"{server.name} applies another entry {n} than was applied before")
             return
-        self._applied += entries[len(agreed) :]
+        news = entries[len(agreed) :]
+        self._applied += news
+        assert server.core is not None
+        self._known_in += [server.core.current_term] * len(news)
 
     def _violated(self, what: str, cause: Exception | None = None) -> None:
         """A violation ends the run, unless it was asked for."""

@@ -157,3 +157,7 @@ class TraceStream:
             self._start[server] += 1
         self._seq[server] += 1
         self._file.write(line(event, self._seq[server], self._start[server]))
+
+    def write_client(self, event: dict[str, Any]) -> None:
+        """Append what a client asked or was told. docs/linearize.md has the format."""
+        self._file.write(_encode(event) + b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -16,8 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raftd
-from raftd.faults import BREAKS
-from raftd.simulator import ALL_FAULTS, FAULT_NAMES, Faults, SimulationError, server_names, simulate
+from raftd.core import Persistent
+from raftd.faults import BREAKS, make_core
+from raftd.messages import Entry
+from raftd.simulator import (
+    ALL_FAULTS,
+    FAULT_NAMES,
+    Faults,
+    Simulation,
+    SimulationError,
+    server_names,
+    simulate,
+)
 
 THREE = server_names(3)
 TOLERATED = set(FAULT_NAMES) - {"corruption"}
@@ -220,3 +231,18 @@ def test_faults_are_read_and_written() -> None:
 def test_wrong_faults_are_refused_with_what_to_write(text: str, error: str) -> None:
     with pytest.raises(ValueError, match=error):
         Faults.parse(text)
+
+
+def test_a_leader_elected_late_need_not_have_what_a_newer_one_committed() -> None:
+    """Figure 3, Leader Completeness, speaks of the leaders of higher terms than that of the commit."""
+    world = Simulation(1, server_names(3), Faults())
+    server = world.servers["n1"]
+    entry = Entry(12, b"committed in term 12")
+    world._applied, world._known_in = [entry], [12]
+    for term, alarm in ((11, False), (13, True)):
+        server.core = make_core("n1", server_names(3), random.Random(1), world.config, Persistent(term))
+        if alarm:
+            with pytest.raises(SimulationError, match="n1 leads term 13 without committed entry 1"):
+                world._lead("n1")
+        else:
+            world._lead("n1")

@@ -1,18 +1,26 @@
-"""Clients' operations against the committed log: no false alarm, nothing overlooked, faults by their names."""
+"""Clients' operations against the committed log: no false alarm, nothing overlooked, each fault found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raftd.core import Batch, Role
+from raftd.kv import Get, Put, encode_command
+from raftd.messages import Entry as LogEntry
+from raftd.simulated_clients import Clients, Driver, Request
+from raftd.simulator import ALL_FAULTS, Server, Simulation, server_names
 from raftworthy.linearize.checking import check
-from raftworthy.linearize.reading import LINE, Line, assemble
+from raftworthy.linearize.reading import LINE, Line, assemble, read_history
 from raftworthy.replay.reading import Place
+from raftworthy.replay.verdict import check as check_traces
 from raftworthy.witness.checking import Refuted, Witness
 from raftworthy.witness.links import Links
 
@@ -38,6 +46,20 @@ def refuted(lines: Sequence[dict[str, Any]], log: Sequence[str]) -> str | None:
     return None
 
 
+def put(client: str, value: str, **more: Any) -> dict[str, Any]:
+    digest = f"d{value}"
+    return {"client": client, "seq": 1, "event": "invoke", "operation": "put", "key": "x", "value": value,
+            "digest": digest, **more}  # fmt: skip
+
+
+def get(client: str) -> dict[str, Any]:
+    return {"client": client, "seq": 1, "event": "invoke", "operation": "get", "key": "x"}
+
+
+def told(client: str, **answer: Any) -> dict[str, Any]:
+    return {"client": client, "seq": 1, "event": "return", **answer}
+
+
 # --- against plain search ------------------------------------------------------------------
 
 
@@ -46,13 +68,18 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Up to five operations on two keys, in any order of their invokes and returns, with any answers."""
     count = draw(st.integers(1, 5))
     ends = draw(st.permutations([n for n in range(count) for _ in range(2)]))
-    asked, lines = {}, []
+    asked: dict[int, str] = {}
+    lines: list[dict[str, Any]] = []
     values = st.sampled_from([None, "v0", "v1", "v2"])
     for n in ends:
         who = {"client": f"c{n}", "seq": 1}
         if n not in asked:
             kind = draw(st.sampled_from(["get", "put"] * 3 + ["append", "cas", "delete"]))
-            invoke = {"operation": kind, "key": draw(st.sampled_from("xxxy")), "digest": f"d{n}"}
+            invoke: dict[str, Any] = {
+                "operation": kind,
+                "key": draw(st.sampled_from("xxxy")),
+                "digest": f"d{n}",
+            }
             if kind in ("put", "cas"):
                 invoke["value"] = f"v{n % 3}"
             if kind == "append":
@@ -108,7 +135,8 @@ def asked(lines: Sequence[dict[str, Any]]) -> list[Asked]:
 
 def changes(lines: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """The operations that may have entries, and those that must."""
-    may, must = [], []
+    may: list[str] = []
+    must: list[str] = []
     for op in asked(lines):
         refused = op.told.get("swapped") is False
         if op.invoke["operation"] == "get" or op.outcome == "not_executed":
@@ -179,8 +207,129 @@ def test_a_log_is_held_against_a_history_as_if_all_orders_were_tried(
 ) -> None:
     """Herlihy and Wing (1990), with the order of what is in the log given. Entries may come twice."""
     may, must = changes(lines)
-    chosen = data.draw(st.lists(st.sampled_from(may), unique=True)) if may else []
-    log = data.draw(st.permutations([*must, *chosen]))
-    if log and data.draw(st.booleans()):  # an entry is missing, or there again
+    chosen: list[str] = data.draw(st.lists(st.sampled_from(may), unique=True)) if may else []
+    log: list[str] = list(data.draw(st.permutations([*must, *chosen])))
+    overwritten: bool = data.draw(st.booleans())
+    if log and overwritten:  # an entry is missing, and another there twice
         log[data.draw(st.integers(0, len(log) - 1))] = data.draw(st.sampled_from(log))
     assert (refuted(lines, log) is None) is explained(lines, log)
+
+
+# --- each fault by its name --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "log", "wrong"),
+    [
+        ([put("a", "1"), told("a")], ["d1"], None),
+        ([put("a", "1"), told("a")], [], "lost"),
+        ([put("a", "1")], [], None),
+        ([put("a", "1"), told("a", outcome="unknown"), get("b"), told("b", value="1")], ["d1"], None),
+        ([put("a", "1"), told("a", outcome="not_executed")], ["d1"], "executed"),
+        ([put("a", "1"), told("a", index=2)], ["d1"], "index"),
+        ([put("a", "1"), told("a"), put("b", "2"), told("b")], ["d2", "d1"], "order"),
+        ([put("a", "1"), put("b", "2"), told("a"), told("b")], ["d2", "d1"], None),
+        ([put("a", "1"), told("a"), get("b"), told("b", value=None)], ["d1"], "look"),
+        ([put("a", "1"), told("a"), get("b"), told("b", value="1", index=1)], ["d1", "other"], None),
+        ([put("a", "1"), told("a"), get("b"), told("b", value="1", index=0)], ["d1"], "index"),
+        ([put("a", "1"), told("a"), get("b"), told("b", value="2", index=1)], ["d1"], "look"),
+        ([put("a", "1"), get("b"), told("b", value="1"), get("c"), told("c", value=None)], ["d1"], "look"),
+        # Executed twice, the first write would be there again.
+        ([put("a", "1"), told("a"), put("b", "2"), told("b"), get("c"), told("c", value="1")],
+         ["d1", "d2", "d1"], "look"),
+        # A look saw the second write, so a write that is invoked later can't come before it.
+        ([put("b", "2"), get("c"), told("c", value="2"), put("a", "1")], ["d1", "d2"], "order"),
+    ],
+)  # fmt: skip
+def test_each_fault_is_found_for_what_it_is(
+    lines: list[dict[str, Any]], log: list[str], wrong: str | None
+) -> None:
+    assert refuted(lines, log) == wrong
+
+
+class AnswersTooSoon(Clients):
+    """A leader says yes when it has appended."""
+
+    def _propose(self, server: Server, driver: Driver) -> None:
+        requests = list(driver.arrived)
+        super()._propose(server, driver)
+        if server.core is not None and server.core.role is Role.LEADER:
+            for request in requests:
+                if isinstance(request.command, Put):
+                    self._told(request, None)
+
+
+class ReadsAnywhere(Clients):
+    """Any server answers a get from what it has applied."""
+
+    def _send(self, request: Request) -> None:
+        if isinstance(request.command, Get) and not request.over:
+            self._carry(self._read, self.rng.choice(list(self.world.servers)), request)
+        else:
+            super()._send(request)
+
+    def _read(self, server: str, request: Request) -> None:
+        if server in self.drivers:
+            found = self.drivers[server].machine.apply(encode_command(request.command))
+            self._carry(self._told, request, found)
+
+
+class SendsTwice(Clients):
+    """Requests are sent once more, and nobody notices that they have been executed."""
+
+    def _send(self, request: Request) -> None:
+        super()._send(request)
+        if self.rng.random() < 0.3:
+            later = self.world.now + self.rng.uniform(0, 0.3)
+            self.world.at(later, super()._carry, self._arrive, self._leader or "n1", request)
+
+
+class AnswersOthers(Clients):
+    """A get is told another value than the state machine has."""
+
+    def _told(self, request: Request, value: bytes | None) -> None:
+        super()._told(request, b"nobody's" if self.rng.random() < 0.01 else value)
+
+
+class ForgetsCommands(Clients):
+    """The state machine leaves out what it should do."""
+
+    def applied(self, server: Server, batch: Batch) -> None:
+        look = encode_command(Get("k0"))
+        left = tuple((n, entry if n % 40 else LogEntry(entry.term, look)) for n, entry in batch.apply)
+        super().applied(server, batch._replace(apply=left))
+
+
+def simulated(path: Path, seed: int, kind: type[Clients] = Clients, steps: int = 4000) -> Path:
+    with path.open("wb") as out:
+        world = Simulation(seed, server_names(3), ALL_FAULTS, out, clients=6)
+        world.clients = kind(world, 6, seed)
+        world.run(steps)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_clients_of_right_servers_conform(seed: int, tmp_path: Path) -> None:
+    """Under every fault that Raft tolerates, from the file alone."""
+    path = simulated(tmp_path / "trace.ndjson", seed)
+    verdict = check_traces([path])
+    assert verdict.verdict == "conforms", f"seed {seed}: {verdict}"
+    assert verdict.clients is not None
+    assert verdict.clients.counts is not None
+    assert verdict.clients.counts.entries > 50
+    assert verdict.clients.counts.looks > 50
+    assert check(read_history([path])).verdict == "linearizable"
+
+
+@pytest.mark.parametrize("kind", [AnswersTooSoon, ReadsAnywhere, SendsTwice, AnswersOthers, ForgetsCommands])
+def test_servers_that_serve_clients_wrong_are_found(kind: type[Clients], tmp_path: Path) -> None:
+    """What the servers do among themselves conforms."""
+    found = []
+    for seed in range(1, 6):
+        path = simulated(tmp_path / f"{seed}.ndjson", seed, kind)
+        verdict = check_traces([path])
+        assert verdict.report is not None, f"seed {seed}: {verdict.explanation or verdict.error}"
+        assert verdict.clients is not None
+        if verdict.clients.refutation is not None:
+            found.append(verdict.clients.refutation.kind)
+    assert len(found) >= 2

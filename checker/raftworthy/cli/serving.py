@@ -187,6 +187,9 @@ def simulate(
     servers: int = 3,
     steps: int = 10_000,
     faults: str = "all",
+    clients: Annotated[
+        int, Parameter(help="so many work with a key-value store, and what they see stands in the trace")
+    ] = 0,
     out: Path | None = None,
     broken: Annotated[
         str | None, Parameter(name="--break", help="run all servers with this rule left out")
@@ -200,6 +203,7 @@ def simulate(
 
     Examples:
         raftworthy simulate --seed 7 --servers 5 --steps 100000 --out trace.ndjson
+        raftworthy simulate --clients 8 --out seen.ndjson && raftworthy replay seen.ndjson
         raftworthy simulate --faults crash,loss=0.2 --break vote.once_per_term --out bad.ndjson
     """
     from contextlib import nullcontext
@@ -212,6 +216,8 @@ def simulate(
         return fail(f"no fault {broken}; there are {', '.join(sorted(BREAKS))}", json)
     if servers < 1 or steps < 1:
         return fail(f"{servers} servers and {steps} steps: there must be one of each at least", json)
+    if clients < 0:
+        return fail(f"--clients {clients}: give a number, 0 for none", json)
     try:
         if out is not None:
             check_writable(out)
@@ -220,7 +226,8 @@ def simulate(
             out.open("wb") if out else nullcontext() as file,
             progress_bar("simulating", "steps") as progress,
         ):
-            summary = run(seed, server_names(servers), steps, chosen, file, broken=broken, progress=progress)
+            names = server_names(servers)
+            summary = run(seed, names, steps, chosen, file, broken=broken, clients=clients, progress=progress)
     except ValueError as error:
         return fail(str(error), json)
     except SimulationError as error:

@@ -121,7 +121,7 @@ class _Teller:
             versions=tuple(self._versions()),
             notes=tuple(self._notes()),
             causes=tuple(self._causes()),
-            help="raftworthy linearize asks the same of the clients' events alone: is there any order?",
+            help=f"raftworthy linearize {call.file} asks whether any other order explains it",
         )
 
     def _claim(self) -> str:
@@ -142,10 +142,10 @@ class _Teller:
             case "executed":
                 return f"{name}, whose client was told that it surely wasn't executed, is entry {call.index}"
             case "look":
-                where = f"at any place that it can have in the log, {self.earliest} or later"
+                where = f"from entry {self.earliest} on, where its place must be, {key} never holds that"
                 if told is not None and isinstance(told.index, int):
-                    where = f"at index {told.index}, where it is said to have been"
-                return f"{name} was told what {key} did not hold {where}"
+                    where = f"after entry {told.index}, where it is said to be, {key} holds something else"
+                return f"{name}: {where}"
 
     def _given(self) -> str:
         found = self.call.found

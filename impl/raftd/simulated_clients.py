@@ -1,0 +1,185 @@
+"""Clients of a simulated cluster: what they ask and are told stands in the trace, beside what the servers do.
+
+Each has one request under way at a time, as most do. It asks whom it takes for the leader, and somebody
+else if that one isn't; if nobody answers in time it gives up, and nobody knows what became of its request. A
+server proposes together what comes while it writes to its disk, and answers once an entry is applied, as
+`raftd.server` does.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raftd.core import NO_OP, Batch, NotLeader, Role
+from raftd.kv import Command, Get, KeyValue, Put, encode_command
+from raftd.trace import digest
+
+if TYPE_CHECKING:
+    from raftd.simulator import Server, Simulation
+
+KEYS = 5
+THINKING = 0.01  # mean seconds between an answer and the next request
+WRITING = 0.002  # seconds; what comes meanwhile is proposed together
+PATIENCE = 20  # election timeouts until a client gives up
+BACK_OFF = 0.05  # seconds before somebody else is asked
+
+
+@dataclass(eq=False)
+class Request:
+    """What a client asks for, until it has its answer."""
+
+    client: str
+    seq: int
+    command: Command
+    over: bool = False
+
+    @property
+    def who(self) -> dict[str, Any]:
+        return {"client": self.client, "seq": self.seq}
+
+
+@dataclass
+class Driver:
+    """What a server process keeps of its clients' requests, and its state machine."""
+
+    machine: KeyValue = field(default_factory=KeyValue)
+    arrived: list[Request] = field(default_factory=list)  # to be proposed together
+    # By index, with the term of the entry.
+    appended: dict[int, tuple[int, Request]] = field(default_factory=dict)
+
+
+class Clients:
+    """The clients of a simulation, and what its servers do for them beside Raft.
+
+    They have randomness of their own, so that a seed's servers meet the same faults with them and without.
+    """
+
+    def __init__(self, world: Simulation, count: int, seed: int) -> None:
+        self.world = world
+        self.names = [f"c{n}" for n in range(1, count + 1)]
+        self.rng = random.Random(f"{seed}/clients")
+        self.drivers: dict[str, Driver] = {}
+        self._leader: str | None = None  # whom clients ask
+
+    def start(self) -> None:
+        """Let each begin with its first request."""
+        for client in self.names:
+            self._later(self._ask, client, 1)
+
+    # What a client does.
+
+    def _later(self, then: Any, *what: Any) -> None:
+        self.world.at(self.world.now + self.rng.expovariate(1 / THINKING), then, *what)
+
+    def _ask(self, client: str, seq: int) -> None:
+        key = f"k{self.rng.randrange(KEYS)}"
+        asked: dict[str, Any] = {"operation": "get", "key": key}
+        command: Command = Get(key)
+        if self.rng.random() < 0.5:
+            value = f"{client}.{seq}"
+            asked = {"operation": "put", "key": key, "value": value}
+            command = Put(key, value.encode())
+            asked["digest"] = digest(encode_command(command))
+        request = Request(client, seq, command)
+        self.world.write_client({**request.who, "event": "invoke", **asked})
+        patience = PATIENCE * self.world.config.election_timeout
+        self.world.at(self.world.now + patience, self._give_up, request)
+        self._send(request)
+
+    def _send(self, request: Request) -> None:
+        """Ask whom clients take for the leader."""
+        if request.over:
+            return
+        server = self._leader or self.rng.choice(list(self.world.servers))
+        self._carry(self._arrive, server, request)
+
+    def _carry(self, then: Any, *what: Any) -> None:
+        """The network between clients and servers, which may lose what it carries."""
+        if self.rng.random() >= self.world.faults.loss:
+            self.world.at(self.world.now + self.rng.uniform(*self.world.latency), then, *what)
+
+    def _give_up(self, request: Request) -> None:
+        """No answer in time: it may have been executed, or be executed yet."""
+        if not request.over:
+            self._leader = None
+            self._end(request, {"outcome": "unknown"})
+
+    def _told(self, request: Request, value: bytes | None) -> None:
+        """The answer arrives, unless the client has given up."""
+        if not request.over:
+            found = None if value is None else value.decode()
+            self._end(request, {"value": found} if isinstance(request.command, Get) else {})
+
+    def _told_unknown(self, request: Request) -> None:
+        """The server doesn't know what will become of it. A get can be sent again; a put must not."""
+        if isinstance(request.command, Get):
+            self._redirected(request, None)
+        elif not request.over:
+            self._end(request, {"outcome": "unknown"})
+
+    def _redirected(self, request: Request, leader: str | None) -> None:
+        """It was not executed: ask somebody else, after a while if nobody is named."""
+        self._leader = leader
+        if leader is not None:
+            self._send(request)
+        else:
+            self.world.at(self.world.now + BACK_OFF, self._send, request)
+
+    def _end(self, request: Request, told: dict[str, Any]) -> None:
+        request.over = True
+        self.world.write_client({**request.who, "event": "return", **told})
+        self._later(self._ask, request.client, request.seq + 1)
+
+    # What a server does for them.
+
+    def started(self, server: str) -> None:
+        """A process begins with an empty state machine, and owes nobody an answer."""
+        self.drivers[server] = Driver()
+
+    def _arrive(self, name: str, request: Request) -> None:
+        server = self.world.servers[name]
+        if server.core is None:
+            return
+        if self.world.now < server.paused_until:
+            self.world.at(server.paused_until, self._arrive, name, request)
+            return
+        driver = self.drivers[name]
+        driver.arrived.append(request)
+        if len(driver.arrived) == 1:
+            self.world.at(self.world.now + WRITING, self._propose, server, driver)
+
+    def _propose(self, server: Server, driver: Driver) -> None:
+        """Append what has arrived, or tell who leads."""
+        core = server.core
+        if core is None or self.drivers[server.name] is not driver:
+            return  # the process is gone, and its clients with it
+        if self.world.now < server.paused_until:
+            self.world.at(server.paused_until, self._propose, server, driver)
+            return
+        requests, driver.arrived = driver.arrived, []
+        term, first = core.current_term, core.log.last_index + 1
+        driver.appended.update(enumerate(((term, request) for request in requests), first))
+        commands = [encode_command(request.command) for request in requests]
+        try:
+            self.world.step(server, lambda clock: core.propose(clock, commands))
+        except NotLeader as error:
+            for index, request in enumerate(requests, first):
+                del driver.appended[index]
+                self._carry(self._redirected, request, error.leader)
+
+    def applied(self, server: Server, batch: Batch) -> None:
+        """Execute what is committed, and answer who asked for it."""
+        driver, core = self.drivers[server.name], server.core
+        for index, entry in batch.apply:
+            value = None if entry.command == NO_OP else driver.machine.apply(entry.command)
+            term, request = driver.appended.pop(index, (0, None))
+            if request is not None and term == entry.term:
+                self._carry(self._told, request, value)
+            elif request is not None:
+                self._carry(self._told_unknown, request)
+        if driver.appended and (core is None or core.role is not Role.LEADER):
+            for _, request in driver.appended.values():
+                self._carry(self._told_unknown, request)
+            driver.appended.clear()
