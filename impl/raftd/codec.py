@@ -17,13 +17,18 @@ import msgspec
 from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
+    Aside,
+    InstallSnapshot,
     Message,
     ReadIndex,
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    SnapshotChunk,
+    SnapshotChunkReply,
     TimeoutNow,
 )
+from raftd.transfer import MAX_STATE
 
 VERSION: Final = 1
 
@@ -170,6 +175,7 @@ class Status(msgspec.Struct, frozen=True, tag="status_reply", tag_field="kind"):
     commit_index: int
     last_applied: int
     start: int
+    snapshot_index: int = 0  # the last entry that its snapshot stands for
     followers: dict[str, FollowerStatus] = {}
     faults: Faults = Faults()
 
@@ -199,17 +205,17 @@ class Reader(Generic[T]):
             raise CodecError(f"bad frame: {error}") from error
 
 
-class MessageReader(Reader[Message | TimeoutNow]):
+class MessageReader(Reader[Message | Aside]):
     """As `Reader`, and numbers are what they can be: terms and indexes, not just any integers."""
 
-    def decode(self, body: bytes) -> Message | TimeoutNow:
+    def decode(self, body: bytes) -> Message | Aside:
         message = super().decode(body)
         if not all(0 <= number <= MAX_NUMBER for number in _numbers(message)):
             raise CodecError(f"bad frame: a number out of range in {message.__struct_config__.tag}")
         return message
 
 
-def _numbers(message: Message | TimeoutNow) -> list[int]:
+def _numbers(message: Message | Aside) -> list[int]:
     match message:
         case RequestVote():
             return [message.term, message.last_log_index, message.last_log_term]
@@ -224,6 +230,15 @@ def _numbers(message: Message | TimeoutNow) -> list[int]:
                 message.leader_commit,
                 *terms,
             ]
+        case SnapshotChunk():
+            if message.size > MAX_STATE:
+                raise CodecError(f"bad frame: a state of {message.size} bytes")
+            place = [message.last_included_index, message.last_included_term]
+            return [message.term, *place, message.size, message.offset]
+        case SnapshotChunkReply():
+            return [message.term, message.last_included_index, message.received]
+        case InstallSnapshot(snapshot=snapshot):
+            return [message.term, snapshot.last_included_index, snapshot.last_included_term]
         case AppendEntriesReply():
             return [message.term, message.match_index, message.hint]
         case ReadIndex() | ReadIndexReply():
@@ -231,12 +246,12 @@ def _numbers(message: Message | TimeoutNow) -> list[int]:
 
 
 HELLO: Final[Reader[Hello]] = Reader(Hello, MAX_HELLO)
-MESSAGE: Final = MessageReader(Message | TimeoutNow, MAX_MESSAGE)
+MESSAGE: Final = MessageReader(Message | Aside, MAX_MESSAGE)
 REQUEST: Final[Reader[Request]] = Reader(Request, MAX_REQUEST)
 REPLY: Final[Reader[Reply]] = Reader(Reply, MAX_REQUEST)
 
 
-def encode(value: Hello | Message | TimeoutNow | Request | Reply) -> bytes:
+def encode(value: Hello | Message | Aside | Request | Reply) -> bytes:
     """One frame."""
     body = _encoder.encode(value)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body

@@ -1,7 +1,7 @@
 """Raft without I/O: a message, a tick or a proposal in; what to persist, send and apply out.
 
 Follows Figure 2 of Ongaro and Ousterhout (2014). Everything that changes protocol state is
-in this file, `elections`, `replication`, `reads` and `step`. Left out: snapshots, membership change,
+in this file, `elections`, `replication`, `snapshots`, `reads` and `step`. Left out: membership change,
 sessions, pre-vote.
 
 Clock and randomness are passed in, so one seed gives one run. The driver writes a
@@ -22,11 +22,13 @@ from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
     Entry,
+    InstallSnapshot,
     Message,
     ReadIndex,
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    Snapshot,
     TimeoutNow,
 )
 from raftd.reads import Reads
@@ -126,6 +128,7 @@ class Core(Reads):
         voted_for: str | None,
         log: Iterable[Entry],
         commit_index: int,
+        snapshot: Snapshot | None = None,
         last_applied: int | None = None,
         votes: Iterable[str] = (),
         next_index: Mapping[str, int] | None = None,
@@ -134,12 +137,15 @@ class Core(Reads):
     ) -> None:
         """Put this server into a state, whatever it was in; for tests and lockstep.
 
-        `extended` has the variables of extensions.
+        `log` is all of it, also what its snapshot stands for. `extended` has the variables of extensions.
         """
         self.role = Role(role)
         self.current_term = current_term
         self.voted_for = voted_for
         self.log = Log(log)
+        self.snapshot = snapshot
+        if snapshot is not None:
+            self.log.install(snapshot.last_included_index, snapshot.last_included_term)
         self.commit_index = commit_index
         self.last_applied = commit_index if last_applied is None else last_applied
         self.votes = set(votes)
@@ -148,6 +154,7 @@ class Core(Reads):
         assert set(self.next_index) == set(self.match_index) == set(self.peers)
         self.leader = self.server if self.role is Role.LEADER else None
         self._probing = set()
+        self._sending = {}
         self._heard = dict.fromkeys(self.peers, now)
         self._restore_extended(extended or {})
         if self.role is Role.LEADER:
@@ -166,4 +173,5 @@ class Core(Reads):
         AppendEntriesReply: ("handle_append_entries_reply", Reads._on_append_entries_reply),
         ReadIndex: ("handle_read_index", Reads._on_read_index),
         ReadIndexReply: ("handle_read_index_reply", Reads._on_read_index_reply),
+        InstallSnapshot: ("handle_install_snapshot", Reads._on_install_snapshot),
     }

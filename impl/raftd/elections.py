@@ -46,6 +46,7 @@ class Elections(Replication):
         self.match_index = dict.fromkeys(self.peers, 0)
         self._probing = set(self.peers)
         self._heard = dict.fromkeys(self.peers, self._now)
+        self._sending = {}
         self._append([Entry(self.current_term, NO_OP)])
         self.deadline = self._now + self.config.heartbeat_interval
         for peer in self.peers:

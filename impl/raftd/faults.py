@@ -151,7 +151,7 @@ class ForgetsEntry(Broken):
     """A restarted server has lost the last entry of its log."""
 
     def _recover(self) -> None:
-        self._truncate(max(0, self.log.last_index - 1))
+        self._truncate(max(self.log.snapshot_index, self.log.last_index - 1))
 
 
 # Replication. Section 5.3.

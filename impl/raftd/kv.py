@@ -33,6 +33,9 @@ Command = Put | Get | Delete
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 
+_state_encoder = msgspec.msgpack.Encoder(order="sorted")
+_state_decoder: msgspec.msgpack.Decoder[dict[str, bytes]] = msgspec.msgpack.Decoder(dict[str, bytes])
+
 
 def encode_command(command: Command) -> bytes:
     """The command as log entries carry it; never empty, for that is a leader's no-op."""
@@ -44,6 +47,14 @@ class KeyValue:
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
+
+    def save(self) -> bytes:
+        """The state as a snapshot holds it: the same bytes for the same state."""
+        return _state_encoder.encode(self.values)
+
+    def load(self, state: bytes) -> None:
+        """Become what `save` saw, whatever was there before."""
+        self.values = _state_decoder.decode(state)
 
     def apply(self, encoded: bytes) -> bytes | None:
         """Execute one command; the value got or deleted."""

@@ -68,6 +68,14 @@ class Log:
         del self._entries[: n - self.snapshot_index]
         self.snapshot_index, self.snapshot_term = n, term
 
+    def install(self, n: int, term: int) -> None:
+        """A snapshot stands for entries up to n: they are gone, and all if there is no entry n."""
+        if n <= self.last_index:
+            self.compact(n)
+        else:
+            self._entries.clear()
+            self.snapshot_index, self.snapshot_term = n, term
+
     def _at(self, n: int) -> Entry:
         assert self.snapshot_index < n, f"entry {n} has been compacted, with all up to {self.snapshot_index}"
         return self._entries[n - self.snapshot_index - 1]

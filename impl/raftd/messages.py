@@ -88,7 +88,38 @@ class ReadIndexReply(msgspec.Struct, frozen=True, tag="read_index_reply", tag_fi
     promise: float = 0.0
 
 
-Message = RequestVote | RequestVoteReply | AppendEntries | AppendEntriesReply | ReadIndex | ReadIndexReply
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the entries up to `last_included_index` have come to, in their place. Dissertation, section 5.1.
+
+    `state` is the state machine's, with all that is replicated along with it.
+    """
+
+    last_included_index: int
+    last_included_term: int
+    state: bytes
+
+
+class InstallSnapshot(msgspec.Struct, frozen=True, tag="install_snapshot", tag_field="kind", gc=False):
+    """A leader sends its snapshot to a follower that lacks what is compacted. Dissertation, section 5.3.
+
+    The answer is an AppendEntriesReply. It goes over the wire in chunks, see `transfer`.
+    """
+
+    source: str
+    target: str
+    term: int
+    snapshot: Snapshot
+
+
+Message = (
+    RequestVote
+    | RequestVoteReply
+    | AppendEntries
+    | AppendEntriesReply
+    | ReadIndex
+    | ReadIndexReply
+    | InstallSnapshot
+)
 
 
 class TimeoutNow(msgspec.Struct, frozen=True, tag="timeout_now", tag_field="kind", gc=False):
@@ -100,3 +131,34 @@ class TimeoutNow(msgspec.Struct, frozen=True, tag="timeout_now", tag_field="kind
     source: str
     target: str
     term: int
+
+
+class SnapshotChunk(msgspec.Struct, frozen=True, tag="snapshot_chunk", tag_field="kind", gc=False):
+    """A part of a snapshot: `data` is what its state holds from `offset`. Dissertation, Figure 5.3.
+
+    `size` and `digest` are those of the whole state: two servers' snapshots may be one and the same.
+    """
+
+    source: str
+    target: str
+    term: int
+    last_included_index: int
+    last_included_term: int
+    size: int
+    digest: str
+    offset: int
+    data: bytes
+
+
+class SnapshotChunkReply(msgspec.Struct, frozen=True, tag="snapshot_chunk_reply", tag_field="kind", gc=False):
+    """How much of a snapshot its receiver has: the next chunk begins there."""
+
+    source: str
+    target: str
+    term: int
+    last_included_index: int
+    received: int
+
+
+# Not steps of Raft: no variable changes.
+Aside = TimeoutNow | SnapshotChunk | SnapshotChunkReply

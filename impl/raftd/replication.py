@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raftd.messages import AppendEntries, AppendEntriesReply, Entry
+from raftd.messages import AppendEntries, AppendEntriesReply, Entry, InstallSnapshot
+from raftd.snapshots import Snapshots
 from raftd.state import Batch, Role
-from raftd.step import Step
 
 
-class Replication(Step):
+class Replication(Snapshots):
     """What a server does as a leader and as a follower."""
 
     # A follower's work.
@@ -33,7 +33,22 @@ class Replication(Step):
         self.commit_index = self._follower_commit_index(m, match_index)
         self._reply(m, success=True, match_index=match_index)
 
-    def _reply(self, m: AppendEntries, success: bool, match_index: int = 0, hint: int = 0) -> None:
+    def _on_install_snapshot(self, m: InstallSnapshot) -> None:
+        """A follower takes over its leader's snapshot. Dissertation, Figure 5.3.
+
+        It stores that much in any case: what it has committed itself is the leader's too.
+        """
+        if not self._is_current_snapshot(m):
+            self._reply(m, success=False)
+            return
+        self._follow(m)
+        if self._is_ahead(m.snapshot):
+            self._install(m)
+        self._reply(m, success=True, match_index=m.snapshot.last_included_index)
+
+    def _reply(
+        self, m: AppendEntries | InstallSnapshot, success: bool, match_index: int = 0, hint: int = 0
+    ) -> None:
         self._send(AppendEntriesReply(self.server, m.source, self.current_term, success, match_index, hint))
 
     # A follower's rules.
@@ -42,7 +57,7 @@ class Replication(Step):
         """A leader of an older term is refused. Figure 2, AppendEntries RPC, step 1."""
         return m.term == self.current_term
 
-    def _follow(self, m: AppendEntries) -> None:
+    def _follow(self, m: AppendEntries | InstallSnapshot) -> None:
         """Anyone follows the leader of its term, and waits with its own election. Section 5.2."""
         self._step_down()
         self.leader = m.source
@@ -55,10 +70,14 @@ class Replication(Step):
         self.role = Role.FOLLOWER
 
     def _joins(self, m: AppendEntries) -> bool:
-        """Entries join where the preceding one is the leader's. Figure 2, AppendEntries RPC, step 2."""
-        return (
-            m.prev_log_index <= self.log.last_index and self.log.term_at(m.prev_log_index) == m.prev_log_term
-        )
+        """Entries join where the preceding one is the leader's. Figure 2, AppendEntries RPC, step 2.
+
+        What is compacted is committed, so that a leader has it too.
+        """
+        n = m.prev_log_index
+        if n < self.log.snapshot_index:
+            return True
+        return n <= self.log.last_index and self.log.term_at(n) == m.prev_log_term
 
     def _hint(self, m: AppendEntries) -> int:
         """Where a leader may try next: before our log's end, or before a whole conflicting term.
@@ -80,6 +99,8 @@ class Replication(Step):
         """
         for stored, entry in enumerate(entries):
             n = prev_log_index + 1 + stored
+            if n <= self.log.snapshot_index:
+                continue  # compacted, and so the leader's
             if n > self.log.last_index or self.log.term_at(n) != entry.term:
                 self._truncate(n - 1)
                 self.log.append(entries[stored:])
@@ -107,6 +128,7 @@ class Replication(Step):
         self._heard[m.source] = self._now
         if m.success:
             self._note_match(m)
+            self._note_installed(m)
             self._probing.discard(m.source)
             self._advance_commit_index()
             self._send_entries(m.source)
@@ -115,7 +137,10 @@ class Replication(Step):
         if next_index < self.next_index[m.source] or m.source not in self._probing:
             self._probing.add(m.source)
             self.next_index[m.source] = next_index
-            self._send_append_entries(m.source, self._sendable(m.source))
+            if self._lacks_compacted(m.source):
+                self._send_snapshot(m.source)
+            else:
+                self._send_append_entries(m.source, self._sendable(m.source))
 
     def send_heartbeats(self, now: float) -> Batch:
         """A leader keeps its followers from starting elections, and finds lost ones. Section 5.2.
@@ -132,6 +157,8 @@ class Replication(Step):
             if silent and peer not in self._probing:
                 self._probing.add(peer)
                 self.next_index[peer] = self.match_index[peer] + 1
+            if self._lacks_compacted(peer) and now - self._heard[peer] < self.config.election_timeout:
+                self._send_snapshot(peer)  # to one that is up: it is large
             self._send_append_entries(peer, 0 if silent else self._sendable(peer))
         self._ask_again()
         return self._finish("append_entries")
@@ -154,6 +181,8 @@ class Replication(Step):
 
     def _send_entries(self, peer: str) -> None:
         """A follower is sent all it lacks, a bounded number of entries ahead of its answers."""
+        if self._lacks_compacted(peer):
+            self._send_snapshot(peer)
         while count := self._sendable(peer):
             self._send_append_entries(peer, count)
             if peer in self._probing:
@@ -161,6 +190,8 @@ class Replication(Step):
 
     def _sendable(self, peer: str) -> int:
         """How many entries the next AppendEntries to a follower may carry."""
+        if self._lacks_compacted(peer):
+            return 0
         in_flight = self.next_index[peer] - 1 - self.match_index[peer]
         room = self.config.max_in_flight if peer in self._probing else self.config.max_in_flight - in_flight
         return max(0, min(self.log.last_index + 1 - self.next_index[peer], self.config.max_entries, room))
@@ -169,10 +200,11 @@ class Replication(Step):
         """A leader sends `count` entries from `next_index`, none for a heartbeat. Section 5.3.
 
         `next_index` moves on at once, not at the reply, so that requests overlap; for a
-        follower that is being probed it stays where the answer will be about.
+        follower that is being probed it stays where the answer will be about. What precedes the
+        entries is not compacted, or its term would not be known.
         """
         assert self.role is Role.LEADER
-        prev_log_index = self.next_index[peer] - 1
+        prev_log_index = max(self.next_index[peer] - 1, self.log.snapshot_index)
         self._send(
             AppendEntries(
                 source=self.server,

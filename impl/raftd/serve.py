@@ -144,6 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--heartbeat-interval", type=float, default=default.heartbeat_interval, metavar="SECONDS"
     )
+    parser.add_argument(
+        "--snapshot-after",
+        type=int,
+        default=default.snapshot_after,
+        metavar="BYTES",
+        help="take a snapshot, and compact the log, when so much has been applied; 0: never",
+    )
     parser.add_argument("--seed", type=int, help="for the election timeouts")
     parser.add_argument(
         "--for", type=float, dest="duration", metavar="SECONDS", help="stop by itself after this time"
@@ -235,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--election-timeout must be a number of seconds")
     if options.duration is not None and not 0 < options.duration < float("inf"):
         parser.error("--for must be a number of seconds, more than 0")
+    if options.snapshot_after < 0:
+        parser.error("--snapshot-after must be a number of bytes, or 0 for never")
     if options.max_connections < 1:
         parser.error("--max-connections must be 1 at least")
     _logging(options.verbose, options.log_format)
@@ -247,7 +256,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 parse_addresses(options.cluster),
                 options.data,
                 trace=options.trace,
-                config=Config(options.election_timeout, options.heartbeat_interval),
+                config=Config(
+                    options.election_timeout,
+                    options.heartbeat_interval,
+                    snapshot_after=options.snapshot_after,
+                ),
                 listen=options.listen,
                 cluster=options.cluster_id,
                 tls=tls,

@@ -38,8 +38,17 @@ from raftd.codec import (
 )
 from raftd.core import NO_OP, Batch, Core, NotLeader, Persist, Role
 from raftd.kv import Command, Delete, Get, KeyValue, Put, encode_command
-from raftd.messages import Entry, Message, TimeoutNow
+from raftd.messages import (
+    Aside,
+    Entry,
+    InstallSnapshot,
+    Message,
+    SnapshotChunk,
+    SnapshotChunkReply,
+    TimeoutNow,
+)
 from raftd.storage import Storage
+from raftd.transfer import Transfers
 from raftd.transport import Respond, Transport
 
 log = logging.getLogger("raftd")
@@ -143,8 +152,12 @@ class Server:
         self._persisting_steps = 0
         self._noted: tuple[Role, int, str | None] = (core.role, core.current_term, core.leader)
 
+        self._transfers = Transfers(core.server, core.config.election_timeout)
+        if core.snapshot is not None:
+            self.machine.load(core.snapshot.state)
+
         self.counts = Counts()
-        self._messages: deque[Message | TimeoutNow] = deque(maxlen=MAX_MESSAGES)
+        self._messages: deque[Message | Aside] = deque(maxlen=MAX_MESSAGES)
         self._proposals: list[Proposal] = []
         # What this leader has appended in `_appended_term` and not applied yet, by log index.
         self._appended: dict[int, Proposal] = {}
@@ -196,7 +209,7 @@ class Server:
 
     # Inputs wait here until the step before them is done.
 
-    def _on_message(self, message: Message | TimeoutNow) -> None:
+    def _on_message(self, message: Message | Aside) -> None:
         self._messages.append(message)
         self._woken.set()
 
@@ -268,17 +281,34 @@ class Server:
     def _take_inputs(self) -> None:
         """Messages before time: a heartbeat that has arrived counts, however late we come to read it."""
         for _ in range(len(self._messages)):
-            message = self._messages.popleft()
-            if not isinstance(message, TimeoutNow):
-                self._step(self.core.receive(self._clock(), message))
-            elif early := self.core.timeout_now(self._clock(), message):
-                self._step(early)
+            self._take(self._messages.popleft())
         if self._proposals:
             proposals, self._proposals = self._proposals, []
             self._propose(proposals)
         batch = self.core.tick(self._clock())
         if batch is not None:
             self._step(batch)
+        if self.core.snapshot_due:
+            self._step(self.core.take_snapshot(self._clock(), self.machine.save()))
+
+    def _take(self, message: Message | Aside) -> None:
+        """A step for a message, or what it asks for that is none."""
+        core, now = self.core, self._clock()
+        match message:
+            case TimeoutNow():
+                if early := core.timeout_now(now, message):
+                    self._step(early)
+            case SnapshotChunk():
+                answer = self._transfers.receive(message, core.current_term, core.commit_index)
+                if isinstance(answer, InstallSnapshot):
+                    self._step(core.receive(now, answer))
+                elif answer:
+                    self._transport.send(answer)
+            case SnapshotChunkReply():
+                if chunk := self._transfers.acknowledged(now, message):
+                    self._transport.send(chunk)
+            case _:
+                self._step(core.receive(now, message))
 
     def _propose(self, proposals: list[Proposal]) -> None:
         try:
@@ -308,15 +338,24 @@ class Server:
         if self._trace_after_persist:
             self._write_trace(batch, persisting)
         for count, message in enumerate(batch.send):
-            self._transport.send(message)
+            self._send(message)
             if count == 0:
                 self._pass("after-first-send", persisting)
         self._pass("after-send", persisting)
+        if batch.install is not None:
+            self.machine.load(batch.install.state)
         for index, entry in batch.apply:
             self._apply(index, entry)
         self._pass("after-apply", persisting)
         self._give_up_what_is_lost()
         self._note_role()
+
+    def _send(self, message: Message) -> None:
+        """A snapshot goes in chunks: the first one now, or the one that got lost."""
+        if not isinstance(message, InstallSnapshot):
+            self._transport.send(message)
+        elif chunk := self._transfers.send(self._clock(), message):
+            self._transport.send(chunk)
 
     def _write(self, persist: Persist) -> None:
         began = self._clock()
@@ -408,6 +447,7 @@ class Server:
             log_length=core.log.last_index,
             commit_index=core.commit_index,
             last_applied=core.last_applied,
+            snapshot_index=core.log.snapshot_index,
             start=self._storage.start,
             followers=followers,
             faults=self._faults,

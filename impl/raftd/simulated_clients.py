@@ -134,9 +134,10 @@ class Clients:
 
     # What a server does for them.
 
-    def started(self, server: str) -> None:
+    def started(self, server: str) -> KeyValue:
         """A process begins with an empty state machine, and owes nobody an answer."""
         self.drivers[server] = Driver()
+        return self.drivers[server].machine
 
     def _arrive(self, name: str, request: Request) -> None:
         server = self.world.servers[name]

@@ -19,22 +19,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, BinaryIO
 
+import msgspec
 from msgspec.structs import replace
 
-from raftd.core import Batch, Config, Core, NotLeader, Persist, Persistent, Role
+from raftd.core import NO_OP, Batch, Config, Core, NotLeader, Persist, Persistent, Role
 from raftd.faults import make_core
+from raftd.kv import KeyValue
 from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
+    Aside,
     Entry,
+    InstallSnapshot,
     Message,
     ReadIndex,
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    SnapshotChunk,
+    SnapshotChunkReply,
+    TimeoutNow,
 )
 from raftd.simulated_clients import Clients
 from raftd.trace import TraceStream
+from raftd.transfer import Transfers
 
 # Small batches, so that followers lag and logs are repaired in many messages.
 SIMULATED = Config(max_entries=4, max_in_flight=16)
@@ -42,7 +50,12 @@ SIMULATED = Config(max_entries=4, max_in_flight=16)
 REQUEST_INTERVAL = 0.02  # mean seconds between a client's requests
 MAX_COMMANDS = 3  # in one request
 LATENCY = (0.001, 0.004)
+KINDS = 16  # of commands, to the simulated state machine
+CHUNK = 48  # bytes of a snapshot in one message
 PROGRESS_STEPS = 1000  # between two calls of `progress`
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[int, list[tuple[int, bytes]]]).decode
 
 Progress = Callable[[int, int], None]
 
@@ -135,6 +148,8 @@ class Summary:
     committed: int = 0  # entries, no-ops included
     redirected: int = 0  # requests to servers that weren't leaders
     starts: int = 0
+    snapshots: int = 0  # taken
+    installed: int = 0  # of those that leaders sent
     faults: Counter[str] = field(default_factory=Counter)  # each by name: how often
     violation: str | None = None  # the first; only where a server is broken or messages are changed
 
@@ -168,6 +183,25 @@ def simulate(
     return simulation.run(steps, progress)
 
 
+class Machine:
+    """A replicated state machine that stays small: the last command of each kind, and how many there were."""
+
+    def __init__(self) -> None:
+        self.applied = 0
+        self.last: dict[int, bytes] = {}
+
+    def apply(self, command: bytes) -> None:
+        self.applied += 1
+        self.last[sum(command) % KINDS] = command
+
+    def save(self) -> bytes:
+        return _encode((self.applied, sorted(self.last.items())))
+
+    def load(self, state: bytes) -> None:
+        self.applied, last = _decode(state)
+        self.last = dict(last)
+
+
 class Server:
     """A simulated machine: its disk and clock outlive the process, which is a core."""
 
@@ -175,6 +209,8 @@ class Server:
         self.name = name
         self.disk = Persistent()
         self.core: Core | None = None
+        self.machine: Machine | KeyValue = Machine()
+        self.transfers = Transfers(name, 0)
         # Either order of trace and disk is allowed before sending: a real server picks one.
         self.traces_first = rng.random() < 0.5
         self.clock_start = rng.uniform(0, 1000)
@@ -231,6 +267,7 @@ class Simulation:
         self._applied: list[Entry] = []  # what the servers agree on
         self._known_in: list[int] = []  # of each the term in which somebody knew first that it was committed
         self._leader_of: dict[int, str] = {}  # by term
+        self._states: dict[int, bytes] = {}  # of the state machine, by the last entry in a snapshot
         self._steps = 0
         self.clients = Clients(self, clients, seed) if clients else None
 
@@ -279,12 +316,15 @@ class Simulation:
         assert server.core is None
         rng = random.Random(f"{self.summary.seed}/{server.name}/{self.summary.starts}")
         self.summary.starts += 1
-        disk = Persistent(server.disk.current_term, server.disk.voted_for, server.disk.log)
+        held = server.disk
+        disk = Persistent(held.current_term, held.voted_for, held.log, held.snapshot)
         broken = self.broken.get(server.name)
+        server.machine = self.clients.started(server.name) if self.clients else Machine()
+        if disk.snapshot is not None:
+            server.machine.load(disk.snapshot.state)
+        server.transfers = Transfers(server.name, self.config.heartbeat_interval, CHUNK)
         server.core = make_core(server.name, tuple(self.servers), rng, self.config, disk, broken)
         server.next_tick = float("inf")
-        if self.clients is not None:
-            self.clients.started(server.name)
         self._step(server, server.core.start)
 
     def _tick(self, server: Server) -> None:
@@ -327,7 +367,7 @@ class Simulation:
         else:
             self.summary.proposed += len(commands)
 
-    def _arrive(self, m: Message) -> None:
+    def _arrive(self, m: Message | Aside) -> None:
         """A message reaches a server, if one is there to be reached."""
         server = self.servers[m.target]
         if (m.source, m.target) in self._blocked:
@@ -337,8 +377,24 @@ class Simulation:
         elif self.now < server.paused_until:
             self._at(server.paused_until, self._arrive, m)
         else:
-            core = server.core
-            self._step(server, lambda clock: core.receive(clock, m))
+            self._receive(server, server.core, m)
+
+    def _receive(self, server: Server, core: Core, m: Message | Aside) -> None:
+        """A message is a step; a part of a snapshot is one if it is the last."""
+        transfers = server.transfers
+        answer: Message | Aside | None = None
+        match m:
+            case SnapshotChunk():
+                answer = transfers.receive(m, core.current_term, core.commit_index)
+            case SnapshotChunkReply():
+                answer = transfers.acknowledged(server.clock(self.now), m)
+            case _:
+                assert not isinstance(m, TimeoutNow)
+                self._step(server, lambda clock: core.receive(clock, m))
+        if isinstance(answer, InstallSnapshot):
+            self._step(server, lambda clock: core.receive(clock, answer))
+        elif answer is not None:
+            self._transmit(answer)
 
     # What a driver does with a batch, and how it dies.
 
@@ -363,12 +419,23 @@ class Simulation:
         """Trace, persist, send, apply."""
         self._write(batch)
         server.persist(batch.persist)
-        for m in batch.send:
-            self._transmit(m)
+        self._send(server, batch.send)
         self._apply(server, batch)
         if self.clients is not None:
             self.clients.applied(server, batch)
         self._schedule_tick(server)
+        core = server.core
+        if core is not None and core.snapshot_due:
+            self.summary.snapshots += 1
+            self._step(server, lambda clock: core.take_snapshot(clock, server.machine.save()))
+
+    def _send(self, server: Server, messages: Sequence[Message]) -> None:
+        """A step's messages leave, of a snapshot the next part."""
+        for m in messages:
+            if not isinstance(m, InstallSnapshot):
+                self._transmit(m)
+            elif chunk := server.transfers.send(server.clock(self.now), m):
+                self._transmit(chunk)
 
     def _drive_and_crash(self, server: Server, batch: Batch) -> None:
         """A server dies within a step: before or after each of its effects, or between two sends."""
@@ -381,8 +448,7 @@ class Simulation:
         if "persist" in done:
             server.persist(batch.persist)
         if point == "sending":
-            for m in batch.send[: self.rng.randint(0, len(batch.send))]:
-                self._transmit(m)
+            self._send(server, batch.send[: self.rng.randint(0, len(batch.send))])
         self._crash(server)
 
     def _crash(self, server: Server) -> None:
@@ -409,7 +475,7 @@ class Simulation:
 
     # What goes wrong between steps.
 
-    def _transmit(self, m: Message) -> None:
+    def _transmit(self, m: Message | Aside) -> None:
         """The network carries a message: in order on each link, unless a fault says otherwise."""
         rng, faults = self.rng, self.faults
         if rng.random() < faults.loss:
@@ -434,7 +500,7 @@ class Simulation:
             self.summary.faults["duplication"] += 1
             self._at(arrival + rng.uniform(0, 4) * self.config.election_timeout, self._arrive, m)
 
-    def _corrupted(self, m: Message) -> Message:
+    def _corrupted(self, m: Message | Aside) -> Message | Aside:
         """A message says something else than was sent: what Raft does not tolerate."""
         match m:
             case RequestVote():
@@ -450,6 +516,10 @@ class Simulation:
                 return replace(m, success=not m.success)
             case ReadIndex() | ReadIndexReply():
                 return replace(m, round=m.round + 1)
+            case SnapshotChunk():
+                return replace(m, last_included_term=m.last_included_term + 1)
+            case _:
+                return m
 
     def _disturb(self) -> None:
         """After a step, a partition may begin, a server be restarted, or one pause."""
@@ -504,13 +574,23 @@ class Simulation:
             self._violated(f"{other} and {name} both lead term {core.current_term} (election safety)")
         # A vote may be so late that a newer leader has committed meanwhile.
         known = max((n for n, term in enumerate(self._known_in, 1) if term < core.current_term), default=0)
-        log, applied = core.log.entries(1, known), self._applied[:known]
-        if log != tuple(applied):
-            n = _first_difference(log, applied)
+        base = core.log.snapshot_index
+        log, applied = core.log.entries(base + 1, max(0, known - base)), tuple(self._applied[base:known])
+        if log != applied:
+            n = base + _first_difference(log, applied)
             self._violated(f"{name} leads term {core.current_term} without committed entry {n}")
 
     def _apply(self, server: Server, batch: Batch) -> None:
         """All servers apply the same entries in the same order. Figure 3, State Machine Safety."""
+        if batch.install is not None:
+            self.summary.installed += 1
+            server.machine.load(batch.install.state)
+        for _, entry in batch.apply if self.clients is None else ():
+            if entry.command != NO_OP:
+                server.machine.apply(entry.command)
+        taken = batch.persist.snapshot if batch.persist else None
+        if taken and self._states.setdefault(taken.last_included_index, taken.state) != taken.state:
+            self._violated(f"{server.name} has another state after entry {taken.last_included_index}")
         if not batch.apply:
             return
         before = batch.apply[0][0] - 1
@@ -539,6 +619,7 @@ class Simulation:
         return (
             f"raftworthy simulate --seed {self.summary.seed} --servers {servers}"
             f" --steps {self._steps} --faults {self.faults}"
+            + (f" --snapshot-after {self.config.snapshot_after}" if self.config.snapshot_after else "")
         )
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from raftd.log import Log
-from raftd.messages import Entry, Message
+from raftd.messages import Entry, Message, Snapshot
 
 NO_OP = b""
 
@@ -32,16 +32,19 @@ class Config:
     # Read without asking anybody as long as a lease lasts, which is safe only if no server's clock runs more
     # than so many times as fast as another's; None: no leases.
     lease_drift: float | None = None
+    snapshot_after: int = 0  # bytes of applied entries after which a snapshot is taken; 0 for never
 
     def __post_init__(self) -> None:
         assert 0 < self.heartbeat_interval < self.election_timeout
         assert 0 < self.max_entries <= self.max_in_flight
         assert self.lease_drift is None or (self.reads and self.lease_drift >= 1)
+        assert self.snapshot_after >= 0
 
     @property
     def extensions(self) -> tuple[str, ...]:
         """What this server has beside Figure 2, as the head of its trace says."""
-        return ("reads",) if self.reads else ()
+        has = {"reads": self.reads, "snapshots": self.snapshot_after > 0}
+        return tuple(name for name, on in has.items() if on)
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Persistent:
     current_term: int = 0
     voted_for: str | None = None
     log: Log = field(default_factory=Log)
+    snapshot: Snapshot | None = None  # stands for what is compacted of the log
 
     def write(self, change: Persist) -> None:
         """The disk takes a change whole; for those that simulate one."""
@@ -58,6 +62,9 @@ class Persistent:
         self.current_term, self.voted_for = change.current_term, change.voted_for
         self.log.truncate(change.keep)
         self.log.append(change.entries)
+        if change.snapshot is not None:
+            self.snapshot = change.snapshot
+            self.log.install(change.snapshot.last_included_index, change.snapshot.last_included_term)
 
 
 class Persist(NamedTuple):
@@ -67,6 +74,7 @@ class Persist(NamedTuple):
     voted_for: str | None
     keep: int  # how many entries of the log on disk stay
     entries: tuple[Entry, ...]  # follow these
+    snapshot: Snapshot | None = None  # then stands for the entries that it includes, and they go
 
 
 class Batch(NamedTuple):
@@ -76,6 +84,7 @@ class Batch(NamedTuple):
     persist: Persist | None
     send: tuple[Message, ...]
     apply: tuple[tuple[int, Entry], ...]  # newly committed, no-ops included
+    install: Snapshot | None = None  # the state machine's state becomes this before anything is applied
 
 
 class NotLeader(Exception):  # noqa: N818  (an answer to the client, not a failure)
@@ -98,3 +107,4 @@ class Variables(NamedTuple):
     match_index: dict[str, int]
     log_length: int
     last_log_term: int
+    snapshot_index: int

@@ -9,10 +9,19 @@ import random
 from copy import copy
 from typing import Any
 
-from raftd.messages import AppendEntries, AppendEntriesReply, Entry, Message, ReadIndex
+from raftd.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Entry,
+    InstallSnapshot,
+    Message,
+    ReadIndex,
+    Snapshot,
+)
 from raftd.state import Batch, Config, Persist, Persistent, Role, Variables
 from raftd.trace import traced_entries, traced_message
 
+ENTRY_SIZE = 16  # bytes of an entry beside its command, about
 RESTART_ENTRIES = 16  # how much of the log's end a restart event shows
 
 
@@ -45,8 +54,9 @@ class Step:
 
         self.role = Role.FOLLOWER
         self.leader: str | None = None
-        self.commit_index = 0
-        self.last_applied = 0
+        self.snapshot = persistent.snapshot
+        self.commit_index = self.log.snapshot_index  # a snapshot holds what is committed
+        self.last_applied = self.commit_index
         self.votes: set[str] = set()
         self.next_index = dict.fromkeys(self.peers, 1)
         self.match_index = dict.fromkeys(self.peers, 0)
@@ -56,6 +66,8 @@ class Step:
         # message at a time, until an answer shows where its log joins the leader's.
         self._probing: set[str] = set()
         self._heard: dict[str, float] = dict.fromkeys(self.peers, 0.0)
+        self._sending: dict[str, Snapshot] = {}  # the snapshot that a follower is getting
+        self._applied_size = 0  # bytes of what has been applied since the last snapshot
 
         # What the step being taken has done so far.
         self._now = 0.0
@@ -64,6 +76,8 @@ class Step:
         self._kept = 0
         self._appended: list[Entry] = []
         self._sends: list[Message] = []
+        self._taken: Snapshot | None = None  # new in this step, as is
+        self._installed: Snapshot | None = None
 
     # The parts of a step.
 
@@ -87,18 +101,22 @@ class Step:
         self._kept = self.log.last_index
         self._appended = []
         self._sends = []
+        self._taken = self._installed = None
 
     def _finish(self, name: str, message: Message | None = None) -> Batch:
         """Committed entries are applied, and the step becomes a batch with its one trace event."""
-        applied = self.last_applied
-        self.last_applied = max(applied, self.commit_index)
+        first = self.last_applied + 1
+        self.last_applied = max(self.last_applied, self.commit_index)
+        applied = self.log.entries(first, self.last_applied + 1 - first)
+        self._applied_size += sum(len(entry.command) + ENTRY_SIZE for entry in applied)
         after = self._variables()
         self._check_step(self._before, after)
         return Batch(
             self._event(name, message, self._before, after),
             self._persist(self._before, after) if name != "restart" else None,
             tuple(self._sends),
-            tuple(enumerate(self.log.entries(applied + 1, self.last_applied - applied), applied + 1)),
+            tuple(enumerate(applied, first)),
+            self._installed,
         )
 
     def _variables(self) -> Variables:
@@ -112,6 +130,7 @@ class Step:
             self.match_index.copy(),
             self.log.last_index,
             self.log.last_term,
+            self.log.snapshot_index,
         )
 
     def _extended(self) -> dict[str, Any]:
@@ -121,9 +140,14 @@ class Step:
     def _persist(self, before: Variables, after: Variables) -> Persist | None:
         """What Figure 2 calls persistent goes to disk if it changed."""
         same_vote = (before.current_term, before.voted_for) == (after.current_term, after.voted_for)
-        if same_vote and not self._log_changed(before, after):
+        if same_vote and not self._log_changed(before, after) and self._taken is None:
             return None
-        return Persist(self.current_term, self.voted_for, self._kept, self.log.entries(self._kept + 1))
+        new = self.log.entries(max(self._kept, self.log.snapshot_index) + 1)
+        return Persist(self.current_term, self.voted_for, self._kept, new, self._taken)
+
+    def _takes_snapshots(self) -> bool:
+        """Whether anybody needs to hear of snapshots."""
+        return self.config.snapshot_after > 0 or self.log.snapshot_index > 0
 
     def _log_changed(self, before: Variables, after: Variables) -> bool:
         return self._kept < before.log_length or after.log_length > self._kept
@@ -143,12 +167,15 @@ class Step:
             event["state"] = after._asdict()
             del event["state"]["votes"], event["state"]["match_index"]
             event["state"] |= self._extended()
+            if not self._takes_snapshots():
+                del event["state"]["snapshot_index"]
             since = max(self.log.snapshot_index, self.log.last_index - RESTART_ENTRIES)
             event["entries"] = traced_entries(self.log.entries(since + 1))
             event["after"] = since
         else:
             event["state"] = self._changes(before, after)
-            if isinstance(message, AppendEntries) and message.entries:
+            stored = isinstance(message, AppendEntries) and message.entries
+            if stored or (isinstance(message, InstallSnapshot) and self._taken):
                 # That the log took them, or had them, is news even if it is as long as before.
                 event["state"] |= {"log_length": after.log_length, "last_log_term": after.last_log_term}
             if self._appended:
@@ -185,7 +212,7 @@ class Step:
         if m.term < self.current_term or self.role is not Role.LEADER:
             return
         match m:
-            case AppendEntries() | ReadIndex():
+            case AppendEntries() | InstallSnapshot() | ReadIndex():
                 raise AssertionError(f"{self.server} and {m.source} both lead term {m.term}")
             case AppendEntriesReply():
                 assert m.match_index <= self.log.last_index, (
@@ -202,7 +229,10 @@ class Step:
                 assert self._kept == before.log_length, "a leader only appends (section 5.3)"
         if after.role != Role.FOLLOWER:
             assert after.voted_for == self.server, "a candidate votes for itself (section 5.2)"
-        assert self._kept >= before.commit_index, "a committed entry is never removed (section 5.4)"
+        kept = max(self._kept, after.snapshot_index)
+        assert kept >= before.commit_index, "a committed entry is never removed (section 5.4)"
         assert after.commit_index >= before.commit_index, "the commit index never goes back (Figure 2)"
         assert after.commit_index <= after.log_length, "only stored entries are committed (section 5.3)"
+        assert before.snapshot_index <= after.snapshot_index, "a snapshot never goes back (section 7)"
+        assert after.snapshot_index <= after.last_applied, "a snapshot holds what is applied (section 7)"
         assert after.last_applied == after.commit_index, "committed entries are applied at once (Figure 2)"

@@ -5,7 +5,8 @@ cannot be shown to be whole is refused: a server that has forgotten its vote can
 one term, so starting over with term 0 is never the way out of a damaged disk.
 
     folder/lock            held while the store is open; says "initialised" once there has been a store
-    folder/store/raft.db   one row of table `meta`, one row of table `log` per entry
+    folder/store/raft.db   one row of table `meta`, one of table `log` per entry, and one of table
+                           `snapshot` if that stands for entries which are no more
     folder/store/writes    the number of the last write, without an fsync of its own
 
 What finds which damage:
@@ -40,7 +41,7 @@ import msgspec
 
 from raftd.core import Persist, Persistent
 from raftd.log import Log
-from raftd.messages import Entry
+from raftd.messages import Entry, Snapshot
 
 LOCK: Final = "lock"
 STORE: Final = "store"
@@ -60,6 +61,13 @@ CREATE TABLE log (
     term INTEGER NOT NULL,
     command BLOB NOT NULL,
     crc INTEGER NOT NULL
+) STRICT;
+"""
+
+SNAPSHOTS: Final = """
+CREATE TABLE IF NOT EXISTS snapshot (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    state BLOB NOT NULL
 ) STRICT;
 """
 
@@ -92,7 +100,13 @@ class Meta(msgspec.Struct, array_like=True, frozen=True):
     log_crc: int
     started: int = 0  # the number of the last start that went as far as its trace's first event
     cluster: str = ""  # what the cluster is called, if it has a name
+    snapshot_index: int = 0  # entries up to this one are gone: table `snapshot` stands for them
+    snapshot_term: int = 0
+    base_crc: int = 0  # the checksum that the log's goes on from
+    state_crc: int = 0  # and that of the snapshot's state
 
+
+Row = tuple[int, int, bytes, int]  # an entry: its number, term and command, and the checksum up to it
 
 # A server's name, the cluster's members, and what the cluster is called if it has a name.
 Identity = tuple[str, tuple[str, ...], str]
@@ -132,7 +146,7 @@ class Storage:
         self._writes_file, writes = _open_writes(self.folder / STORE / WRITES)
         try:
             self._connection = _connect(database)
-            self._meta, log = _load(self._connection, database)
+            self._meta, log, snapshot = _load(self._connection, database)
         except (sqlite3.Error, UnicodeError) as error:
             raise StorageError(database, f"the database is damaged: {error}", ANOTHER_MEMBER) from error
         if self._meta.writes < writes:
@@ -145,8 +159,9 @@ class Storage:
                 f"this is the store of {_in_words(found)}, not of {_in_words(identity)}",
                 "give each server its own folder, and keep the cluster's members as they were",
             )
-        self.persistent = Persistent(self._meta.current_term, self._meta.voted_for, Log(log))
-        self._commit(msgspec.structs.replace(self._meta, start=self._meta.start + 1), keep=len(log), rows=[])
+        self.persistent = Persistent(self._meta.current_term, self._meta.voted_for, log, snapshot)
+        again = msgspec.structs.replace(self._meta, start=self._meta.start + 1)
+        self._commit(again, keep=log.last_index, rows=[])
 
     @property
     def start(self) -> int:
@@ -178,7 +193,7 @@ class Storage:
         meta = self._meta
         assert 0 <= persist.keep <= meta.log_length, (persist.keep, meta.log_length)
         crc = meta.log_crc if persist.keep == meta.log_length else self._crc_at(persist.keep)
-        rows: list[tuple[int, int, bytes, int]] = []
+        rows: list[Row] = []
         for n, entry in enumerate(persist.entries, start=persist.keep + 1):
             crc = _entry_crc(n, entry, crc)
             rows.append((n, entry.term, entry.command, crc))
@@ -189,9 +204,29 @@ class Storage:
             log_length=persist.keep + len(rows),
             log_crc=crc,
         )
-        self._commit(changed, persist.keep, rows)
+        if persist.snapshot is not None:
+            changed = self._compacted(changed, persist.snapshot, rows)
+        self._commit(changed, persist.keep, rows, persist.snapshot)
 
-    def _commit(self, meta: Meta, keep: int, rows: list[tuple[int, int, bytes, int]]) -> None:
+    def _compacted(self, meta: Meta, snapshot: Snapshot, rows: list[Row]) -> Meta:
+        """What is durable beside the log once a snapshot stands for its beginning, or for all of it."""
+        n = snapshot.last_included_index
+        state_crc = zlib.crc32(snapshot.state)
+        if n <= meta.log_length:
+            new = {row[0]: row[3] for row in rows}
+            base_crc = new[n] if n in new else self._crc_at(n)
+        else:
+            base_crc = _entry_crc(n, Entry(snapshot.last_included_term, b""), state_crc)
+            meta = msgspec.structs.replace(meta, log_length=n, log_crc=base_crc)
+        return msgspec.structs.replace(
+            meta,
+            snapshot_index=n,
+            snapshot_term=snapshot.last_included_term,
+            base_crc=base_crc,
+            state_crc=state_crc,
+        )
+
+    def _commit(self, meta: Meta, keep: int, rows: list[Row], snapshot: Snapshot | None = None) -> None:
         assert self._connection is not None
         assert self._writes_file is not None
         assert not self._failed, "a write has failed before: the state of the disk is unknown"
@@ -204,6 +239,9 @@ class Storage:
                 execute("DELETE FROM log WHERE n > ?", (keep,))
             if rows:
                 self._connection.executemany("INSERT INTO log VALUES (?, ?, ?, ?)", rows)
+            if snapshot is not None:
+                execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?)", (snapshot.state,))
+                execute("DELETE FROM log WHERE n <= ?", (meta.snapshot_index,))
             execute("UPDATE meta SET content = ?, crc = ? WHERE id = 1", (content, zlib.crc32(content)))
             execute("COMMIT")
             os.pwrite(self._writes_file, _writes_record(meta.writes), 0)
@@ -226,8 +264,8 @@ class Storage:
 
     def _crc_at(self, n: int) -> int:
         """The checksum of the log up to entry n."""
-        if n == 0:
-            return 0
+        if n == self._meta.snapshot_index:
+            return self._meta.base_crc
         assert self._connection is not None
         (crc,) = self._connection.execute("SELECT crc FROM log WHERE n = ?", (n,)).fetchone()
         assert isinstance(crc, int)
@@ -313,6 +351,7 @@ def _initialise(folder: Path, server: str, servers: tuple[str, ...], cluster: st
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(SCHEMA)
+        connection.execute(SNAPSHOTS)
         connection.execute("INSERT INTO meta VALUES (1, ?, ?)", (content, zlib.crc32(content)))
     finally:
         connection.close()
@@ -343,13 +382,14 @@ def _connect(database: Path) -> sqlite3.Connection:
         if mode != "wal":
             raise sqlite3.DatabaseError(f"journal mode is {mode}, not wal")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(SNAPSHOTS)  # which older stores lack
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _load(connection: sqlite3.Connection, path: Path) -> tuple[Meta, list[Entry]]:
+def _load(connection: sqlite3.Connection, path: Path) -> tuple[Meta, Log, Snapshot | None]:
     """Read and verify everything."""
 
     def refuse(wrong: str) -> StorageError:
@@ -369,21 +409,31 @@ def _load(connection: sqlite3.Connection, path: Path) -> tuple[Meta, list[Entry]
     except msgspec.DecodeError as error:
         raise refuse(f"the row of term and vote has another format: {error}") from error
 
-    log: list[Entry] = []
-    crc = 0
+    snapshot = None
+    if meta.snapshot_index:
+        states = connection.execute("SELECT state FROM snapshot").fetchall()
+        if len(states) != 1 or not isinstance(states[0][0], bytes):
+            raise refuse(f"the snapshot of entries 1 to {meta.snapshot_index} is missing")
+        if zlib.crc32(states[0][0]) != meta.state_crc:
+            raise refuse("the checksum of the snapshot is wrong")
+        snapshot = Snapshot(meta.snapshot_index, meta.snapshot_term, states[0][0])
+    log = Log((), meta.snapshot_index, meta.snapshot_term)
+    crc = meta.base_crc
     for n, term, command, row_crc in connection.execute("SELECT n, term, command, crc FROM log ORDER BY n"):
-        if n != len(log) + 1:
-            raise refuse(f"log entry {len(log) + 1} is missing: entry {n} follows {len(log)}")
+        if n != log.last_index + 1:
+            raise refuse(f"log entry {log.last_index + 1} is missing: entry {n} follows {log.last_index}")
         if not isinstance(term, int) or not isinstance(command, bytes):
             raise refuse(f"log entry {n} is not a term and a command")
         entry = Entry(term, command)
         crc = _entry_crc(n, entry, crc)
         if crc != row_crc:
             raise refuse(f"the checksum of log entry {n} is wrong")
-        log.append(entry)
-    if (len(log), crc) != (meta.log_length, meta.log_crc):
-        raise refuse(f"the log has {len(log)} entries where {meta.log_length} were written, or other ones")
-    return meta, log
+        log.append([entry])
+    if (log.last_index, crc) != (meta.log_length, meta.log_crc):
+        raise refuse(
+            f"the log has {log.last_index} entries where {meta.log_length} were written, or other ones"
+        )
+    return meta, log, snapshot
 
 
 def _entry_crc(n: int, entry: Entry, before: int) -> int:

@@ -23,6 +23,7 @@ from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
     Entry,
+    InstallSnapshot,
     Message,
     ReadIndex,
     ReadIndexReply,
@@ -75,6 +76,11 @@ def traced_message(m: Message) -> dict[str, Any]:
                 "prev_log_term": m.prev_log_term,
                 "entries": traced_entries(m.entries),
                 "leader_commit": m.leader_commit,
+            }
+        case InstallSnapshot():
+            return head | {
+                "last_included_index": m.snapshot.last_included_index,
+                "last_included_term": m.snapshot.last_included_term,
             }
         case AppendEntriesReply():
             return head | {"success": m.success, "match_index": m.match_index}

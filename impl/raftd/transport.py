@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 from raftd import codec
 from raftd.addresses import Addresses, format_addresses
 from raftd.codec import ClientHello, CodecError, PeerHello, Refused, Reply, Request
-from raftd.messages import Message, TimeoutNow
+from raftd.messages import Aside, Message
 from raftd.security import Tls, names
 
 log = logging.getLogger("raftd")
@@ -35,7 +35,7 @@ MAX_CONNECTIONS: Final = 1000  # from others; each may hold a frame in memory th
 MAX_OUTSTANDING: Final = 1000  # requests of one client that are not answered yet
 HELLO_TIMEOUT: Final = 5.0  # who says nothing in this time is hung up on
 
-OnMessage = Callable[[Message | TimeoutNow], None]
+OnMessage = Callable[[Message | Aside], None]
 Respond = Callable[[Reply], None]
 OnRequest = Callable[[Request, Respond], None]
 
@@ -85,7 +85,7 @@ class Transport:
         )
         self._tasks = [asyncio.create_task(link.run()) for link in self._links.values()]
 
-    def send(self, message: Message | TimeoutNow) -> None:
+    def send(self, message: Message | Aside) -> None:
         """Hand a message to the connection of its target, or drop it."""
         assert message.source == self.server, message
         if message.target not in self._mute:
@@ -133,7 +133,7 @@ class Transport:
             raise CodecError(f"{hello.source} is in the cluster {hello.cluster}, this is {self.cluster}")
         self._links[hello.source].hurry()
 
-    def received(self, peer: str, message: Message | TimeoutNow) -> None:
+    def received(self, peer: str, message: Message | Aside) -> None:
         """A peer has sent a message; refuse one that isn't from it to us."""
         if (message.source, message.target) != (peer, self.server):
             raise CodecError(
@@ -167,7 +167,7 @@ class _Link(asyncio.Protocol):
     """The connection to one peer, opened again whenever it breaks. Nothing is received on it."""
 
     def __init__(self, owner: Transport, peer: str) -> None:
-        self.queue: deque[Message | TimeoutNow] = deque(maxlen=QUEUE_LIMIT)
+        self.queue: deque[Message | Aside] = deque(maxlen=QUEUE_LIMIT)
         self._owner = owner
         self._peer = peer
         self._transport: asyncio.Transport | None = None
@@ -175,7 +175,7 @@ class _Link(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._hurry = asyncio.Event()
 
-    def send(self, message: Message | TimeoutNow) -> None:
+    def send(self, message: Message | Aside) -> None:
         self.queue.append(message)
         self._flush()
 

@@ -204,7 +204,11 @@ def test_a_leader_that_was_frozen_is_replaced_and_comes_back() -> None:
         converge(cluster)
 
 
-@pytest.mark.parametrize("order", [(), ("--trace-after-persist",)], ids=["trace first", "persist first"])
+@pytest.mark.parametrize(
+    "order",
+    [("--snapshot-after", "40"), ("--trace-after-persist",)],
+    ids=["trace first, with snapshots", "persist first"],
+)
 def test_a_server_killed_at_any_point_of_a_step_starts_again_and_loses_nothing(
     order: tuple[str, ...],
 ) -> None:
@@ -229,6 +233,36 @@ def test_a_server_killed_at_any_point_of_a_step_starts_again_and_loses_nothing(
             assert cluster.wait_for_exit(victim) == -signal.SIGKILL, cluster.log(victim)
             cluster.restart(victim)
         converge(cluster)
+        assert get_all(cluster, list(expected)) == expected
+
+
+def test_a_server_that_was_down_for_long_is_brought_up_by_a_snapshot() -> None:
+    """Dissertation, section 5.3. Nobody has the entries any more that it lacks."""
+    with Cluster(options=("--snapshot-after", "2000")) as cluster:
+        put_all(cluster, numbered(0, 10))
+        away = next(server for server in cluster.servers if server != cluster.leader())
+        cluster.kill(away)
+        lacking = cluster.status(cluster.leader())
+        assert lacking is not None
+        # Many chunks, and a state machine that is larger than any of them.
+        large = {f"large {n}": bytes([n]) * 60_000 for n in range(20)}
+        for key, value in large.items():
+            put_all(cluster, {key: value})
+        put_all(cluster, numbered(0, 10))
+        leader = cluster.status(cluster.leader())
+        assert leader is not None
+        assert leader.snapshot_index > lacking.log_length
+        cluster.restart(away)
+        converge(cluster)
+        back = cluster.status(away)
+        assert back is not None
+        assert back.snapshot_index > lacking.log_length
+        # It has what it did not get entry by entry, and keeps it.
+        for server in cluster.servers:
+            cluster.kill(server)
+        for server in cluster.servers:
+            cluster.restart(server)
+        expected = large | numbered(0, 10)
         assert get_all(cluster, list(expected)) == expected
 
 

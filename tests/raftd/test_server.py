@@ -40,11 +40,11 @@ from raftd.kv import KeyValue, Put, encode_command
 from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
+    Aside,
     Entry,
     Message,
     RequestVote,
     RequestVoteReply,
-    TimeoutNow,
 )
 from raftd.server import KillAt, Server
 from raftd.storage import Storage, StorageError
@@ -72,9 +72,9 @@ class RecordedTransport(Transport):
     def __init__(self, done: list[str]) -> None:
         super().__init__("n1", ADDRESSES)
         self.done = done
-        self.sent: list[Message | TimeoutNow] = []
+        self.sent: list[Message | Aside] = []
 
-    def send(self, message: Message | TimeoutNow) -> None:
+    def send(self, message: Message | Aside) -> None:
         self.done.append("send")
         self.sent.append(message)
 
@@ -118,7 +118,7 @@ class Bench:
         self.done.append("reply")
         self.replies.append(reply)
 
-    def receive(self, *messages: Message | TimeoutNow) -> None:
+    def receive(self, *messages: Message | Aside) -> None:
         for message in messages:
             self.server._on_message(message)
         self.server._take_inputs()
@@ -266,7 +266,7 @@ def test_faults_that_can_not_be_are_refused(tmp_path: Path, wrong: Faults) -> No
 
 def test_what_the_deaf_are_sent_is_lost_and_what_the_mute_send(tmp_path: Path) -> None:
     transport = Transport("n1", ADDRESSES)
-    heard: list[Message | TimeoutNow] = []
+    heard: list[Message | Aside] = []
     transport._on_message = heard.append
     transport.lose(mute=["n2"], deaf=["n3"])
     for peer in ("n2", "n3"):

@@ -191,6 +191,9 @@ def simulate(
         int, Parameter(help="so many work with a key-value store, and what they see stands in the trace")
     ] = 0,
     out: Path | None = None,
+    snapshot_after: Annotated[
+        int, Parameter(help="servers compact their logs when so many bytes have been applied; 0: never")
+    ] = 0,
     broken: Annotated[
         str | None, Parameter(name="--break", help="run all servers with this rule left out")
     ] = None,
@@ -207,13 +210,16 @@ def simulate(
         raftworthy simulate --faults crash,loss=0.2 --break vote.once_per_term --out bad.ndjson
     """
     from contextlib import nullcontext
+    from dataclasses import replace
 
     from raftd.faults import BREAKS
-    from raftd.simulator import Faults, SimulationError, server_names
+    from raftd.simulator import SIMULATED, Faults, SimulationError, server_names
     from raftd.simulator import simulate as run
 
     if broken is not None and broken not in BREAKS:
         return fail(f"no fault {broken}; there are {', '.join(sorted(BREAKS))}", json)
+    if snapshot_after < 0:
+        return fail(f"--snapshot-after {snapshot_after} is no number of bytes; write 0 for never", json)
     if servers < 1 or steps < 1:
         return fail(f"{servers} servers and {steps} steps: there must be one of each at least", json)
     if clients < 0:
@@ -226,8 +232,17 @@ def simulate(
             out.open("wb") if out else nullcontext() as file,
             progress_bar("simulating", "steps") as progress,
         ):
-            names = server_names(servers)
-            summary = run(seed, names, steps, chosen, file, broken=broken, clients=clients, progress=progress)
+            summary = run(
+                seed,
+                server_names(servers),
+                steps,
+                chosen,
+                file,
+                broken=broken,
+                config=replace(SIMULATED, snapshot_after=snapshot_after),
+                clients=clients,
+                progress=progress,
+            )
     except ValueError as error:
         return fail(str(error), json)
     except SimulationError as error:
@@ -241,6 +256,8 @@ def simulate(
             f"{summary.elections} elections, {summary.leaders} leaders, {summary.terms} terms, "
             f"{summary.committed:,} entries committed, {summary.starts} starts"
         )
+        if summary.snapshots:
+            print(f"snapshots: {summary.snapshots:,} taken, {summary.installed:,} sent and installed")
         print("faults: " + (", ".join(f"{n} {name}" for name, n in sorted(summary.faults.items())) or "none"))
         if summary.violation:
             print(f"the servers disagree: {summary.violation}")
