@@ -28,11 +28,13 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 # docs/architecture.md: these need a server to work on. What checks traces knows a server by its trace only.
 SEE_THE_SERVER = {
+    "campaign",
     "cli",
     "demo",
     "lockstep",
     "measure",
     "measure_holes",
+    "measure_byzantine",
     "measure_server",
     "measure_timing",
     "torture",

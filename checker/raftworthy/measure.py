@@ -108,12 +108,20 @@ def minimal(lines: Sequence[bytes]) -> list[bytes]:
     """A trace that logs everything, as a server writes it that logs the least that is useful."""
     known: dict[str, dict[str, Any]] = {server: {} for server in json.loads(lines[0])["servers"]}
     kept = [lines[0]]
-    for event in map(json.loads, lines[1:]):
+    for line in lines[1:]:
+        event = json.loads(line)
+        if "server" not in event:  # what a client saw
+            kept.append(line)
+            continue
         state = event.get("state", {})
         variables = known[event["server"]]
         variables |= state
         name = event["event"]
         if name == "handle_request_vote_reply" and state.get("role") == "leader":
+            name = "become_leader"
+        if name == "timeout" and state.get("role") == "leader":  # a cluster of one: two events in one
+            alone = {v: variables[v] for v in ("current_term", "voted_for")}
+            kept.append(_packed({"server": event["server"], "event": name, "state": alone}))
             name = "become_leader"
         if name in LEAST_EVENTS:
             told = {"server": event["server"], "event": name}
@@ -121,8 +129,12 @@ def minimal(lines: Sequence[bytes]) -> list[bytes]:
             if name.startswith("handle_"):
                 told["message"] = event["message"]
             told["state"] = {variable: variables[variable] for variable in LEAST_VARIABLES}
-            kept.append(json.dumps(told, separators=(",", ":")).encode())
+            kept.append(_packed(told))
     return kept
+
+
+def _packed(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, separators=(",", ":")).encode()
 
 
 FORMS: dict[str, Callable[[Sequence[bytes]], Sequence[bytes]]] = {"full": list, "minimal": minimal}
@@ -272,7 +284,7 @@ def measure_detection(changes: int, seed: int, form: str, file: Path | None, pro
             no value that could be changed.
     """
     rng = random.Random(seed)
-    named, not_named = Counter[str](), {"elsewhere": Counter[str](), "overlooked": Counter[str]()}
+    at_line, not_named = Counter[str](), {"elsewhere": Counter[str](), "overlooked": Counter[str]()}
     with tempfile.TemporaryDirectory() as folder:
         source, path = Path(folder) / "source.ndjson", Path(folder) / "changed.ndjson"
         lines: Sequence[bytes] = ()
@@ -293,17 +305,17 @@ def measure_detection(changes: int, seed: int, form: str, file: Path | None, pro
                     raise ValueError(f"{file}: no event tells a term, a vote, an index or a commit")
             line, where, text = change_line(lines, rng)
             path.write_bytes(b"\n".join([*lines[:line], text, *lines[line + 1 :], b""]))
-            outcome = _named(check([path]).explanation, line + 1)
+            outcome = named(check([path]).explanation, line + 1)
             if outcome in not_named:
                 not_named[outcome][".".join(str(s) for s in where if not isinstance(s, int))] += 1
             else:
-                named[outcome] += 1
+                at_line[outcome] += 1
             progress(number + 1, changes)
     elsewhere, overlooked = (dict(not_named[how].most_common()) for how in ("elsewhere", "overlooked"))
-    return Detection(changes, form, named["first"], named["because"], elsewhere, overlooked)
+    return Detection(changes, form, at_line["first"], at_line["because"], elsewhere, overlooked)
 
 
-def _named(x: Explanation | None, line: int) -> str:
+def named(x: Explanation | None, line: int) -> str:
     """Where an explanation names a line of its file."""
     if x is None:
         return "overlooked"

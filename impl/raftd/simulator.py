@@ -7,7 +7,7 @@ gets anywhere needs a majority that is up and connected (section 5.6).
 
     T     the election timeout        a step   one input to one core, one trace event
     rate  a probability per message (loss, duplication, delay, reordering, corruption)
-          or per step (partition, crash, restart, pause); for clocks the largest drift
+          or per step (partition, crash, restart, pause, disk); for clocks the largest drift
 """
 
 from __future__ import annotations
@@ -20,22 +20,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any, BinaryIO
 
 import msgspec
-from msgspec.structs import replace
 
 from raftd.core import NO_OP, Batch, Config, Core, NotLeader, Persist, Persistent, Role
 from raftd.faults import make_core
 from raftd.kv import KeyValue
+from raftd.lying import Lie, Told, tell
 from raftd.messages import (
-    AppendEntries,
-    AppendEntriesReply,
     Aside,
     Entry,
     InstallSnapshot,
     Message,
-    ReadIndex,
-    ReadIndexReply,
-    RequestVote,
-    RequestVoteReply,
     SnapshotChunk,
     SnapshotChunkReply,
     TimeoutNow,
@@ -77,6 +71,7 @@ class Faults:
     restart: float = 0.0
     clock: float = 0.0
     pause: float = 0.0
+    disk: float = 0.0
     corruption: float = 0.0
 
     @classmethod
@@ -126,6 +121,7 @@ USUAL_RATES = {
     "restart": 0.0005,
     "clock": 0.3,
     "pause": 0.001,
+    "disk": 0.005,
     "corruption": 0.001,
 }
 assert tuple(USUAL_RATES) == FAULT_NAMES
@@ -140,6 +136,7 @@ class Summary:
     servers: tuple[str, ...]
     steps: int = 0
     events: int = 0  # in the trace; fewer than steps, since a crash may come first
+    client_events: int = 0  # in the trace, too
     seconds: float = 0.0  # of virtual time
     elections: int = 0  # begun
     leaders: int = 0  # elections won
@@ -151,6 +148,8 @@ class Summary:
     snapshots: int = 0  # taken
     installed: int = 0  # of those that leaders sent
     faults: Counter[str] = field(default_factory=Counter)  # each by name: how often
+    carried: Counter[str] = field(default_factory=Counter)  # messages by kind, without those lost
+    lies: list[Told] = field(default_factory=list)  # messages that were changed on the way
     violation: str | None = None  # the first; only where a server is broken or messages are changed
 
 
@@ -167,6 +166,7 @@ def simulate(
     out: BinaryIO | None = None,
     *,
     broken: Mapping[str, str] | str | None = None,
+    lie: Lie | None = None,
     config: Config = SIMULATED,
     clients: int = 0,
     progress: Progress | None = None,
@@ -174,12 +174,14 @@ def simulate(
     """Run a cluster for a number of steps, and write its trace to `out`.
 
     `broken` breaks a rule of `raftd.faults.BREAKS`: one rule for all servers, or by
-    server. Then, or if messages are corrupted, a violation is noted in the summary;
-    otherwise it raises SimulationError. With `clients`, so many work with a key-value store, and what
-    they see stands in the trace; without, commands come from nowhere. `progress` is called with the
+    server; `lie` changes one message. Then, or if messages are corrupted, a violation is noted in the
+    summary; otherwise it raises SimulationError. With `clients`, so many work with a key-value store, and
+    what they see stands in the trace; without, commands come from nowhere. `progress` is called with the
     steps done and the steps to do.
     """
-    simulation = Simulation(seed, servers, faults, out, broken=broken, config=config, clients=clients)
+    simulation = Simulation(
+        seed, servers, faults, out, broken=broken, lie=lie, config=config, clients=clients
+    )
     return simulation.run(steps, progress)
 
 
@@ -217,6 +219,7 @@ class Server:
         self.clock_rate = rng.uniform(1 - faults.clock, 1 + faults.clock)
         self.next_tick = float("inf")  # when a tick is scheduled
         self.paused_until = 0.0
+        self.writing = False  # to a slow disk
 
     def clock(self, now: float) -> float:
         """What this server's clock says."""
@@ -243,6 +246,7 @@ class Simulation:
         out: BinaryIO | None = None,
         *,
         broken: Mapping[str, str] | str | None = None,
+        lie: Lie | None = None,
         config: Config = SIMULATED,
         clients: int = 0,
     ) -> None:
@@ -256,6 +260,7 @@ class Simulation:
         unknown = [name for name in self.broken if name not in self.servers]
         if unknown:
             raise ValueError(f"{unknown[0]} is not a server: break a rule of one of {', '.join(servers)}")
+        self.lie = lie
         self.trace = TraceStream(out, servers, config.extensions) if out is not None else None
 
         self.now = 0.0
@@ -302,6 +307,7 @@ class Simulation:
 
     def write_client(self, event: dict[str, Any]) -> None:
         """A client's event stands in the trace, too."""
+        self.summary.client_events += 1
         if self.trace:
             self.trace.write_client(event)
 
@@ -390,19 +396,29 @@ class Simulation:
                 answer = transfers.acknowledged(server.clock(self.now), m)
             case _:
                 assert not isinstance(m, TimeoutNow)
-                self._step(server, lambda clock: core.receive(clock, m))
+                self._step(server, lambda clock: core.receive(clock, m), self._told(m))
         if isinstance(answer, InstallSnapshot):
             self._step(server, lambda clock: core.receive(clock, answer))
         elif answer is not None:
             self._transmit(answer)
 
+    def _told(self, m: Message | Aside) -> Told | None:
+        """If a message was changed on the way, where in the trace it is received."""
+        told = next((told for told in self.summary.lies if told.said is m), None)
+        if told is not None and told.line is None:
+            # After the header, if it is written at once.
+            told.line = self.summary.events + self.summary.client_events + 2
+        return told
+
     # What a driver does with a batch, and how it dies.
 
-    def _step(self, server: Server, take: Callable[[float], Batch | None]) -> None:
+    def _step(self, server: Server, take: Callable[[float], Batch | None], told: Told | None = None) -> None:
         """One step of one server, then whatever else goes wrong."""
         try:
             batch = take(server.clock(self.now))
         except (AssertionError, IndexError) as error:
+            if told is not None:
+                told.stopped, told.line = str(error), None
             self._violated(f"{server.name} stopped itself: {error}", error)
             self._crash(server)
             return
@@ -411,6 +427,8 @@ class Simulation:
         self.summary.steps += 1
         if self.rng.random() < self.faults.crash:
             self._drive_and_crash(server, batch)
+        elif batch.persist and self.faults.disk and self.rng.random() < self.faults.disk:
+            self._drive_slowly(server, batch)
         else:
             self._drive(server, batch)
         self._disturb()
@@ -419,6 +437,10 @@ class Simulation:
         """Trace, persist, send, apply."""
         self._write(batch)
         server.persist(batch.persist)
+        self._finish(server, batch)
+
+    def _finish(self, server: Server, batch: Batch) -> None:
+        """What may happen once a step is on disk."""
         self._send(server, batch.send)
         self._apply(server, batch)
         if self.clients is not None:
@@ -436,6 +458,34 @@ class Simulation:
                 self._transmit(m)
             elif chunk := server.transfers.send(server.clock(self.now), m):
                 self._transmit(chunk)
+
+    def _drive_slowly(self, server: Server, batch: Batch) -> None:
+        """The disk takes its time, in which the server does nothing, and may be stopped.
+
+        What a server that is stopped meanwhile finds on its disk is the old or the new, as with a crash.
+        """
+        self.summary.faults["disk"] += 1
+        core = server.core
+        persist = batch.persist
+        self._note(batch)  # now, for others may go on meanwhile
+        if server.traces_first:
+            self._write_trace(batch)
+        if self.rng.random() < 0.5:  # only the answer is late
+            server.persist(persist)
+            persist = None
+
+        def written() -> None:
+            if server.core is not core:
+                return
+            server.writing = False
+            server.persist(persist)
+            if not server.traces_first:
+                self._write_trace(batch)
+            self._finish(server, batch)
+
+        server.writing = True
+        server.paused_until = self.now + self.rng.uniform(0, 3) * self.config.election_timeout
+        self._at(server.paused_until, written)
 
     def _drive_and_crash(self, server: Server, batch: Batch) -> None:
         """A server dies within a step: before or after each of its effects, or between two sends."""
@@ -460,18 +510,26 @@ class Simulation:
         server.core = None
         server.next_tick = float("inf")
         server.paused_until = 0.0
+        server.writing = False
         self._at(self.now + seconds, self._start, server)
 
     def _write(self, batch: Batch) -> None:
+        self._note(batch)
+        self._write_trace(batch)
+
+    def _write_trace(self, batch: Batch) -> None:
         self.summary.events += 1
+        if self.trace:
+            self.trace.write(batch.event)
+
+    def _note(self, batch: Batch) -> None:
+        """What a step comes to, for the summary."""
         state = batch.event["state"]
         if batch.event["event"] == "timeout":
             self.summary.elections += 1
         self.summary.terms = max(self.summary.terms, state.get("current_term", 0))
         if state.get("role") == Role.LEADER:
             self._lead(batch.event["server"])
-        if self.trace:
-            self.trace.write(batch.event)
 
     # What goes wrong between steps.
 
@@ -481,9 +539,7 @@ class Simulation:
         if rng.random() < faults.loss:
             self.summary.faults["loss"] += 1
             return
-        if rng.random() < faults.corruption:
-            self.summary.faults["corruption"] += 1
-            m = self._corrupted(m)
+        m = self._perhaps_changed(m)
         arrival = self.now + rng.uniform(*self.latency)
         if rng.random() < faults.delay:
             self.summary.faults["delay"] += 1
@@ -500,26 +556,22 @@ class Simulation:
             self.summary.faults["duplication"] += 1
             self._at(arrival + rng.uniform(0, 4) * self.config.election_timeout, self._arrive, m)
 
-    def _corrupted(self, m: Message | Aside) -> Message | Aside:
-        """A message says something else than was sent: what Raft does not tolerate."""
-        match m:
-            case RequestVote():
-                return replace(m, last_log_term=m.last_log_term + 1)
-            case RequestVoteReply():
-                return replace(m, granted=not m.granted)
-            case AppendEntries() if m.entries:
-                lie = Entry(m.entries[-1].term, b"corrupted")
-                return replace(m, entries=(*m.entries[:-1], lie))
-            case AppendEntries():
-                return replace(m, leader_commit=m.leader_commit + 1)
-            case AppendEntriesReply():
-                return replace(m, success=not m.success)
-            case ReadIndex() | ReadIndexReply():
-                return replace(m, round=m.round + 1)
-            case SnapshotChunk():
-                return replace(m, last_included_term=m.last_included_term + 1)
-            case _:
-                return m
+    def _perhaps_changed(self, m: Message | Aside) -> Message | Aside:
+        """The message, or one that says something else: what Raft does not tolerate."""
+        kind = str(m.__struct_config__.tag)
+        self.summary.carried[kind] += 1
+        lie = self.lie
+        told = None
+        if lie is not None and (lie.kind, lie.nth) == (kind, self.summary.carried[kind]):
+            # Randomness of its own: all else happens as it does without the lie, up to its arrival.
+            told = tell(m, lie.field, tuple(self.servers), random.Random(f"{self.summary.seed}/{lie}"))
+        if self.rng.random() < self.faults.corruption:
+            told = told or tell(m, None, tuple(self.servers), self.rng)
+        if told is None:
+            return m
+        self.summary.faults["corruption"] += 1
+        self.summary.lies.append(told)
+        return told.said
 
     def _disturb(self) -> None:
         """After a step, a partition may begin, a server be restarted, or one pause."""
@@ -533,7 +585,7 @@ class Simulation:
                 self._stop(server, 0.0)
         if rng.random() < faults.pause:
             server = rng.choice(list(self.servers.values()))
-            if server.core:
+            if server.core and not server.writing:
                 self.summary.faults["pause"] += 1
                 server.paused_until = self.now + rng.uniform(0.1, 4) * self.config.election_timeout
 
@@ -608,7 +660,7 @@ class Simulation:
     def _violated(self, what: str, cause: Exception | None = None) -> None:
         """A violation ends the run, unless it was asked for."""
         message = f"seed {self.summary.seed}, step {self.summary.steps}: {what}"
-        if not self.broken and not self.faults.corruption:
+        if not (self.broken or self.faults.corruption or self.lie):
             raise SimulationError(f"{message}\nhelp: {self._command()}") from cause
         self.summary.violation = self.summary.violation or message
 

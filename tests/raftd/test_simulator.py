@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 import raftd
 from raftd.core import Persistent
 from raftd.faults import BREAKS, make_core
-from raftd.messages import Entry
+from raftd.lying import FIELDS, Lie, tell
+from raftd.messages import Entry, RequestVoteReply
 from raftd.simulator import (
     ALL_FAULTS,
     FAULT_NAMES,
@@ -135,6 +136,71 @@ def test_changed_messages_are_received_as_nobody_sent_them() -> None:
         changed += "message" in event and msgspec.json.encode(event["message"]) not in sent
         sent.update(msgspec.json.encode(m) for m in event["sends"])
     assert 0 < changed <= summary.faults["corruption"]
+
+
+def test_one_field_of_one_message_is_changed_and_nothing_before_it() -> None:
+    """What leads up to it is as without the lie, so that it can be looked at by itself."""
+    true, lied = io.BytesIO(), io.BytesIO()
+    simulate(3, THREE, 400, Faults(loss=0.1), true)
+    summary = simulate(3, THREE, 400, Faults(loss=0.1), lied, lie=Lie("append_entries.leader_commit", 9))
+    (told,) = summary.lies
+    assert told.said != told.sent
+    assert told.line is not None
+    changed, same = told.line - 1, true.getvalue().splitlines()
+    assert lied.getvalue().splitlines()[:changed] == same[:changed]
+    assert lied.getvalue().splitlines()[changed] != same[changed]
+
+
+CARRIED = simulate(1, THREE, 300, Faults()).carried
+
+
+@pytest.mark.parametrize("field", [field for field in FIELDS if CARRIED[field.partition(".")[0]]])
+def test_every_field_of_every_message_can_be_changed(field: str) -> None:
+    told = [
+        told for seed in range(4) for told in simulate(seed, THREE, 300, Faults(), lie=Lie(field, 1)).lies
+    ]
+    assert told, field
+    assert {t.field for t in told} == {field}
+
+
+def test_a_field_without_another_value_is_left_alone() -> None:
+    """Of two servers none can stand for another."""
+    vote = RequestVoteReply("n1", "n2", 1, granted=True)
+    assert tell(vote, "request_vote_reply.source", ("n1", "n2"), random.Random(1)) is None
+    told = tell(vote, "request_vote_reply.source", THREE, random.Random(1))
+    assert told is not None
+    assert told.said == RequestVoteReply("n3", "n2", 1, granted=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "append_entries.nothing",
+            "no message has a field 'append_entries.nothing': choose from request_vote",
+        ),
+        ("append_entries.term:0", "'0' does not count messages"),
+        ("append_entries.term:x", "'x' does not count messages"),
+    ],
+)
+def test_a_lie_about_nothing_is_refused(text: str, error: str) -> None:
+    assert str(Lie.parse("append_entries.term:3")) == "append_entries.term:3"
+    with pytest.raises(ValueError, match=error):
+        Lie.parse(text)
+
+
+def test_a_slow_disk_keeps_a_server_from_everything_and_loses_nothing_that_was_sent() -> None:
+    """Figure 2: persisted before responding. What is not on disk yet has not been sent either."""
+    summary = simulate(5, THREE, 4000, Faults(disk=0.2, restart=0.01))
+    assert summary.faults["disk"] > 100
+    assert summary.committed > 100
+
+
+def test_who_leads_an_old_term_need_not_have_what_newer_ones_committed() -> None:
+    """A vote that arrives late makes a leader whom nobody follows. This seed has one."""
+    rates = {"loss": 0.3143, "duplication": 0.1874, "delay": 0.1005, "reordering": 0.1096, "clock": 0.5}
+    rates |= {"partition": 0.0016, "crash": 0.0085, "restart": 0.0018, "pause": 0.0017, "disk": 0.0043}
+    simulate(1283, THREE, 100, Faults(**rates))
 
 
 def test_unexpected_violation_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -350,6 +350,23 @@ def test_two_hidden_steps_are_refused(traces: Traces) -> None:
     assert not traces.conforms(text_of([restart(), restart(N1, 2, N1)]))
 
 
+def test_a_hidden_election_may_follow_a_newer_term_of_a_reply_that_is_not_logged(traces: Traces) -> None:
+    """The least that is useful has no replies: then that one step more is on the disk, but not alone."""
+    ahead = [without_sends(e) for e in (timeout(N2), timeout(N2, 2), restart(), timeout())]
+    assert traces.conforms(text_of([*ahead, restart(N1, 3, N1)]))
+    assert not traces.conforms(text_of([*ahead, restart(N1, 4, N1)]))
+    logged = [timeout(N2), timeout(N2, 2), restart(), timeout()]
+    assert not traces.conforms(text_of([*logged, restart(N1, 3, N1)]))
+
+
+def test_a_cluster_of_one_may_be_killed_between_disk_and_trace_of_its_election(traces: Traces) -> None:
+    """It wins in the step in which it stands, and its log has an entry more."""
+    first = restart(), restart(N1, 1, N1, [[1, "no-op"]])
+    assert traces.conforms(text_of(first, (N1,)))
+    assert not traces.conforms(text_of(first))
+    assert not traces.conforms(text_of([first[0], restart(N1, 1, N1, [[1, "no-op"], [1, "x"]])], (N1,)))
+
+
 def test_a_lost_step_whose_message_was_received_is_refused(traces: Traces) -> None:
     """Unless the server sends the same message again: then that one may have been received."""
     received = [restart(), timeout(), vote(), restart()]

@@ -17,6 +17,7 @@ from raftworthy.cli import (  # noqa: F401  (each adds its commands)
     measuring,
     proving,
     serving,
+    simulating,
 )
 from raftworthy.cli.common import UNUSABLE, app, fail, reason
 

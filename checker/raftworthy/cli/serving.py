@@ -197,22 +197,27 @@ def simulate(
     broken: Annotated[
         str | None, Parameter(name="--break", help="run all servers with this rule left out")
     ] = None,
+    byzantine: Annotated[
+        str | None, Parameter(help="change this field of one message on its way: KIND.FIELD[:N], the Nth")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Run a cluster of servers in virtual time, with faults, and write its trace. One seed gives one trace.
 
     Faults: none, all, or a list such as loss=0.1,crash,partition (loss, duplication, delay, reordering,
-    partition, crash, restart, clock, pause, corruption).
+    partition, crash, restart, clock, pause, disk, corruption).
 
     Examples:
         raftworthy simulate --seed 7 --servers 5 --steps 100000 --out trace.ndjson
         raftworthy simulate --clients 8 --out seen.ndjson && raftworthy replay seen.ndjson
         raftworthy simulate --faults crash,loss=0.2 --break vote.once_per_term --out bad.ndjson
+        raftworthy simulate --faults none --byzantine append_entries.leader_commit:9 --out changed.ndjson
     """
     from contextlib import nullcontext
     from dataclasses import replace
 
     from raftd.faults import BREAKS
+    from raftd.lying import Lie
     from raftd.simulator import SIMULATED, Faults, SimulationError, server_names
     from raftd.simulator import simulate as run
 
@@ -228,6 +233,7 @@ def simulate(
         if out is not None:
             check_writable(out)
         chosen = Faults.parse(faults)
+        lie = Lie.parse(byzantine) if byzantine else None
         with (
             out.open("wb") if out else nullcontext() as file,
             progress_bar("simulating", "steps") as progress,
@@ -240,6 +246,7 @@ def simulate(
                 file,
                 broken=broken,
                 config=replace(SIMULATED, snapshot_after=snapshot_after),
+                lie=lie,
                 clients=clients,
                 progress=progress,
             )
@@ -259,6 +266,9 @@ def simulate(
         if summary.snapshots:
             print(f"snapshots: {summary.snapshots:,} taken, {summary.installed:,} sent and installed")
         print("faults: " + (", ".join(f"{n} {name}" for name, n in sorted(summary.faults.items())) or "none"))
+        for told in summary.lies[:10]:
+            where = f"received at line {told.line}" if told.line else told.stopped or "received by nobody"
+            print(f"changed {told.field}: {told.sent} into {told.said}; {where}")
         if summary.violation:
             print(f"the servers disagree: {summary.violation}")
         if out:

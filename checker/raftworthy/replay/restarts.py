@@ -137,6 +137,12 @@ def _candidates(ledger: Ledger, e: Any) -> Iterator[list[tuple[Any, ...]]]:
         ]
     for j in ledger.servers:
         them = ledger.world.variables[j]
+        if j != i and not ledger.state[i].logs_sends and them.current_term >= term - 1 > me.current_term:
+            # A reply that isn't logged had told it of a newer term.
+            yield [
+                ("handle_request_vote_reply", ledger.request_vote_reply(j, i, term - 1, False)),
+                ("timeout", i),
+            ]
         if j == i or them.current_term < term:
             continue
         yield [("handle_request_vote_reply", ledger.request_vote_reply(j, i, term, False))]
@@ -145,6 +151,8 @@ def _candidates(ledger: Ledger, e: Any) -> Iterator[list[tuple[Any, ...]]]:
     if state.log_length is not UNSET and e.entries:
         added = state.log_length - len(me.log)
         appends = [("client_request", i, entry.value) for entry in e.entries[len(e.entries) - added :]]
+        if added == len(ledger.servers) == 1:
+            yield [("timeout", i), ("become_leader", i), *appends]
         if 0 < added <= len(e.entries):
             if me.role == "candidate":
                 votes = [ledger.request_vote_reply(j, i, term, True) for j in ledger.servers]
