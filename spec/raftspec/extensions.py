@@ -30,8 +30,8 @@ def _having(names: tuple[str, ...]) -> Spec:
         return raft
     parts = [EXTENSIONS[name] for name in names]
     made = Spec(
-        _joined(raft.server, [x.server for x in parts]),
-        _joined(raft.history, [x.history for x in parts]),
+        joined(raft.server, *(x.server for x in parts)),
+        joined(raft.history, *(x.history for x in parts)),
         {rule: text for x in (raft, *parts) for rule, text in x.rules.items()},
         extensions=frozenset(names),
     )
@@ -42,12 +42,16 @@ def _having(names: tuple[str, ...]) -> Spec:
     return made
 
 
-def _joined(base: type[Record], classes: list[type[Record]]) -> type[Record]:
-    """A record with the fields of all of these classes, which extend one."""
-    more = [cls for cls in dict.fromkeys(classes) if cls is not base]
+def joined(base: type[Record], *classes: type[Record]) -> type[Record]:
+    """A record with the fields of all of these classes, which extend one or are extended by it."""
+    known = dict.fromkeys((*classes, base))
+    more = tuple(cls for cls in known if not any(issubclass(x, cls) for x in known if x is not cls))
     if len(more) < 2:
-        return more[0] if more else base
-    return type(base.__name__, tuple(more), {"__module__": __name__, "__doc__": base.__doc__})
+        return more[0]
+    if more not in _JOINED:
+        _JOINED[more] = type(base.__name__, more, {"__module__": __name__, "__doc__": base.__doc__})
+    return _JOINED[more]
 
 
+_JOINED: dict[tuple[type[Record], ...], type[Record]] = {}
 WHOLE = having(*EXTENSIONS)

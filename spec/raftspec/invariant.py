@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from raftspec.extensions import joined
 from raftspec.properties import raft
 from raftspec.raft import (
     CANDIDATE,
@@ -98,17 +99,18 @@ _TOLD: dict[str, Callable[..., dict[str, Any]]] = {
 _BY_LEADERS = ("become_leader", "client_request")
 
 
-def _recorded(name: str, original: Callable[..., Step]) -> Callable[..., Step]:
+def _recorded(name: str, original: Callable[..., Step], spec: Spec) -> Callable[..., Step]:
     """An action that also keeps the witnesses."""
+    witnesses = joined(Witnesses, spec.server)
 
     def changed(s: Any, *params: Any) -> Step:
         step = original(s, *params)
         me = s[step.server]
         then, history = step.then, step.history
         if then is not None:
-            protocol = {name: getattr(then, name) for name in ServerVariables.types()}
+            protocol = {name: getattr(then, name) for name in spec.server.types()}
             told = _TOLD[name](s, step.server, me, step) if name in _TOLD else {}
-            then = Witnesses(**protocol, **{"voted": me.voted, "acked": me.acked, **told})
+            then = witnesses(**protocol, **{"voted": me.voted, "acked": me.acked, **told})
         if name in _BY_LEADERS:
             log, term = then.log, then.current_term  # type: ignore[union-attr]
             history = history.but(logs=s.past.logs.set(term, log))  # type: ignore[union-attr]
@@ -119,8 +121,12 @@ def _recorded(name: str, original: Callable[..., Step]) -> Callable[..., Step]:
 
 def with_witnesses(spec: Spec = raft) -> Spec:
     """Raft, or a mutant of it, that keeps witnesses, and has the conjuncts as properties."""
-    actions = {name: Action(name, _recorded(name, a.function), a.params) for name, a in spec.actions.items()}
-    return Spec(Witnesses, Chronicle, spec.rules, actions, {**CONJUNCTS, **spec.properties})
+    actions = {
+        name: Action(name, _recorded(name, a.function, spec), a.params) for name, a in spec.actions.items()
+    }
+    properties = {**conjuncts(spec), **spec.properties}
+    kinds = joined(Witnesses, spec.server), joined(Chronicle, spec.history)
+    return Spec(*kinds, spec.rules, actions, properties, extensions=spec.extensions)
 
 
 # --- what the conjuncts speak of ----------------------------------------------
@@ -155,6 +161,13 @@ def choosable(s: W, t: Term, n: Index) -> bool:
 
 
 CONJUNCTS: dict[str, Property] = {}
+OF_EXTENSIONS: dict[str, dict[str, Property]] = {}  # what else holds with an extension
+
+
+def conjuncts(spec: Spec) -> dict[str, Property]:
+    """The invariant of Raft with its extensions."""
+    more = (OF_EXTENSIONS.get(name, {}) for name in sorted(spec.extensions))
+    return {name: p for claims in (CONJUNCTS, *more) for name, p in claims.items()}
 
 
 def conjunct(claim: Callable[..., bool]) -> Callable[..., bool]:

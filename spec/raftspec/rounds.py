@@ -12,6 +12,7 @@ server was when it left a term. Every step keeps the claims, together with those
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from raftspec.invariant import CONJUNCTS, Chronicle, Witnesses, has_own, started, with_witnesses
@@ -59,7 +60,7 @@ def with_rounds(terms: int, spec: Spec = raft) -> Spec:
     """Raft, or a mutant of it, that remembers logs for terms up to `terms`, with all claims as properties."""
     spec = with_witnesses(spec)
     actions = {n: Action(n, _remembering(a.function, terms), a.params) for n, a in spec.actions.items()}
-    return Spec(Remembering, Chronicle, spec.rules, actions, {**ROUNDS, **spec.properties})
+    return replace(spec, server=Remembering, actions=actions, properties={**ROUNDS, **spec.properties})
 
 
 # --- what the claims speak of ----------------------------------------------------

@@ -15,7 +15,7 @@ from raftworthy.explore.reference import UnusableError
 from raftworthy.prove.unbounded.cores import needed, recorded
 from raftworthy.prove.unbounded.formulas import Clauses, both, either, every, no, some
 from raftworthy.prove.unbounded.induction import Unbounded
-from raftworthy.prove.unbounded.running import run_unbounded
+from raftworthy.prove.unbounded.running import agrees, changed_actions, run_unbounded
 from raftworthy.prove.unbounded.solving import Prover
 
 
@@ -49,6 +49,7 @@ def test_without_a_rule_the_first_conjunct_that_fails_is_named(rule: str) -> Non
 
 # Proved without it alone: `replicate.latest_commit`, a policy, asks for more than it.
 NOT_NEEDED = {"replicate.commit_index"}
+PROVED = ("check_quorum",)  # as docs/proving.md says
 
 
 @pytest.mark.skipif("EVERY_RULE" not in os.environ, reason="takes minutes; the table is in docs/proving.md")
@@ -88,6 +89,18 @@ def test_a_promise_rests_on_what_its_proof_and_their_proofs_use() -> None:
     induction = Unbounded()
     names = needed("applied_is_committed", recorded(), induction)
     assert [n.split("_")[0] for n in names] == ["d7"]
+
+
+@pytest.mark.parametrize("name", PROVED)
+def test_with_an_extension_it_is_proved_as_well(name: str) -> None:
+    """All questions about what the extension changes; the rest are asked without it."""
+    induction = Unbounded(extensions=(name,))
+    actions = changed_actions(induction, Unbounded())
+    prover = Prover(induction, recorded())
+    wanted = [q for q in induction.questions() if q.action in actions]
+    assert {q.action for q in wanted} == set(actions) != set()
+    assert [q for q in wanted if prover.prove(q).verdict != "proved"] == []
+    assert agrees(induction) is None
 
 
 def test_next_index_is_in_no_hypothesis() -> None:

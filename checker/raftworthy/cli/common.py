@@ -35,6 +35,9 @@ bench = App(name="bench", help="Measure, on this machine.", help_format="plainte
 app.command(bench)
 
 Files = Annotated[list[Path], Parameter(name="files", help="trace files, plain, .gz or .zst")]
+With = Annotated[
+    list[str] | None, Parameter(name="--with", help="extensions of Raft: check_quorum, …", negative="")
+]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print data for machines")]
 
 

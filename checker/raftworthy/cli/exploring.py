@@ -14,6 +14,7 @@ from raftworthy.cli.common import (
     UNUSABLE,
     Json,
     UnwritableError,
+    With,
     app,
     check_writable,
     fail,
@@ -35,9 +36,7 @@ def explore(
     commands: int | None = None,
     entries: int = 1,
     applies: bool = False,
-    with_: Annotated[
-        list[str] | None, Parameter(name="--with", help="extensions of Raft: check_quorum, …", negative="")
-    ] = None,
+    with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="explore a known bug, by its id")] = None,
     any_policy: Annotated[bool, Parameter(help="let servers do what is safe, not only Figure 2")] = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from raftworthy.cli.common import CONFORMS, Json, app, fail, print_json
+from raftworthy.cli.common import CONFORMS, Json, With, app, fail, print_json
 
 export = App(name="export", help="Write the specification for other tools.", help_format="plaintext")
 app.command(export)
@@ -24,9 +24,7 @@ def export_tla(
     commands: int | None = None,
     entries: int = 1,
     applies: bool = False,
-    with_: Annotated[
-        list[str] | None, Parameter(name="--with", help="extensions of Raft: check_quorum, …", negative="")
-    ] = None,
+    with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="export a known bug, by its id")] = None,
     any_policy: Annotated[bool, Parameter(help="let servers do what is safe, not only Figure 2")] = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from raftworthy.cli.common import Json, app, print_json, progress_bar
+from raftworthy.cli.common import Json, With, app, print_json, progress_bar
 
 prove = App(name="prove", help="Prove what the specification promises, with Z3.", help_format="plaintext")
 app.command(prove)
@@ -15,6 +15,7 @@ app.command(prove)
 @prove.default
 def unbounded(
     *,
+    with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="ask about a known bug, by its id")] = None,
     every: Annotated[bool, Parameter(help="go on after the first broken claim", negative="")] = False,
@@ -32,14 +33,15 @@ def unbounded(
         raftworthy prove
         raftworthy prove --without vote.up_to_date
         raftworthy prove --mutant R08
+        raftworthy prove --with check_quorum
     """
     from raftworthy.prove.unbounded.running import run_unbounded
     from raftworthy.prove.unbounded.showing import live_table
 
     with live_table() as told:
         data, text, code = run_unbounded(
-            without=without or (), mutant=mutant, every=every, cores=cores, record_cores=record_cores,
-            seed=seed, told=told,
+            without=without or (), mutant=mutant, extensions=with_ or (), every=every, cores=cores,
+            record_cores=record_cores, seed=seed, told=told,
         )  # fmt: skip
     if json:
         print_json(data)
@@ -54,6 +56,7 @@ def inductive(
     servers: int = 3,
     max_term: int = 4,
     max_log: int = 4,
+    with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="ask about a known bug, by its id")] = None,
     every: Annotated[bool, Parameter(help="go on after the first broken claim", negative="")] = False,
@@ -74,8 +77,8 @@ def inductive(
 
     with progress_bar("asking", "questions") as progress:
         data, text, code = run_inductive(
-            servers, max_term, max_log, without=without or (), mutant=mutant, every=every, rounds=rounds,
-            progress=progress,
+            servers, max_term, max_log, without=without or (), mutant=mutant, extensions=with_ or (),
+            every=every, rounds=rounds, progress=progress,
         )  # fmt: skip
     if json:
         print_json(data)
@@ -95,6 +98,7 @@ def reach(
     commands: int | None = None,
     entries: int = 1,
     applies: bool = False,
+    with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="ask about a known bug, by its id")] = None,
     property: Annotated[list[str] | None, Parameter(help="check these only", negative="")] = None,
@@ -113,10 +117,12 @@ def reach(
     """
     import shutil
 
+    from raftworthy.explore.cases import with_extensions
     from raftworthy.explore.reference import Bounds
     from raftworthy.prove.running import run_reach
 
-    bounds = Bounds(servers, max_term, max_log, None, crashes, commands, entries, applies)
+    limits = (servers, max_term, max_log, None, crashes, commands, entries, applies)
+    bounds = Bounds(*limits, extensions=with_extensions(with_, mutant))
     with progress_bar("unrolling", "steps") as progress:
         data, text, code = run_reach(
             bounds, depth, without=without or (), mutant=mutant, properties=property, seconds=seconds,

@@ -193,10 +193,15 @@ class Case:
 
 
 def with_extensions(names: Iterable[str] | None, mutant: str | None) -> tuple[str, ...]:
-    """The extensions that are named, and those that a known bug is in; each once, in the order of all."""
+    """The extensions that are named, and those that a known bug is in; each once, in the order of all.
+
+    Raises:
+        UnusableError: there is no such extension, or no such mutant.
+    """
     found = mutant_called(mutant)
     wanted = {*(names or ()), *(found.extensions if found else ())}
-    return (*(name for name in EXTENSIONS if name in wanted), *sorted(wanted - EXTENSIONS.keys()))
+    known = (name for name in EXTENSIONS if name in wanted)
+    return Bounds(extensions=(*known, *sorted(wanted - EXTENSIONS.keys()))).extensions
 
 
 def mutant_called(name: str | None) -> Mutant | None:

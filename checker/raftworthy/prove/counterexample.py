@@ -6,6 +6,7 @@ and the claim is wrong after it.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,6 @@ from typing import Any
 import msgspec
 import z3
 
-from raftspec.invariant import CONJUNCTS
-from raftspec.rounds import ROUNDS
 from raftworthy.diagram import HARD_SPACE, contents, kind, show
 from raftworthy.explore.reference import Move
 from raftworthy.generated import World
@@ -144,7 +143,7 @@ def _confirmed(induction: Induction, asked: Asked, found: z3.ModelRef) -> Counte
 
 def title(claim: str) -> str:
     """A claim's name to be read: `C3 voters pass …` for a conjunct, else as it is."""
-    if claim not in CONJUNCTS | ROUNDS:
+    if not re.match(r"[a-z]+\d+_", claim):
         return claim
     number, _, words = claim.partition("_")
     return f"{number.upper()} {words.replace('_', ' ')}"

@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 import z3
 
-from raftspec.invariant import CONJUNCTS, with_witnesses
+from raftspec.extensions import having
+from raftspec.invariant import conjuncts, with_witnesses
 from raftspec.mutants import Mutant
-from raftspec.properties import BY_POLICY, raft
+from raftspec.properties import BY_POLICY
 from raftspec.rounds import ROUNDS, with_rounds
 from raftspec.spec import Property
 from raftspec.types import Message, Type
@@ -81,9 +82,12 @@ def message_of(p: Property) -> type[Message] | None:
     return next((t.cls for t in p.params.values() if t.kind == "record"), None)
 
 
-def sizes(servers: int = 3, max_term: int = 4, max_log: int = 4) -> Bounds:
+def sizes(servers: int = 3, max_term: int = 4, max_log: int = 4, extensions: Iterable[str] = ()) -> Bounds:
     """Bounds that limit nothing but the sizes of a state: any entries a message, restarts, commands twice."""
-    return Bounds(servers, max_term, max_log, crashes=1, commands=1, entries=max_log, applies=True)
+    return Bounds(
+        servers, max_term, max_log, crashes=1, commands=1, entries=max_log, applies=True,
+        extensions=tuple(extensions),
+    )  # fmt: skip
 
 
 class Induction:
@@ -99,8 +103,9 @@ class Induction:
         self.without = frozenset(without) | (mutant.without if mutant else frozenset())
         self.mutant = mutant
         self.rounds = rounds
-        self.conjuncts = CONJUNCTS | ROUNDS if rounds else CONJUNCTS
-        spec = mutant.apply(raft) if mutant else raft
+        spec = having(*bounds.extensions, *(mutant.extensions if mutant else ()))
+        self.conjuncts = conjuncts(spec) | (ROUNDS if rounds else {})
+        spec = mutant.apply(spec) if mutant else spec
         spec = with_rounds(bounds.max_term, spec) if rounds else with_witnesses(spec)
         self.model = Model(spec, bounds, self.without)
         self.machine = Machine(self.model)

@@ -17,8 +17,9 @@ from typing import Any
 
 import z3
 
+from raftspec.extensions import having
 from raftspec.mutants import Mutant
-from raftspec.properties import BY_POLICY, raft
+from raftspec.properties import BY_POLICY
 from raftspec.types import SERVER, VALUE, Record, Type
 from raftworthy.explore.reference import Bounds, Model, Path, UnusableError, Violation
 from raftworthy.prove.inductive import solver
@@ -211,7 +212,7 @@ def reach(
     """
     if bounds.max_messages is not None:
         raise UnusableError("the number of messages can't be limited here; leave max_messages out")
-    unrolling = Unrolling(Model(raft, bounds, without, mutant), properties)
+    unrolling = Unrolling(Model(having(*bounds.extensions), bounds, without, mutant), properties)
     logic = unrolling.logic
     began = time.monotonic()
     out = Reached()

@@ -12,24 +12,17 @@ from typing import Any
 
 import msgspec
 
-from raftspec.mutants import MUTANTS, Mutant
-from raftspec.properties import raft
-from raftspec.rules import RULES
+from raftspec.extensions import WHOLE
+from raftspec.mutants import MUTANTS
 from raftworthy.diagram import explain
+from raftworthy.explore.cases import mutant_called, with_extensions
 from raftworthy.explore.export import trace_events
-from raftworthy.explore.reference import Bounds, UnusableError
+from raftworthy.explore.reference import Bounds
 from raftworthy.prove.counterexample import Counterexample, find, table, title
 from raftworthy.prove.inductive import LEFT_OUT, NO_STEP, Answer, Induction, sizes
 from raftworthy.prove.reach import reach
 
 HOLDS, BROKEN, UNDECIDED = 0, 1, 2
-
-
-def mutant_called(name: str | None) -> Mutant | None:
-    """A known bug by its id. Raises UnusableError if there is none."""
-    if name is not None and name not in MUTANTS:
-        raise UnusableError(f"no mutant is called {name}; there are {', '.join(MUTANTS)}")
-    return MUTANTS[name] if name else None
 
 
 def run_inductive(
@@ -39,6 +32,7 @@ def run_inductive(
     *,
     without: Iterable[str] = (),
     mutant: str | None = None,
+    extensions: Iterable[str] = (),
     every: bool = False,
     rounds: bool = False,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
@@ -48,7 +42,8 @@ def run_inductive(
     With `every`, goes on after the first claim that is broken.
     """
     began = time.process_time()
-    induction = Induction(sizes(servers, max_term, max_log), without, mutant_called(mutant), rounds)
+    bounds = sizes(servers, max_term, max_log, with_extensions(extensions, mutant))
+    induction = Induction(bounds, without, mutant_called(mutant), rounds)
     answers = induction.check(progress, first=not every)
     vacuous = [a for a in induction.machine.transitions if not induction.possible(a)]
     broken = [a for a in answers if a.verdict == "broken"]
@@ -60,6 +55,7 @@ def run_inductive(
     data = {
         "verdict": verdict,
         "sizes": {"servers": servers, "max_term": max_term, "max_log": max_log},
+        "extensions": list(bounds.extensions),
         "without": sorted(induction.without),
         "mutant": mutant,
         "conjuncts": {title(n): " ".join(p.doc.split()) for n, p in induction.conjuncts.items()},
@@ -133,7 +129,7 @@ def _text(data: dict[str, Any], answers: list[Answer], c: Counterexample | None,
         f"messages of any number and age"
     )
     for rule in data["without"]:
-        out.append(f"  without: {rule}: {RULES[rule].why}")
+        out.append(f"  without: {rule}: {WHOLE.rules[rule].why}")
     if data["mutant"]:
         out.append(f"  mutant {data['mutant']}: {MUTANTS[data['mutant']].story}")
     out.append(
@@ -176,7 +172,7 @@ def run_reach(
         data["because"] = " ".join(violation.doc.split())
         data["trace"] = list(trace_events(violation.path))
         taken = without or (MUTANTS[mutant].without if mutant else ())
-        out.append(explain(violation.path, raft.properties[violation.property], taken, width).plain)
+        out.append(explain(violation.path, WHOLE.properties[violation.property], taken, width).plain)
         verdict += f" after {len(violation.path)} steps"
     out.append(verdict)
     out.append(f"  bounds: {bounds}")

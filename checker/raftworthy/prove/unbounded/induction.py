@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import z3
 
 from raftspec.anynumber import EACH, AnyNumber
+from raftspec.extensions import having
 from raftspec.graph import postorder
-from raftspec.invariant import CONJUNCTS, with_witnesses
+from raftspec.invariant import conjuncts, with_witnesses
 from raftspec.mutants import Mutant
-from raftspec.properties import raft
 from raftspec.spec import Property
 from raftspec.tracing import Send, Transition
 from raftspec.types import SERVER, Message, Type
@@ -55,9 +55,14 @@ class Step:
 class Unbounded:
     """The questions for a specification of Raft of any size."""
 
-    def __init__(self, without: Iterable[str] = (), mutant: Mutant | None = None) -> None:
+    def __init__(
+        self, without: Iterable[str] = (), mutant: Mutant | None = None, extensions: Iterable[str] = ()
+    ) -> None:
         self.without = frozenset(without) | (mutant.without if mutant else frozenset())
-        spec = with_witnesses(mutant.apply(raft) if mutant else raft)
+        self.extensions = (*extensions, *(mutant.extensions if mutant else ()))
+        spec = having(*self.extensions)
+        self.conjuncts = conjuncts(spec)
+        spec = with_witnesses(mutant.apply(spec) if mutant else spec)
         self.spec = spec
         self.tracer = tracer = AnyNumber(spec, self.without)
         graph = tracer.graph
@@ -77,7 +82,7 @@ class Unbounded:
         self.s = State(self._symbols, past, "set")
         self.hypotheses: dict[str, list[Clause]] = {
             name: self.clauses.of(self._universal(name, p))
-            for name, p in CONJUNCTS.items()
+            for name, p in self.conjuncts.items()
             if not message_of(p)
         }
         self.hypotheses[QUORUM] = self.clauses.of(v.quorum(v.EVERYBODY))
@@ -146,7 +151,8 @@ class Unbounded:
         w = Terms(named, self.s, environment=environment)
         assumed = [typed, *(w.value(g.condition) for g in t.guards)]
         kind = t.action.message
-        about = {n: w.value(self.claims[n]) for n, p in CONJUNCTS.items() if kind and message_of(p) is kind}
+        said = (n for n, p in self.conjuncts.items() if kind and message_of(p) is kind)
+        about = {n: w.value(self.claims[n]) for n in said}
         server = w.value(t.server)
         servers = dict(self.s.servers)
         for f, n in t.updates.items():
@@ -166,24 +172,24 @@ class Unbounded:
     def _about(self, kind: type[Message], environment: Environment, named: Named) -> Formula:
         """What the invariant says of a message that was sent."""
         w = Terms(named, self.s, environment=environment)
-        return both(*(w.value(self.claims[n]) for n, p in CONJUNCTS.items() if message_of(p) is kind))
+        return both(*(w.value(self.claims[n]) for n, p in self.conjuncts.items() if message_of(p) is kind))
 
     def questions(self) -> list[Question]:
         """Every claim with the initial state and with every action that could make it wrong."""
-        out = [Question(AT_FIRST, n) for n, p in CONJUNCTS.items() if not message_of(p)]
+        out = [Question(AT_FIRST, n) for n, p in self.conjuncts.items() if not message_of(p)]
         out.append(Question(AT_FIRST, NATURAL))
         for action, t in self.transitions.items():
             changed = {("get", f) for f in t.updates} | {("past", f) for f in t.history}
             sent = {s.message for s in t.sends}
             for name, p in self.properties.items():
-                if p.states == 1 and name not in CONJUNCTS:
+                if p.states == 1 and name not in self.conjuncts:
                     continue
                 reads = {(n.op, n.attr[0]) for n in postorder(self.claims[name]) if n.op in ("get", "past")}
                 if reads & changed or message_of(p) in sent:
                     out.append(Question(action, name))
             out.append(Question(action, NATURAL))
         # Of two states: that a step which changes nothing that is read doesn't break it, either.
-        return out + [Question(NO_STEP, name) for name in self.properties if name not in CONJUNCTS]
+        return out + [Question(NO_STEP, name) for name in self.properties if name not in self.conjuncts]
 
     def _goal(self, question: Question) -> tuple[Formula, Named]:
         """What has to be refuted: that the claim is wrong after the step, or in the state without one."""
@@ -217,7 +223,7 @@ class Unbounded:
     def facts(self, question: Question) -> list[z3.BoolRef]:
         """What a question assumes beside the conjuncts, and that its claim is wrong."""
         goal, named = self._goal(question)
-        self.conjuncts()
+        self.assumptions()
         clauses = self.clauses.of(goal) + named.definitions
         for name, cs in self.clauses.defined.items():
             if name not in self._shared:
@@ -241,7 +247,7 @@ class Unbounded:
             self._of_message[action] = {n: [c.term() for c in self.clauses.of(f)] for n, f in about.items()}
         return self._of_message[action]
 
-    def conjuncts(self) -> dict[str, list[z3.BoolRef]]:
+    def assumptions(self) -> dict[str, list[z3.BoolRef]]:
         """What may be assumed of a state of the invariant, by conjunct; what they share is under ""."""
         if not self._terms:
             self._shared = frozenset(self.clauses.defined)

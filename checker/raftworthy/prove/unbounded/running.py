@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from raftspec.anynumber import AnyNumber, disagreement
+from raftspec.extensions import having
 from raftspec.graph import Node
-from raftspec.invariant import CONJUNCTS
 from raftspec.mutants import MUTANTS, Mutant
-from raftspec.rules import RULES
 from raftspec.tracing import Tracer
+from raftworthy.explore.cases import mutant_called, with_extensions
 from raftworthy.explore.reference import UnusableError
 from raftworthy.prove.counterexample import Counterexample, find, table, title
 from raftworthy.prove.inductive import LEFT_OUT, Induction, Question, sizes
-from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED, _data, mutant_called
+from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED, _data
 from raftworthy.prove.unbounded.cores import needed, record, recorded
 from raftworthy.prove.unbounded.induction import AT_FIRST, NATURAL, Unbounded
 from raftworthy.prove.unbounded.solving import Proof, Prover
@@ -50,6 +50,7 @@ def run_unbounded(
     *,
     without: Iterable[str] = (),
     mutant: str | None = None,
+    extensions: Iterable[str] = (),
     cores: bool = True,
     record_cores: bool = False,
     seed: int = 0,
@@ -59,10 +60,11 @@ def run_unbounded(
     """Prove the invariant and the promises, or say what fails first without a rule. Data, text, exit code."""
     began = time.process_time()
     bug = mutant_called(mutant)
+    extensions = with_extensions(extensions, mutant)
     for rule in without:
-        if rule not in RULES:
+        if rule not in having(*extensions).rules:
             raise UnusableError(f"no rule is called {rule}; see raftworthy rules")
-    induction = Unbounded(without, bug)
+    induction = Unbounded(without, bug, extensions)
     tie = agrees(induction)
     if tie:
         raise UnusableError(f"the specification for any number of servers is read differently: {tie}")
@@ -78,15 +80,15 @@ def run_unbounded(
     solving = time.process_time() - began
     if record_cores:
         record(proofs)
-    can, cannot = possible_actions(Induction(sizes(3, 3, 2)))
+    can, cannot = possible_actions(Induction(sizes(3, 3, 2, extensions)))
     failed = [p for p in proofs if p.verdict != "proved"]
-    example = _finite(failed[0].question, (), None) if failed else None
+    example = _finite(failed[0].question, (), None, extensions) if failed else None
     verdict = "proved" if not failed and not cannot else "broken" if example else "undecided"
     known = recorded()
     data: dict[str, Any] = {
         "verdict": verdict,
         "questions": len(proofs),
-        "conjuncts": {title(n): " ".join(p.doc.split()) for n, p in CONJUNCTS.items()},
+        "conjuncts": {title(n): " ".join(p.doc.split()) for n, p in induction.conjuncts.items()},
         "proofs": [
             {"action": p.question.action, "claim": p.question.claim, "verdict": p.verdict, "tries": p.tries}
             for p in proofs
@@ -94,8 +96,9 @@ def run_unbounded(
         "promises": {
             name: [n.split("_")[0].upper() for n in needed(name, known, induction)]
             for name in induction.properties
-            if name not in CONJUNCTS
+            if name not in induction.conjuncts
         },
+        "extensions": sorted(induction.spec.extensions),
         "not_proved": sorted(LEFT_OUT),
         "possible_actions": can,
         "impossible_actions": cannot,
@@ -132,12 +135,14 @@ def _text(data: Mapping[str, Any], proofs: list[Proof], example: Counterexample 
     }
     out += ["", told[data["verdict"]]]
     out.append(
-        f"  {data['questions']} questions, {len(CONJUNCTS)} conjuncts, {data['cpu_seconds']:.1f} s CPU, "
-        f"seed {data['seed']}; not asked: {', '.join(data['not_proved'])}"
+        f"  {data['questions']} questions, {len(data['conjuncts'])} conjuncts, "
+        f"{data['cpu_seconds']:.1f} s CPU, seed {data['seed']}; not asked: {', '.join(data['not_proved'])}"
     )
     out.append(
         "  with 2 and 3 servers these are, node by node, the expressions that are explored and replayed"
     )
+    if data["extensions"]:
+        out.append(f"  with {', '.join(data['extensions'])}")
     if not data["impossible_actions"]:
         out.append(
             f"  all {len(data['possible_actions'])} actions are possible in a state of 3 servers and the "
@@ -149,9 +154,11 @@ def _text(data: Mapping[str, Any], proofs: list[Proof], example: Counterexample 
 # --- without a rule ------------------------------------------------------------
 
 
-def changed_actions(induction: Unbounded) -> list[str]:
-    """The actions that a missing rule or a bug makes different; questions about others are as they were."""
-    usual = Unbounded()
+def changed_actions(induction: Unbounded, usual: Unbounded) -> list[str]:
+    """The actions that a missing rule, a bug or an extension makes different or adds.
+
+    Questions about others are as they were.
+    """
 
     def shape(n: Node) -> str:
         return repr(n)
@@ -164,14 +171,15 @@ def changed_actions(induction: Unbounded) -> list[str]:
             [(s.message, shape(s.condition), [shape(n) for n in s.fields]) for s in t.sends],
         ]
 
-    return [name for name, t in induction.transitions.items() if told(t) != told(usual.transitions[name])]
+    of = usual.transitions
+    return [name for name, t in induction.transitions.items() if name not in of or told(t) != told(of[name])]
 
 
 def _without(
     induction: Unbounded, prover: Prover, bug: Mutant | None, mutant: str | None, every: bool,
     told: Told, began: float,
 ) -> tuple[dict[str, Any], str, int]:  # fmt: skip
-    actions = changed_actions(induction)
+    actions = changed_actions(induction, Unbounded(extensions=induction.extensions))
     wanted = [q for q in induction.questions() if q.action in actions]
     failed: list[Question] = []
     example = None
@@ -181,7 +189,7 @@ def _without(
         if p.verdict == "proved":
             continue
         if example is None and q.claim != NATURAL:
-            example = _finite(q, induction.without, bug)
+            example = _finite(q, induction.without, bug, induction.extensions)
         failed.append(q)
         if example and not every:
             break
@@ -214,7 +222,7 @@ def _without(
         if not example or q != example.question:
             out.append(f"  not proved either: {q.action} / {title(q.claim)}")
     for rule in data["without"]:
-        out.append(f"  without: {rule}: {RULES[rule].why}")
+        out.append(f"  without: {rule}: {induction.spec.rules[rule].why}")
     if mutant:
         out.append(f"  mutant {mutant}: {MUTANTS[mutant].story}")
     out.append(
@@ -224,12 +232,14 @@ def _without(
     return data, "\n".join(out), {"broken": BROKEN, "proved": HOLDS}.get(verdict, UNDECIDED)
 
 
-def _finite(question: Question, without: Iterable[str], bug: Mutant | None) -> Counterexample | None:
+def _finite(
+    question: Question, without: Iterable[str], bug: Mutant | None, extensions: Iterable[str]
+) -> Counterexample | None:
     """The smallest counterexample at fixed sizes, taken again by Python; None if there is none."""
     if question.action == AT_FIRST or question.claim == NATURAL:
         return None
     for size in FINITE:
-        small = Induction(sizes(*size), without, bug)
+        small = Induction(sizes(*size, extensions), without, bug)
         if question in small.questions() and small.answer(question).verdict == "broken":
             return find(question, small)
     return None

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from raftspec.invariant import CONJUNCTS
 from raftworthy.prove.unbounded.solving import Proof
 
 MARKS = {"proved": "[green]✓[/]", "unknown": "[red]?[/]"}
@@ -25,9 +24,7 @@ def live_table() -> Iterator[Callable[[Proof, int, int], None]]:
     marks: dict[str, list[str]] = {}
 
     def table(done: int, total: int) -> Table:
-        out = Table(
-            title=f"{done} of {total} questions, {len(CONJUNCTS)} conjuncts", title_justify="left", box=None
-        )
+        out = Table(title=f"{done} of {total} questions", title_justify="left", box=None)
         out.add_column("action")
         out.add_column("✓ proved, ? not proved, a mark for each conjunct and promise")
         for action, row in marks.items():

@@ -8,7 +8,7 @@ how busy the machine is.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import z3
@@ -60,16 +60,16 @@ FAMILIES: Mapping[str, str] = {
 }
 
 
-def families(question: Question) -> list[frozenset[str]]:
+def families(question: Question, conjuncts: Collection[str] = CONJUNCTS) -> list[frozenset[str]]:
     """What is tried in turn for a question, the narrowest first."""
     action, claim = question
-    keys = [f"{action}/{claim[0]}", claim.split("_")[0], claim[0]] if claim in CONJUNCTS else [claim]
-    found = [_called(FAMILIES[k].split()) for k in keys if k in FAMILIES]
-    return [*found, frozenset({*CONJUNCTS, QUORUM})]
+    keys = [f"{action}/{claim[0]}", claim.split("_")[0], claim[0]] if claim in conjuncts else [claim]
+    found = [_called(FAMILIES[k].split(), conjuncts) for k in keys if k in FAMILIES]
+    return [*found, frozenset({*conjuncts, QUORUM})]
 
 
-def _called(words: list[str]) -> frozenset[str]:
-    names = {n: n.split("_")[0].split(" ")[0] for n in (*CONJUNCTS, QUORUM)}
+def _called(words: list[str], conjuncts: Iterable[str]) -> frozenset[str]:
+    names = {n: n.split("_")[0].split(" ")[0] for n in (*conjuncts, QUORUM)}
     return frozenset(n for n, number in names.items() if number in words or n[0] in words)
 
 
@@ -106,7 +106,7 @@ class Prover:
         return found
 
     def _attempts(self, question: Question) -> Iterator[tuple[frozenset[str], int]]:
-        sets = families(question)
+        sets = families(question, self.induction.conjuncts)
         if question in self.cores:
             sets = [self.cores[question], *sets]
         for seed in range(self.seed, self.seed + ROUNDS):
@@ -118,7 +118,7 @@ class Prover:
         """The hypotheses that contradict the facts, or None if Z3 doesn't find that they do."""
         solver = z3.SimpleSolver()
         solver.set(mbqi=False, auto_config=False, random_seed=seed, rlimit=effort)
-        terms = {**self.induction.conjuncts(), **self.induction.of_message(action)}
+        terms = {**self.induction.assumptions(), **self.induction.of_message(action)}
         solver.add(*terms[""], *facts)
         marks: dict[str, str] = {}
         for name in terms:
