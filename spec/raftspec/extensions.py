@@ -8,11 +8,12 @@ from __future__ import annotations
 from functools import cache
 
 from raftspec.check_quorum import check_quorum
+from raftspec.membership import membership
 from raftspec.properties import raft
 from raftspec.spec import Extension, Spec
 from raftspec.types import Record
 
-EXTENSIONS: dict[str, Extension] = {x.name: x for x in (check_quorum,)}
+EXTENSIONS: dict[str, Extension] = {x.name: x for x in (check_quorum, membership)}
 
 
 def having(*names: str) -> Spec:

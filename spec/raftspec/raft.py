@@ -13,6 +13,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from raftspec.configurations import Who, has_left, have_majority, newest_kept, newest_stored
 from raftspec.rules import RULES
 from raftspec.spec import Spec, State, Step, only_if, when
 from raftspec.types import Count, Index, MaybeServer, Message, Record, Server, Term, Value
@@ -95,6 +96,14 @@ def is_quorum(s: State[Any, Any], size: int) -> bool:
     return size + size > s.n
 
 
+def has_quorum(s: S, me: ServerVariables, who: Who, size: int) -> bool:
+    """Whether the servers for which `who` holds, `size` in all, are a majority; section 5.2.
+
+    Where membership can change, of those who vote in the configuration that is in force at this server.
+    """
+    return have_majority(s, me, who) if s.has("membership") else is_quorum(s, size)
+
+
 def step_down(s: S, me: ServerVariables) -> ServerVariables:
     """Whoever follows has no votes, and knows nothing of what others store.
 
@@ -174,13 +183,14 @@ def handle_request_vote_reply(s: S, m: RequestVoteReply) -> Step:
 def become_leader(s: S, i: Server) -> Step:
     """Candidate i wins the election. Figure 2, Rules for Servers, Candidates and Leaders."""
     me = s[i]
+    won = has_quorum(s, me, me.votes.has, me.votes.size)
     next_index = me.next_index
     if s.follows("leader.initial_next_index"):
         next_index = set_each(next_index, s.servers, lambda j: me.log.length + 1)
     return Step(
         i,
         when("i is candidate", s.rule("election.candidate_only", me.role == CANDIDATE)),
-        when("a quorum voted for i", s.rule("election.majority", is_quorum(s, me.votes.size))),
+        when("a quorum voted for i", s.rule("election.majority", won)),
         then=me.but(role=LEADER, votes=NO_VOTES, next_index=next_index),
         history=s.past.but(leaders=s.past.leaders.set(me.current_term, i)),
     )
@@ -239,8 +249,12 @@ def handle_append_entries(s: S, m: AppendEntries) -> Step:
         lambda k: me.log.at(m.prev_log_index + k).term != m.entries.at(k).term,
     )
     conflict = s.rule("append.truncate_conflict", conflict, without=False)
+    cut = s.rule("append.truncate_only_conflict", conflict, without=True)
+    if s.has("membership"):
+        stays = ite(cut, m.prev_log_index, me.log.length)
+        me = me.but(configured=newest_stored(s, me, stays, m.prev_log_index, m.entries))
     log = ite(
-        s.rule("append.truncate_only_conflict", conflict, without=True),
+        cut,
         me.log.prefix(m.prev_log_index).concat(m.entries),
         me.log.concat(m.entries.slice(stored, m.entries.length)),
     )
@@ -288,15 +302,24 @@ def advance_commit_index(s: S, i: Server, n: Index) -> Step:
     still be overwritten.
     """
     me = s[i]
-    storing = count((i == j) | (me.match_index[j] >= n) for j in s.servers)
+
+    def stores(j: Server) -> bool:
+        return (i == j) | (me.match_index[j] >= n)
+
+    committed = has_quorum(s, me, stores, count(map(stores, s.servers)))
+    after = me.but(commit_index=n)
+    if s.has("membership"):
+        left = (n >= me.configured) & has_left(s, me, me.configured, i)
+        if s.rule("membership.removed_leader_steps_down", left, without=False):
+            after = step_down(s, after)
     return Step(
         i,
         when("i is leader", s.rule("commit.leader_only", me.role == LEADER)),
         when("n is past commit_index", n > me.commit_index),
         when("n is in the log", s.rule("commit.in_log", n <= me.log.length)),
-        when("a quorum stores n", s.rule("commit.majority", is_quorum(s, storing))),
+        when("a quorum stores n", s.rule("commit.majority", committed)),
         when("n is from current_term", s.rule("commit.current_term", me.log.at(n).term == me.current_term)),
-        then=me.but(commit_index=n),
+        then=after,
         history=s.past.but(
             committed=s.past.committed.concat(me.log.slice(s.past.committed.length, n)),
             commits=s.past.commits.set(me.current_term, n),
@@ -320,12 +343,16 @@ def apply_entries(s: S, i: Server, n: Index) -> Step:
 def restart(s: S, i: Server) -> Step:
     """Server i crashes and starts again with what is persistent. Figure 2, State."""
     me = s[i]
+    log = me.log if s.follows("restart.keep_log") else me.log.prefix(me.log.length - 1)
+    after = type(me)(
+        current_term=me.current_term if s.follows("restart.keep_term") else 0,
+        voted_for=me.voted_for if s.follows("restart.keep_vote") else NOBODY,
+        log=log,
+    )
+    if s.has("membership"):
+        after = after.but(configured=newest_kept(s, me, log.length))
     return Step(
         i,
-        then=type(me)(
-            current_term=me.current_term if s.follows("restart.keep_term") else 0,
-            voted_for=me.voted_for if s.follows("restart.keep_vote") else NOBODY,
-            log=me.log if s.follows("restart.keep_log") else me.log.prefix(me.log.length - 1),
-        ),
+        then=after,
         history=s.past.but(restarts=s.past.restarts + 1),
     )

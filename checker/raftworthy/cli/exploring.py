@@ -36,6 +36,7 @@ def explore(
     commands: int | None = None,
     entries: int = 1,
     applies: bool = False,
+    changes: Annotated[int, Parameter(help="with membership: configurations that are proposed")] = 1,
     with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="explore a known bug, by its id")] = None,
@@ -80,6 +81,7 @@ def explore(
         raftworthy explore --find "len(leaders()) == 2" --max-term 2
         raftworthy explore --coverage --servers 2
         raftworthy explore --with check_quorum --max-messages 7
+        raftworthy explore --with membership --without membership.majority_of_both --max-messages 6
         raftworthy explore --max-messages 17 --memory 2G --disk states
         raftworthy explore --resume states
         raftworthy explore --max-messages 13 --engine ray --workers 3
@@ -105,7 +107,7 @@ def explore(
         return fail("random walks need no memory: leave out --threads, --memory, --disk and the like", json)
     try:
         limits = (servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
-        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant))
+        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant), changes=changes)
         if save is not None:
             check_writable(save)
         if random:

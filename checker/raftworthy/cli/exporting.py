@@ -24,6 +24,7 @@ def export_tla(
     commands: int | None = None,
     entries: int = 1,
     applies: bool = False,
+    changes: Annotated[int, Parameter(help="with membership: configurations that are proposed")] = 1,
     with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="export a known bug, by its id")] = None,
@@ -50,7 +51,7 @@ def export_tla(
 
     try:
         limits = (servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
-        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant))
+        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant), changes=changes)
         bug = mutant_called(mutant)
         case = Case(bounds, begin, any_policy)
         model, begun = case.begun(case.spec, without or (), bug)

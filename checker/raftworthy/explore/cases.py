@@ -42,14 +42,20 @@ class Walk:
                     return self.do(f"handle_{kind}", m)
         raise ValueError(f"{source} sent no {kind} to {target} in {len(self.path)} steps")
 
-    def elect(self, i: str, voter: str) -> Walk:
-        """Server i becomes leader with one other server's vote."""
-        self.do("timeout", i).receive("request_vote", i, voter)
-        return self.receive("request_vote_reply", voter, i).do("become_leader", i)
+    def elect(self, i: str, *voters: str) -> Walk:
+        """Server i becomes leader with other servers' votes."""
+        self.do("timeout", i)
+        for voter in voters:
+            self.receive("request_vote", i, voter).receive("request_vote_reply", voter, i)
+        return self.do("become_leader", i)
 
     def ask(self, i: str) -> Walk:
         """Leader i appends a client's next command."""
         return self.do("client_request", i, f"c{self.path.world.past.commands + 1}")
+
+    def change(self, action: str, i: str, *voters: str) -> Walk:
+        """Leader i appends a configuration with these voters."""
+        return self.do(action, i, f"c{self.path.world.past.commands + 1}", frozenset(voters))
 
     def send(self, i: str, j: str, size: int = 1) -> Walk:
         """Leader i sends j what comes next, and j answers."""
@@ -115,6 +121,28 @@ def settled(w: Walk) -> Walk:
     return w.receive("request_vote", "n3", "n1")
 
 
+def change_left_behind(w: Walk) -> Walk:
+    """Of four servers n1 led term 1, and has the removal of n4 for itself; n4 leads term 2."""
+    w = w.elect("n1", "n2", "n3").change("change_voters", "n1", "n1", "n2", "n3")
+    return w.do("timeout", "n4").elect("n4", "n2", "n3")
+
+
+def changed_beside(w: Walk) -> Walk:
+    """As `change_left_behind`, and n4 has committed the removal of n1, with n2. n1 knows only the term."""
+    w = change_left_behind(w).change("change_voters", "n4", "n2", "n3", "n4")
+    return w.send("n4", "n2").do("advance_commit_index", "n4", 1).receive("request_vote", "n4", "n1")
+
+
+def joint(w: Walk) -> Walk:
+    """n1 leads term 1, and has committed a joint configuration, on n1 and n2: after it n1 shall be alone."""
+    return led(w).change("enter_joint", "n1", "n1").send("n1", "n2").do("advance_commit_index", "n1", 1)
+
+
+def alone(w: Walk) -> Walk:
+    """As `joint`, and n1 has left the joint configuration and committed that, with n2, which doesn't know."""
+    return joint(w).change("change_voters", "n1", "n1").send("n1", "n2").do("advance_commit_index", "n1", 2)
+
+
 BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     f.__name__: f
     for f in (
@@ -122,6 +150,9 @@ BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
         figure_8, figure_8_returned, overwritten, settled,
     )
 }  # fmt: skip
+EXTENSION_BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
+    f.__name__: f for f in (change_left_behind, changed_beside, joint, alone)
+}
 
 
 @dataclass(frozen=True)
@@ -180,12 +211,13 @@ class Case:
             UnusableError: there is no such beginning, or it doesn't fit the bounds.
         """
         without = frozenset(without)
-        if self.start not in BEGINNINGS:
-            raise UnusableError(f"no beginning is called {self.start}; there are {', '.join(BEGINNINGS)}")
+        beginnings = BEGINNINGS | EXTENSION_BEGINNINGS
+        if self.start not in beginnings:
+            raise UnusableError(f"no beginning is called {self.start}; there are {', '.join(beginnings)}")
         figure_2 = Model(spec, self.bounds, without, mutant)
         model = Model(spec, self.bounds, without, mutant, self.any_policy) if self.any_policy else figure_2
         try:
-            return model, BEGINNINGS[self.start](Walk(figure_2)).path
+            return model, beginnings[self.start](Walk(figure_2)).path
         except (KeyError, ValueError) as error:  # a server that isn't there, or a step that isn't possible
             raise UnusableError(
                 f"the beginning {self.start} doesn't fit the bounds ({self.bounds}): {error}"
@@ -269,4 +301,19 @@ MUTANT_CASES: Mapping[str, Case] = {
     "R11": Case(Bounds(max_term=3, max_messages=11), "committed"),
     "R15": Case(Bounds(servers=2, max_term=1, crashes=1)),
     "R16": Case(Bounds(servers=2, max_term=1, max_log=2), "led", any_policy=True),
+}
+
+MEMBERS: dict[str, Any] = {"extensions": ("membership",)}
+# The same of extensions.
+EXTENSION_CASES: Mapping[str, Case] = {
+    "membership.in_force_when_stored": Case(
+        Bounds(max_log=3, commands=3, changes=2, crashes=1, max_messages=10, **MEMBERS), "alone"
+    ),
+    "membership.majority_of_both": Case(Bounds(max_messages=6, **MEMBERS)),
+    "membership.count_voters": Case(Bounds(servers=2, max_log=3, commands=3, max_messages=7, **MEMBERS)),
+    "membership.one_server": Case(Bounds(max_log=2, commands=2, max_messages=8, **MEMBERS), "committed"),
+    "membership.one_at_a_time": Case(Bounds(max_log=2, commands=2, changes=2, max_messages=6, **MEMBERS)),
+    "membership.own_term_first": Case(
+        Bounds(servers=4, max_term=3, commands=2, changes=2, max_messages=20, **MEMBERS), "changed_beside"
+    ),
 }

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raftspec.rules import POLICY
-from raftworthy.explore.cases import RULE_CASES, Case
+from raftworthy.explore.cases import MEMBERS, RULE_CASES, Case
 from raftworthy.explore.reference import Bounds
 
 
@@ -95,3 +95,26 @@ WAITS: Mapping[str, Wait] = {
         Case(Bounds(max_term=3, commands=2, max_messages=16), "old_leader_returns"),
     ),
 }  # fmt: skip
+
+# The same of extensions.
+CHANGES = (Bounds(servers=2, max_term=1, max_log=2, commands=2, changes=2, extensions=("membership",)),)
+EXTENSION_NEEDLESS: Mapping[str, Needless] = {
+    "membership.through_joint": Needless(
+        "Entering one joint configuration out of another leaves and enters at once: the servers that vote "
+        "now decide with those that will.",
+        CHANGES,
+    ),
+    "membership.somebody_votes": Needless(
+        "Nothing wrong is agreed on, as nothing is any more: nobody has a majority of nobody.", CHANGES
+    ),
+    "membership.caught_up": Needless(
+        "A leader may choose when a server has caught up; until it has, it only doesn't help.", CHANGES
+    ),
+}
+EXTENSION_WAITS: Mapping[str, Wait] = {
+    "membership.removed_leader_steps_down": Wait(
+        "a leader stops leading within its term",
+        "any(s[i].role == 'follower' and s.past.leaders[1] == i for i in servers)",
+        Case(Bounds(servers=2, max_term=1, max_log=2, commands=2, **MEMBERS)),
+    ),
+}

@@ -50,6 +50,7 @@ class Bounds:
     entries: int = 1  # in one AppendEntries
     applies: bool = False  # whether servers apply what is committed
     extensions: tuple[str, ...] = ()  # what Raft has beside Figure 2
+    changes: int = 1  # configurations that are proposed, where membership can change
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extensions", tuple(self.extensions))  # a checkpoint has a list
@@ -63,7 +64,7 @@ class Bounds:
                 raise UnusableError(
                     f"{name} is {getattr(self, name)}; the most that can be explored is {most}"
                 )
-        for name in ("max_log", "crashes", "entries", "max_messages", "commands"):
+        for name in ("max_log", "crashes", "entries", "max_messages", "commands", "changes"):
             if (getattr(self, name) or 0) < 0:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 0")
 
@@ -100,7 +101,13 @@ class Bounds:
             "append_entries": lambda s, i, j, prev, size, commit: size <= self.entries,
             "apply_entries": lambda s, i, n: self.applies,
             "restart": lambda s, i: s.past.restarts < self.crashes,
+            "change_voters": self._may_change,
+            "enter_joint": self._may_change,
         }
+
+    def _may_change(self, s: Any, i: Any, v: Any, voters: Any) -> bool:
+        room = (s[i].log.length < self.max_log) & (s.past.commands < self.max_commands)
+        return room & (s.past.changes < self.changes)  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         """What was bounded, in words; no result is printed without it."""
@@ -115,6 +122,8 @@ class Bounds:
         if self.max_messages is not None:
             parts.append(f"{_plural(self.max_messages, 'message')}")
         parts.append("entries applied" if self.applies else "nothing applied")
+        if "membership" in self.extensions:
+            parts.append(_plural(self.changes, "change"))
         return ", ".join([*parts, *(f"with {name}" for name in self.extensions)])
 
 
@@ -146,7 +155,7 @@ class Move(NamedTuple):
         return None if isinstance(self.params[0], str) else self.params[0]
 
     def __str__(self) -> str:
-        shown = (x if isinstance(x, str | int) else describe(x) for x in self.params)
+        shown = (x if isinstance(x, str | int) else _described(x) for x in self.params)
         return f"{self.action}({', '.join(map(str, shown))})"
 
 
@@ -223,6 +232,10 @@ class Result:
         return self.stopped == EXHAUSTED
 
 
+def _described(param: Any) -> str:
+    return "{" + ", ".join(sorted(param)) + "}" if isinstance(param, frozenset) else describe(param)
+
+
 EXHAUSTED = "everything within the bounds was explored"
 VIOLATED = "a property was violated"
 WITNESSED = "what was looked for was found"
@@ -288,6 +301,11 @@ class Model:
                 return self.servers
             case "num", "value":
                 return None
+            case "set", _:  # in the order of the native engine's numbers
+                return [
+                    frozenset(i for k, i in enumerate(self.servers) if bits >> k & 1)
+                    for bits in range(1 << len(self.servers))
+                ]
             case "num", "term":
                 return range(self.bounds.max_term + 1)
             case "num", _:

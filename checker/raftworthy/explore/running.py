@@ -21,7 +21,7 @@ from rich.progress import SpinnerColumn, TextColumn
 from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
 from raftworthy.diagram import explain
-from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
+from raftworthy.explore.cases import BEGINNINGS, EXTENSION_BEGINNINGS, Case, mutant_called
 from raftworthy.explore.coverage import Coverage
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.find import predicate
@@ -325,7 +325,8 @@ def _print(
     console.print(f"{verdict(result, find)}{steps}", style=style, highlight=False)
     console.print(f"  bounds: {result.bounds}", highlight=False)
     if start != "initial":
-        console.print(f"  begun at {start}: {BEGINNINGS[start].__doc__}", markup=False, highlight=False)
+        begun = (BEGINNINGS | EXTENSION_BEGINNINGS)[start]
+        console.print(f"  begun at {start}: {begun.__doc__}", markup=False, highlight=False)
     if result.without:
         console.print(f"  without: {', '.join(sorted(result.without))}", highlight=False)
     if not result.exhausted and path is None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
 from raftworthy.diagram import explain
-from raftworthy.explore.cases import BEGINNINGS, Case, mutant_called
+from raftworthy.explore.cases import BEGINNINGS, EXTENSION_BEGINNINGS, Case, mutant_called
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.reference import Bounds, UnusableError
 from raftworthy.explore.walking import Walked, shorten, walk_python
@@ -176,7 +176,7 @@ def _print(console: Console, q: Question, found: Walked, engine: str, saved: Fil
         console.print("undecided: no violation was met", style="yellow", highlight=False)
     line(f"  bounds: {q.bounds}, {q.depth} steps a walk")
     if q.start != "initial":
-        line(f"  begun at {q.start}: {BEGINNINGS[q.start].__doc__}")
+        line(f"  begun at {q.start}: {(BEGINNINGS | EXTENSION_BEGINNINGS)[q.start].__doc__}")
     if q.without:
         line(f"  without: {', '.join(sorted(q.without))}")
     rate = found.steps / found.seconds if found.seconds else 0

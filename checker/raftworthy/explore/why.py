@@ -17,9 +17,9 @@ from raftspec.mutants import MUTANTS, Mutant
 from raftspec.spec import Rule, State
 from raftspec.types import Type
 from raftworthy.diagram import show
-from raftworthy.explore.cases import MUTANT_CASES, RULE_CASES, Case
+from raftworthy.explore.cases import EXTENSION_CASES, MUTANT_CASES, RULE_CASES, Case
 from raftworthy.explore.find import predicate
-from raftworthy.explore.needless import NEEDLESS, WAITS, Needless, Wait
+from raftworthy.explore.needless import EXTENSION_NEEDLESS, EXTENSION_WAITS, NEEDLESS, WAITS, Needless, Wait
 from raftworthy.explore.reference import (
     Bounds,
     Model,
@@ -109,13 +109,14 @@ def why(name: str) -> Answer:
         raise UnusableError(f"no rule or mutant is called {name}{meant} `raftworthy rules` lists the rules")
     rule, mutant = WHOLE.rules.get(name), MUTANTS.get(name)
     blank = Answer(name, rule, mutant)
-    case = RULE_CASES.get(name) or MUTANT_CASES.get(name)
+    cases, waits = {**RULE_CASES, **MUTANT_CASES, **EXTENSION_CASES}, {**WAITS, **EXTENSION_WAITS}
+    case = cases.get(name)
     if case is not None:
         result = case.explore(without=blank.without, mutant=mutant)
         return Answer(name, rule, mutant, _disaster(blank, case, result))
-    if name in WAITS:
-        return _waits(blank, WAITS[name])
-    return _needless(blank, NEEDLESS[name])
+    if name in waits:
+        return _waits(blank, waits[name])
+    return _needless(blank, {**NEEDLESS, **EXTENSION_NEEDLESS}[name])
 
 
 def _disaster(a: Answer, case: Case, result: Result) -> Disaster | None:

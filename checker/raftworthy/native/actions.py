@@ -140,6 +140,8 @@ class Actions:
         match t.kind, t.name:
             case "server", _:
                 return len(self.layout.servers)
+            case "set", _:
+                return 1 << len(self.layout.servers)
             case "num", "term":
                 return self.layout.bounds.max_term + 1
             case "num", _:
@@ -154,7 +156,7 @@ class Actions:
                 out.append(command)
                 continue
             ordinal, k = divmod(ordinal, self.values(p))
-            out.append(self.layout.servers[k] if p.kind == "server" else k)
+            out.append(self.layout.decode(p, k) if p.kind in ("server", "set") else k)
         return tuple(reversed(out))
 
     def retrace(self, start: World, messages: list[Any], steps: Iterable[tuple[int, int]]) -> Path:

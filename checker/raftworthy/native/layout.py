@@ -187,10 +187,16 @@ class Layout:
             at += width
         return out
 
+    def _all_keys(self, t: Type) -> Sequence[Any]:
+        """A map's keys, in order."""
+        assert t.key is not None
+        if t.key.kind == "server":
+            return self.servers
+        return [self.decode(t.key, k) for k in range(self.keys(t))]
+
     def _encode_map(self, t: Type, items: Mapping[Any, Any]) -> int:
         assert t.of is not None
-        width, numbers = self.width(t.of), range(self.keys(t))
-        keys: Sequence[Any] = self.servers if t.key is not None and t.key.kind == "server" else numbers
+        width, keys = self.width(t.of), self._all_keys(t)
         if not items.keys() <= set(keys):
             raise NoPlaceError(f"{items} has keys beyond the bounds ({self.bounds})")
         return self.join((self.encode(t.of, items.get(k, zero(t.of))), width) for k in keys)
@@ -227,8 +233,7 @@ class Layout:
 
     def _decode_map(self, t: Type, bits: int) -> dict[Any, Any]:
         assert t.of is not None
-        width, numbers = self.width(t.of), range(self.keys(t))
-        keys: Sequence[Any] = self.servers if t.key is not None and t.key.kind == "server" else numbers
+        width, keys = self.width(t.of), self._all_keys(t)
         values = [self.decode(t.of, cut(bits, k * width, width)) for k in range(len(keys))]
         return {k: x for k, x in zip(keys, values, strict=True) if x != zero(t.of)}
 

@@ -1,0 +1,98 @@
+"""Membership changes: the two engines agree, and each rule of safety has its disaster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from raftspec.extensions import having
+from raftspec.membership import membership
+from raftworthy.explore.cases import EXTENSION_CASES, Walk
+from raftworthy.explore.needless import EXTENSION_NEEDLESS, EXTENSION_WAITS
+from raftworthy.explore.reference import Bounds, Model, explore_model
+from raftworthy.explore.why import why
+from raftworthy.native import available
+
+MEMBERS = ("membership",)
+CASES = {name: case for name, case in EXTENSION_CASES.items() if name.startswith("membership.")}
+
+# The length of the shortest path to a leader that lacks what was committed, beginning included.
+EXPECTED = {
+    "membership.in_force_when_stored": 21,
+    "membership.majority_of_both": 10,
+    "membership.count_voters": 16,
+    "membership.one_server": 15,
+    "membership.one_at_a_time": 11,
+    "membership.own_term_first": 24,
+}
+
+
+def test_every_rule_is_accounted_for() -> None:
+    safety = {name for name, rule in membership.rules.items() if rule.kind == "safety"}
+    assert safety == EXPECTED.keys() == CASES.keys()
+    rest = {x for x in (*EXTENSION_NEEDLESS, *EXTENSION_WAITS) if x.startswith("membership.")}
+    assert rest == membership.rules.keys() - safety
+
+
+@pytest.mark.parametrize("rule", EXPECTED)
+def test_without_a_rule_of_safety_a_leader_lacks_what_was_committed(rule: str) -> None:
+    answer = why(rule)
+    assert answer.disaster is not None
+    assert answer.disaster.property == "leader_completeness"
+    assert len(answer.disaster.path) == EXPECTED[rule]
+
+
+def test_a_direct_switch_has_two_majorities_without_a_common_server() -> None:
+    """Section 6: why the rule is there. What n1 commits alone, n2 and n3 know nothing of."""
+    disaster = why("membership.one_server").disaster
+    assert disaster is not None
+    assert disaster.prevented.refused.startswith("at most one server is added or removed")
+    last = disaster.path.world
+    v = last.variables["n1"].log[-1].value
+    assert last.past.voters[v] == {"n1"}
+    assert {last.past.leaders[1], last.past.leaders[2]} == {"n1", "n2"}
+
+
+def test_the_bug_of_2015_needs_a_change_of_an_older_term() -> None:
+    disaster = why("membership.own_term_first").disaster
+    assert disaster is not None
+    assert disaster.prevented.refused.startswith("an entry of current_term is committed")
+    assert disaster.path.world.variables["n1"].log[0].term == 1
+    assert disaster.path.world.past.committed[0].term == 2
+
+
+@pytest.mark.parametrize("rule", sorted(membership.rules.keys() - EXPECTED.keys()))
+def test_nothing_goes_wrong_without_the_other_rules(rule: str) -> None:
+    answer = why(rule)
+    assert answer.waits or answer.explored
+    assert answer.disaster is None
+
+
+@pytest.mark.skipif(not available(), reason="needs llvmlite")
+def test_both_engines_count_the_same_states() -> None:
+    from raftworthy.native.engine import explore_native
+    from raftworthy.reduce.permits import nothing
+
+    bounds = Bounds(servers=2, max_term=1, max_log=2, commands=2, changes=2, extensions=MEMBERS)
+    model = Model(having(*MEMBERS), bounds)
+    by_python, native = explore_model(model), explore_native(model, permits=nothing("counted"))
+    assert by_python.violation is None
+    assert (by_python.distinct, by_python.states) == (native.distinct, native.states)
+
+
+def test_a_configuration_goes_back_where_the_log_is_cut() -> None:
+    """Dissertation, section 4.1: in force is the newest in the log, and that may be overwritten."""
+    bounds = Bounds(commands=2, max_log=1, changes=1, extensions=MEMBERS)
+    w = Walk(Model(having(*MEMBERS), bounds, {"membership.own_term_first"}))
+    w = w.elect("n1", "n2").change("change_voters", "n1", "n1", "n2").do("timeout", "n3")
+    assert w.path.world.variables["n1"].configured == 1
+    w = w.elect("n3", "n2").ask("n3").receive("request_vote", "n3", "n1").send("n3", "n1")
+    assert w.path.world.variables["n1"].configured == 0
+
+
+def test_a_bound_on_changes_is_kept() -> None:
+    none = replace(CASES["membership.majority_of_both"].bounds, changes=0, max_term=1)
+    model = Model(having(*MEMBERS), none)
+    found = explore_model(model, find=lambda s: bool(s.past.changes))
+    assert found.witness is None
