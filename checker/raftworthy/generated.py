@@ -583,7 +583,7 @@ def to_spec(value: Any, t: Type) -> Any:
             return Seq((to_spec(x, t.of) for x in value), zero(t.of))
         case "map":
             assert t.of is not None
-            return Map(value.items(), zero(t.of))
+            return Map(((k, to_spec(x, t.of)) for k, x in value.items()), zero(t.of))
         case "set":
             return ServerSet(value)
         case "enum":

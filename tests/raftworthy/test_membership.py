@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from raftspec.extensions import having
 from raftspec.membership import membership
-from raftworthy.explore.cases import EXTENSION_CASES, Walk
+from raftworthy.explore.cases import EXTENSION_CASES, Walk, committed
+from raftworthy.explore.export import write_trace
 from raftworthy.explore.needless import EXTENSION_NEEDLESS, EXTENSION_WAITS
 from raftworthy.explore.reference import Bounds, Model, explore_model
 from raftworthy.explore.why import why
 from raftworthy.native import available
+from raftworthy.replay.explain import render
+from raftworthy.replay.verdict import check
 
 MEMBERS = ("membership",)
 CASES = {name: case for name, case in EXTENSION_CASES.items() if name.startswith("membership.")}
@@ -89,6 +93,52 @@ def test_a_configuration_goes_back_where_the_log_is_cut() -> None:
     assert w.path.world.variables["n1"].configured == 1
     w = w.elect("n3", "n2").ask("n3").receive("request_vote", "n3", "n1").send("n3", "n1")
     assert w.path.world.variables["n1"].configured == 0
+
+
+def changed(without: frozenset[str] = frozenset()) -> Walk:
+    """n1 has committed the removal of n3 with n2, and after it an entry with n2 alone."""
+    bounds = Bounds(commands=4, max_log=4, changes=2, extensions=MEMBERS)
+    w = committed(Walk(Model(having(*MEMBERS), bounds, without)))
+    w = w.change("change_voters", "n1", "n1", "n2").send("n1", "n2").do("advance_commit_index", "n1", 2)
+    return w.ask("n1").send("n1", "n2").do("advance_commit_index", "n1", 3)
+
+
+def test_a_trace_with_a_change_is_replayed_with_the_quorums_in_force(tmp_path: Path) -> None:
+    file = tmp_path / "changed.ndjson"
+    write_trace(changed().path, file)
+    assert '"voters":["n1","n2"]' in file.read_text()
+    result = check([file])
+    assert (result.verdict, result.error) == ("conforms", None)
+    assert result.report is not None
+    assert "membership.one_server" in result.report.exercised
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("membership.one_server", "at most one server is added or removed"),
+        ("membership.own_term_first", "an entry of current_term is committed"),
+        ("membership.one_at_a_time", "the last change is committed"),
+    ],
+)
+def test_replay_names_the_rule_that_a_change_breaks(rule: str, said: str, tmp_path: Path) -> None:
+    bounds = Bounds(commands=3, max_log=3, changes=2, extensions=MEMBERS)
+    w = Walk(Model(having(*MEMBERS), bounds, {rule}))
+    match rule:
+        case "membership.one_server":
+            w = committed(w).change("change_voters", "n1", "n1")
+        case "membership.own_term_first":
+            w = w.elect("n1", "n2").change("change_voters", "n1", "n1", "n2")
+        case _:
+            w = committed(w).change("change_voters", "n1", "n1", "n2").change("change_voters", "n1", "n1")
+    file = tmp_path / "wrong.ndjson"
+    write_trace(w.path, file)
+    result = check([file])
+    assert result.verdict == "violates"
+    assert result.explanation is not None
+    text = render(result.explanation)
+    assert rule in text
+    assert said in text
 
 
 def test_a_bound_on_changes_is_kept() -> None:

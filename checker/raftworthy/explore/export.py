@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from raftspec.extensions import WHOLE
 from raftspec.rules import POLICY, RULES
 from raftspec.spec import Spec
 from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
@@ -73,8 +74,12 @@ def _event(i: str, seq: int, move: Move, after: Variables) -> dict[str, Any]:
         event["message"] = msgspec.to_builtins(move.message)
     # All variables, not only those that changed: what should have changed and did not is to be seen, too.
     event["state"] = _state(after)
-    if move.action == "client_request":
-        event["entries"] = msgspec.to_builtins(after.log[-1:])  # type: ignore[attr-defined]
+    params = zip(WHOLE.actions[move.action].params.items(), move.params, strict=True)
+    for (name, t), value in params:
+        if t.name == "value":
+            event["entries"] = msgspec.to_builtins(after.log[-1:])  # type: ignore[attr-defined]
+        elif t.kind == "set":
+            event[name] = sorted(value)
     event["sends"] = [msgspec.to_builtins(m) for m in move.sent]
     return event
 

@@ -21,7 +21,7 @@ from raftspec.raft import AppendEntries, Entry, ServerVariables
 from raftspec.spec import State, run
 from raftspec.tracing import Transition
 from raftspec.types import Record, Type
-from raftspec.values import Map, Seq
+from raftspec.values import Map, Seq, ServerSet
 from raftworthy.generated import World, to_spec
 from raftworthy.replay.ledger import NOT_ASKED, Mismatch, Violation, differences
 from raftworthy.replay.order import Replay
@@ -66,6 +66,7 @@ class Inquiry:
         self.i: str = v.event.server
         self.generated = replay.generated
         self.spec = replay.spec
+        self.entered = replay.entered
         self.begin = begin
         self.could_commit = replay.state[self.i].could_commit
         self.variables = _Lazily(world, self.spec.server)
@@ -268,8 +269,11 @@ class Inquiry:
             wrong += bool(said("votes")) and set(said("votes")) != set(s[i].votes)
             take("become_leader", i)
         entries = e.entries if e.entries is not UNSET and self.begin != "restart" else ()
-        for entry in entries:
-            take("client_request", i, entry.value)
+        if entered := self.entered.get(self.begin):
+            take(self.begin, i, *(_param(e, name, t) for name, t in entered.items()))
+        else:
+            for entry in entries:
+                take("client_request", i, entry.value)
         tail = list(s[i].log)[len(s[i].log) - len(entries) :]
         wrong += [x.term for x in tail] != [x.term for x in entries]
         if n is not None and (
@@ -385,3 +389,11 @@ class _Lazily(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.world.variables)
+
+
+def _param(e: Any, name: str, t: Type) -> Any:
+    """A parameter of an action that appends an entry, as the specification has it."""
+    if t.name == "value":
+        return e.entries[0].value if e.entries else ""
+    value = getattr(e, name)
+    return ServerSet(() if value is UNSET else value) if t.kind == "set" else value

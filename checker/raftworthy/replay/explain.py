@@ -78,7 +78,7 @@ def explain(v: Violation, paths: Sequence[Path]) -> Explanation:
     """Find out why an event is wrong, by replaying up to it once more."""
     provenance = Provenance()
     replay = (
-        Replay(tuple(v.servers), extensions=v.extensions)
+        Replay(tuple(v.servers), extensions=v.extensions, voters=v.voters)
         if v.number == 0
         else replay_files(paths, observer=provenance, stop_at=v.number)
     )

@@ -53,6 +53,7 @@ class Violation(Exception):  # noqa: N818  (a verdict, not a failure)
         self.number = 0  # how many events were replayed before this one
         self.servers: tuple[str, ...] = ()
         self.extensions: frozenset[str] = frozenset()
+        self.voters: tuple[str, ...] = ()
 
 
 class Stopped(Exception):  # noqa: N818  (asked for)

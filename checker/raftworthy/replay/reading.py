@@ -52,6 +52,7 @@ class Header(msgspec.Struct):
     raftworthy: int
     servers: list[str]  # left out where a file has clients' events alone
     extensions: list[str] = []
+    voters: list[str] = []  # the first configuration, where membership can change; left out: all servers
 
 
 class Format(NamedTuple):
@@ -95,10 +96,17 @@ def format_of(spec: Spec, servers: tuple[str, ...] = ()) -> Format:
             ("seq", optional_natural, UNSET),
             ("start", optional_natural, UNSET),
             ("time", float | None, None),
+            *((name, t | UnsetType, UNSET) for name, t in _said(spec, servers).items()),
         ],
         gc=False,
     )
     return Format(structs, event, msgspec.json.Decoder(event))
+
+
+def _said(spec: Spec, servers: tuple[str, ...]) -> dict[str, Any]:
+    """The parameters of actions that name several servers: an event tells them in fields of their own."""
+    params = (x for a in spec.actions.values() if not a.message for x in a.params.items())
+    return {name: annotation_of(t, {}, servers) for name, t in params if t.kind == "set"}
 
 
 def _state_fields(
@@ -208,6 +216,7 @@ class TraceFile:
     servers: tuple[str, ...]
     first: Any  # the first event, or None in a file that has only a header
     extensions: frozenset[str] = frozenset()  # what the servers' Raft has beside Figure 2
+    voters: tuple[str, ...] = ()  # the first configuration
     has_clients: bool = False  # among the servers' events, as far as it has been read; `events` has none
 
     @classmethod
@@ -250,7 +259,14 @@ class TraceFile:
         if unknown := sorted(set(header.extensions) - EXTENSIONS.keys()):
             there = f"this knows {', '.join(EXTENSIONS)}"
             raise Unusable(place, f"no extension of Raft is called {unknown[0]}; {there}")
-        return cls(path, tuple(header.servers), None, frozenset(header.extensions))
+        if unknown := sorted(set(header.voters) - set(header.servers)):
+            raise Unusable(
+                place, f"{unknown[0]} votes in the first configuration and is not among the servers"
+            )
+        if header.voters and "membership" not in header.extensions:
+            raise Unusable(place, 'voters of a first configuration need "extensions":["membership"]')
+        voters = tuple(header.voters or header.servers)
+        return cls(path, tuple(header.servers), None, frozenset(header.extensions), voters)
 
     def events(self, lenient: bool = False) -> Iterator[tuple[Sequence[int], list[Any]]]:
         """Chunks of servers' events, each with the numbers of its lines.

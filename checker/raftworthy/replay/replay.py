@@ -86,7 +86,11 @@ def replay_files(
     files = [TraceFile.open(p) for p in paths]
     if not files:
         raise Unusable("replay", "no files given")
-    servers, extensions = files[0].servers, files[0].extensions
+    servers, extensions, voters = files[0].servers, files[0].extensions, files[0].voters
+    if "membership" in extensions:  # a server that joined later is known to the files that were begun later
+        servers = tuple(dict.fromkeys(i for file in files for i in file.servers))
+        for file in files:
+            file.servers = servers
     for file in files:
         if file.extensions != extensions:
             raise Unusable(
@@ -94,12 +98,18 @@ def replay_files(
                 f"extensions {sorted(file.extensions)} differ from those of {files[0].path}, "
                 f"{sorted(extensions)}",
             )
+        if sorted(file.voters) != sorted(voters) and "membership" in extensions:
+            raise Unusable(
+                Place(str(file.path), 1),
+                f"voters of the first configuration {sorted(file.voters)} differ from those of "
+                f"{files[0].path}, {sorted(voters)}",
+            )
         if file.servers != servers:
             raise Unusable(
                 Place(str(file.path), 1),
                 f"servers {file.servers} differ from those of {files[0].path}, {servers}",
             )
-    replay = Replay(servers, observer, extensions)
+    replay = Replay(servers, observer, extensions, voters)
     replay.stop_at = stop_at
     replay.hurry()
     replay.generated.exercised.clear()  # of earlier replays
@@ -109,7 +119,7 @@ def replay_files(
         _merge(replay, [Stream(chain) for chain in _chains(files)], progress)
         replay.finish()
     except Violation as v:
-        v.servers, v.extensions = servers, extensions
+        v.servers, v.extensions, v.voters = servers, extensions, voters
         raise
     except Stopped:
         return replay

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from raftspec.raft import raft
 from raftworthy.generated import World
 from raftworthy.replay import leeway
 from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences
@@ -36,6 +37,12 @@ class Steps(Ledger):
         self._out: list[Any] = []  # what the specification sends in the step
         self.may_commit = self.generated.guards_of("advance_commit_index")
         handled = ((a.name, a.message) for a in self.spec.actions.values() if a.message)
+        # An extension's actions that append an entry, with their parameters but the first.
+        self.entered = {
+            a.name: dict(list(a.params.items())[1:])
+            for a in self.spec.actions.values()
+            if a.name not in raft.actions and any(t.name == "value" for t in a.params.values())
+        }
         self._handlers: dict[str, Any] = {name: self.generated.structs[m] for name, m in handled}
 
     def take(self, e: Any, last: bool = False) -> int | None:
@@ -123,6 +130,12 @@ class Steps(Ledger):
                 raise Unusable("", "client_request needs entries: [[term, digest], …]")
             self._client_request(e, me)
             return True
+        if e.event in self.entered:
+            if not self._do(e, e.event, e.server, *self._entry_of(e), last=last):
+                return False
+            if me.log[-1] != e.entries[0]:
+                self.refuse_entry(e, e.entries[0], me)
+            return True
         if e.event not in TOLD_BY:
             return self._do(e, e.event, e.server, last=last)
         n = UNSET if e.state is UNSET else getattr(e.state, TOLD_BY[e.event])
@@ -130,13 +143,25 @@ class Steps(Ledger):
             raise Unusable("", f"{e.event} needs state.{TOLD_BY[e.event]}")
         return self._do(e, e.event, e.server, n, last=last)
 
+    def _entry_of(self, e: Any) -> list[Any]:
+        """The parameters of an action that appends one entry: its value, and what the event says it means."""
+        if not e.entries or len(e.entries) > 1:
+            raise Unusable("", f"{e.event} needs entries, with the one that it appends: [[term, digest]]")
+        params = []
+        for name, t in self.entered[e.event].items():
+            x = e.entries[0].value if t.name == "value" else getattr(e, name)
+            if x is UNSET:
+                raise Unusable("", f"{e.event} needs {name}")
+            params.append(x)
+        return params
+
     def follow_up(self, e: Any, me: Any, last: bool) -> bool:
         """The rest of the steps that one event may stand for. False if it must wait."""
         i, state = e.server, e.state
         wins = state is not UNSET and state.role == "leader" and me.role == "candidate"
         if wins and not self._do(e, "become_leader", i, last=last):
             return False
-        if e.entries and e.event != "client_request":
+        if e.entries and e.event != "client_request" and e.event not in self.entered:
             self._client_request(e, me)
         if state is UNSET:
             return True
