@@ -33,6 +33,7 @@ SEE_THE_SERVER = {
     "demo",
     "lockstep",
     "measure",
+    "measure_clients",
     "measure_holes",
     "measure_byzantine",
     "measure_server",

@@ -60,6 +60,7 @@ class Clients:
         self.world = world
         self.names = [f"c{n}" for n in range(1, count + 1)]
         self.rng = random.Random(f"{seed}/clients")
+        self.asked = 0  # requests so far
         self.drivers: dict[str, Driver] = {}
         self._leader: str | None = None  # whom clients ask
 
@@ -82,6 +83,7 @@ class Clients:
             asked = {"operation": "put", "key": key, "value": value}
             command = Put(key, value.encode())
             asked["digest"] = digest(encode_command(command))
+        self.asked += 1
         request = Request(client, seq, command)
         self.world.write_client({**request.who, "event": "invoke", **asked})
         patience = PATIENCE * self.world.config.election_timeout

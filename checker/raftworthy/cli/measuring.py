@@ -135,6 +135,35 @@ def bench_replay(
     return CONFORMS
 
 
+@bench.command(name="clients")
+def bench_clients(
+    *,
+    operations: int = 100_000,
+    clients: int = 64,
+    servers: int = 3,
+    seed: int = 1,
+    faults: str = "loss=0.001,restart=0.0001",
+    json: Json = False,
+) -> int:
+    """Measure how long it takes to check what clients saw beside the servers' traces.
+
+    Another process simulates a cluster with so many clients first; a million operations take it minutes.
+
+    Example:
+        raftworthy bench clients --operations 1000000
+    """
+    from raftworthy.measure_clients import measure_clients
+
+    if min(operations, clients, servers) < 1:
+        return fail("at least one operation, client and server, or nothing is measured", json)
+    try:
+        speed = measure_clients(operations, clients, servers, seed, faults)
+    except ValueError as error:
+        return fail(str(error), json)
+    print_json(speed) if json else print(speed)
+    return CONFORMS
+
+
 @bench.command(name="conformance")
 def bench_conformance(
     *,

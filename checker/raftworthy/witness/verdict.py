@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,11 +26,12 @@ class Clients:
 
     verdict: Literal["linearizable", "not linearizable", "undecided"]
     files: list[str]
-    seconds: float
     counts: Counts | None = None
     refutation: Refutation | None = None
     without_log: str | None = None  # why the log isn't the witness
     searched: Result | None = None
+    seconds: float = 0.0
+    cpu: float = 0.0  # seconds of this process
 
     def as_data(self) -> dict[str, Any]:
         searched = None if self.searched is None else self.searched.as_data()
@@ -75,7 +77,18 @@ def check_clients(
     Raises:
         Unusable: they make no sense.
     """
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here makes cycles, and looking for them takes a third of the time
+    try:
+        found = _check(files, replay, traces, seconds)
+    finally:
+        if collecting:
+            gc.enable()
+    return replace(found, seconds=time.perf_counter() - start, cpu=time.process_time() - cpu)
+
+
+def _check(files: Sequence[Path], replay: Replay, traces: Sequence[Path], seconds: float) -> Clients:
     names = [str(path) for path in files]
     initial = initial_value(files)
     witness = Witness(links(replay), initial)
@@ -83,13 +96,11 @@ def check_clients(
         witness.take(client_events(files))
     except Refuted as refuted:
         told = refutation(refuted, client_events(files), links(replay), initial, traces)
-        return Clients("not linearizable", names, time.perf_counter() - start, refutation=told)
+        return Clients("not linearizable", names, refutation=told)
     except NoWitness as no:
         result = check(read_history(files), seconds)
-        return Clients(
-            result.verdict, names, time.perf_counter() - start, without_log=str(no), searched=result
-        )
-    return Clients("linearizable", names, time.perf_counter() - start, witness.finish())
+        return Clients(result.verdict, names, without_log=str(no), searched=result)
+    return Clients("linearizable", names, witness.finish())
 
 
 def links(replay: Replay) -> Links:
