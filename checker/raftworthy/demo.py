@@ -26,6 +26,7 @@ from rich.table import Table
 
 from raftd.client import Client, RequestError
 from raftd.cluster import Cluster, ClusterError
+from raftd.trace import digest_of_put
 from raftspec.properties import raft
 from raftworthy.diagram import explain
 from raftworthy.explore.cases import RULE_CASES
@@ -123,7 +124,7 @@ def right_servers(teller: Teller, folder: Path) -> Scene:
     )
     with (
         Cluster(3, folder) as cluster,
-        closing(Recorder(folder / HISTORY)) as recorder,
+        closing(Recorder(folder / HISTORY, digest_of_put)) as recorder,
         Load(cluster, recorder) as load,
     ):
         leader = cluster.leader()
@@ -151,7 +152,7 @@ def right_servers(teller: Teller, folder: Path) -> Scene:
             f"{f'{len(missing)} are lost' if missing else 'all can be read, which goes through the log, too'}"
         )
     linearized = _check_history(teller, recorder.path)
-    verdict = _check(teller, cluster)
+    verdict = _check(teller, cluster, recorder.path)
     details = verdict.as_data() | {"history": linearized.as_data()}
     if verdict.report is None or missing:
         return "failed" if missing else verdict.verdict, "see above", details
@@ -171,7 +172,10 @@ def wrong_server(teller: Teller, folder: Path) -> Scene:
     broken, rule = BROKEN_SERVER, BROKEN_RULE
     teller.say(f"{broken} has one line of Figure 2 wrong, {rule}: it commits what it alone stores")
     options = dict.fromkeys(("n2", "n3"), PATIENT) | {broken: (*HASTY, "--break", rule)}
-    with Cluster(3, folder, own_options=options) as cluster, closing(Recorder(folder / HISTORY)) as recorder:
+    with (
+        Cluster(3, folder, own_options=options) as cluster,
+        closing(Recorder(folder / HISTORY, digest_of_put)) as recorder,
+    ):
         _elect(cluster, broken)
         asyncio.run(_put(cluster, broken, "colour", b"green", recorder))
         if _missing(cluster, ["colour"], recorder):
@@ -191,7 +195,7 @@ def wrong_server(teller: Teller, folder: Path) -> Scene:
             f"{'gone; no server complains' if missing else 'still there'}"
         )
     linearized = _check_history(teller, recorder.path)
-    verdict = _check(teller, cluster)
+    verdict = _check(teller, cluster, recorder.path)
     details = verdict.as_data() | {"history": linearized.as_data()}
     if verdict.explanation is None:
         return verdict.verdict, "nothing found", details
@@ -355,18 +359,19 @@ def _check_history(teller: Teller, path: Path) -> Linearized:
     return result
 
 
-def _check(teller: Teller, cluster: Cluster) -> Verdict:
-    """Replay the traces of all starts of all servers."""
-    files = sorted(cluster.traces.glob("*.ndjson"))
+def _check(teller: Teller, cluster: Cluster, history: Path) -> Verdict:
+    """Replay the traces of all starts of all servers, and hold what clients saw to their log."""
+    files = [*sorted(cluster.traces.glob("*.ndjson")), history]
     teller.step(f"raftworthy replay {' '.join(file.name for file in files)}")
     verdict = check(files)
     if verdict.report is not None:
         text = summary(verdict.report, verdict.seconds)
+        text += f"\n{verdict.clients}" if verdict.clients is not None else ""
     elif verdict.explanation is not None:
         text = render(verdict.explanation) + "\nviolates"
     else:
         text = f"{verdict.error}\nunusable"
-    text = text.replace(f"{cluster.traces}{os.sep}", "")
+    text = text.replace(f"{cluster.traces}{os.sep}", "").replace(f"{history.parent}{os.sep}", "")
     # Its advice is for files that stay; how to keep them, the summary says.
     teller.say("\n".join(line for line in text.splitlines() if not line.startswith("help:")))
     return verdict

@@ -24,6 +24,7 @@ from raftd.client import RequestError
 from raftd.cluster import Cluster
 from raftd.codec import Faults
 from raftd.server import KILL_POINTS
+from raftd.trace import digest_of_put
 from raftworthy.linearize.checking import Result as Linearized
 from raftworthy.linearize.checking import check as check_history
 from raftworthy.linearize.reading import read_history
@@ -103,7 +104,10 @@ def torture(
     folder.mkdir(parents=True, exist_ok=True)
     complaint = None
     options = () if broken is None else ("--break", broken)
-    with Cluster(servers, folder, options=options) as cluster, closing(Recorder(history)) as recorder:
+    with (
+        Cluster(servers, folder, options=options) as cluster,
+        closing(Recorder(history, digest_of_put)) as recorder,
+    ):
         torturer = Torturer(cluster, random.Random(seed))
         try:
             with Load(cluster, recorder) as load:
@@ -112,7 +116,7 @@ def torture(
             load.read_all()
         except (TortureError, RequestError) as error:
             complaint = str(error)
-    traces = check(sorted(cluster.traces.glob("*.ndjson")))
+    traces = check([*sorted(cluster.traces.glob("*.ndjson")), history])
     seen = check_history(read_history([history]), seconds=max(60.0, seconds))
     spent = time.monotonic() - began
     return Tortured(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from raftd.core import NO_OP, Batch, NotLeader, Role
 from raftd.kv import Command, Get, KeyValue, Put, encode_command
-from raftd.trace import digest
+from raftd.trace import digest_of_put
 
 if TYPE_CHECKING:
     from raftd.simulator import Server, Simulation
@@ -82,7 +82,7 @@ class Clients:
             value = f"{client}.{seq}"
             asked = {"operation": "put", "key": key, "value": value}
             command = Put(key, value.encode())
-            asked["digest"] = digest(encode_command(command))
+            asked["digest"] = digest_of_put(key, command.value)
         self.asked += 1
         request = Request(client, seq, command)
         self.world.write_client({**request.who, "event": "invoke", **asked})

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from raftd.kv import Put, encode_command
 from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
@@ -55,6 +56,11 @@ def line(event: dict[str, Any], seq: int, start: int) -> bytes:
 def digest(command: bytes) -> str:
     """A command in the trace: equal for equal commands, short for long ones."""
     return blake2b(command, digest_size=8).hexdigest()
+
+
+def digest_of_put(key: str, value: bytes) -> str:
+    """What the trace calls the entry of a put, for clients who note what they ask for."""
+    return digest(encode_command(Put(key, value)))
 
 
 def traced_entries(entries: Iterable[Entry]) -> list[list[int | str]]:

@@ -65,6 +65,10 @@ def test_all_scenes_come_out_as_expected_and_leave_nothing_behind(tmp_path: Path
     assert history["verdict"] == "linearizable"
     assert history["operations"] >= 1000
     assert len(read_history([kept / "1" / "history.ndjson"]).operations) == history["operations"]
+    clients = right["details"]["clients"]
+    assert clients["verdict"] == "linearizable"
+    assert clients["counts"]["entries"] + clients["counts"]["looks"] >= 1000
+    assert clients["without_log"] is None
     promise = wrong["details"]["history"]["explanation"]
     assert [op["operation"] for op in promise["core"]] == ["put kept", "get -> nothing"]
     explanation = wrong["details"]["explanation"]

@@ -20,6 +20,11 @@ def test_right_servers_bear_it(tmp_path: Path) -> None:
     assert result.acknowledged > 50
     assert result.traces.report is not None
     assert result.traces.report.restarts > 3
+    clients = result.traces.clients
+    assert clients is not None
+    assert clients.counts is not None
+    assert clients.counts.entries >= result.acknowledged
+    assert clients.verdict == "linearizable"
 
 
 @pytest.mark.parametrize("rule", ["commit.majority", "restart.keep_log"])

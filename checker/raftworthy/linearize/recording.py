@@ -25,10 +25,15 @@ class Store(Protocol):
 
 
 class Recorder:
-    """A history file that is being written."""
+    """A history file that is being written.
 
-    def __init__(self, path: Path) -> None:
+    With `digest_of_put`, which says what the servers' traces call the entry of a put, it can be held against
+    their log.
+    """
+
+    def __init__(self, path: Path, digest_of_put: Callable[[str, bytes], str] | None = None) -> None:
         self.path = path
+        self._digest_of_put = digest_of_put
         self._file = path.open("wb", buffering=0)
         self._write({"raftworthy": VERSION})
         self._clients = 0
@@ -36,7 +41,7 @@ class Recorder:
     def client(self, store: Store) -> RecordedClient:
         """A client with a name of its own; several may share one connection."""
         self._clients += 1
-        return RecordedClient(f"c{self._clients}", store, self._write)
+        return RecordedClient(f"c{self._clients}", store, self._write, self._digest_of_put)
 
     def close(self) -> None:
         """No more events; operations under way stay of unknown outcome."""
@@ -50,8 +55,15 @@ class Recorder:
 class RecordedClient:
     """Asks a store, and writes down what was asked and answered."""
 
-    def __init__(self, name: str, store: Store, write: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        write: Callable[[dict[str, Any]], None],
+        digest_of_put: Callable[[str, bytes], str] | None = None,
+    ) -> None:
         self.name = name
+        self._digest_of_put = digest_of_put
         self._store = store
         self._write = write
         self._seq = 0
@@ -59,6 +71,8 @@ class RecordedClient:
     async def put(self, key: str, value: bytes) -> None:
         """Set a key."""
         asked = {"operation": "put", "key": key, "value": _text(value)}
+        if self._digest_of_put is not None:
+            asked["digest"] = self._digest_of_put(key, value)
         await self._ask(asked, lambda: self._store.put(key, value), lambda _: {})
 
     async def get(self, key: str) -> bytes | None:
