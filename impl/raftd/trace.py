@@ -53,6 +53,11 @@ def line(event: dict[str, Any], seq: int, start: int) -> bytes:
     return _encode(numbered) + b"\n"
 
 
+def client_line(event: dict[str, Any]) -> bytes:
+    """What a client asked or was told, as a line; docs/linearize.md has the format."""
+    return _encode(event) + b"\n"
+
+
 def digest(command: bytes) -> str:
     """A command in the trace: equal for equal commands, short for long ones."""
     return blake2b(command, digest_size=8).hexdigest()
@@ -171,5 +176,5 @@ class TraceStream:
         self._file.write(line(event, self._seq[server], self._start[server]))
 
     def write_client(self, event: dict[str, Any]) -> None:
-        """Append what a client asked or was told. docs/linearize.md has the format."""
-        self._file.write(_encode(event) + b"\n")
+        """Append what a client asked or was told."""
+        self._file.write(client_line(event))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -43,6 +44,8 @@ def outcome(case: Path) -> str:
     """What replay says about a trace: the verdict, then its message."""
     verdict = check(sorted(case.iterdir()) if case.is_dir() else [case])
     text = render(verdict.explanation) if verdict.explanation else verdict.error
+    if verdict.clients is not None:
+        text = re.sub(r" \([0-9.]+ s\)", "", str(verdict.clients))
     return f"{verdict.verdict}\n{text}\n" if text else f"{verdict.verdict}\n"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from raftd.core import Batch, Config, Core, Persistent, Role
 from raftd.faults import make_core
 from raftd.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
-from raftd.trace import header, line
+from raftd.trace import client_line, header, line
 
 STEP = 0.01  # seconds from one step to the next
 
@@ -80,9 +80,10 @@ class Cluster:
         self._steps += round(self.config.heartbeat_interval / STEP)
         self._step(leader, self.cores[leader].send_heartbeats)
 
-    def propose(self, leader: str, *commands: str) -> None:
+    def propose(self, leader: str, *commands: str | bytes) -> None:
         """A client asks for commands."""
-        self._step(leader, partial(self.cores[leader].propose, commands=[c.encode() for c in commands]))
+        encoded = [c.encode() if isinstance(c, str) else c for c in commands]
+        self._step(leader, partial(self.cores[leader].propose, commands=encoded))
 
     def deliver(self, source: str, target: str, kind: Kind | None = None, again: bool = False) -> Message:
         """The oldest message of a link arrives; a copy of it stays in flight to arrive `again`."""
@@ -130,6 +131,10 @@ class Cluster:
     def claim(self, server: str, event: str, **fields: Any) -> None:
         """A server says that it did what no core here would do: a line of a trace, and nothing else."""
         self._trace({"server": server, "event": event, **fields})
+
+    def note(self, event: dict[str, Any]) -> None:
+        """A client's event stands in the trace."""
+        self._lines.append(("", 0, client_line(event)))
 
     # What has come of it.
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import zstandard
+from tests.recording.clients import CLIENTS
 from tests.recording.cluster import BAD, GOOD, RULES, Cluster
 from tests.recording.conforming import deposed_leader_returns, kills
 from tests.recording.refused import unusable
@@ -32,6 +33,7 @@ def files() -> dict[str, bytes]:
     made = {f"{name}.ndjson": scenario().trace() for name, scenario in GOOD.items()}
     made |= {f"bad/{name}.ndjson": scenario().trace() for name, scenario in BAD.items()}
     made |= {f"rules/{rule}.ndjson": scenario().trace() for rule, scenario in RULES.items()}
+    made |= {f"clients/{name}.ndjson": scenario().trace() for name, scenario in CLIENTS.items()}
     made |= {f"unusable/{name}.ndjson": data for name, data in unusable().items()}
     made |= {f"kills/{name}": data for name, data in kills().traces().items()}
     made["minimal.ndjson"] = minimal(deposed_leader_returns())

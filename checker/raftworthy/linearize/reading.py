@@ -37,7 +37,10 @@ class Line(msgspec.Struct, gc=False):
     expected: Value | UnsetType = UNSET
     outcome: Literal["done", "unknown", "not_executed"] = "done"
     swapped: bool | UnsetType = UNSET
-    digest: str | UnsetType = UNSET  # the entry's, for who has the servers' traces, too
+    # For who has the servers' traces, too: what its entry is called, the index at which it took effect.
+    digest: str | UnsetType = UNSET
+    session: int | UnsetType = UNSET
+    sequence: int | UnsetType = UNSET
     index: int | UnsetType = UNSET
     time: float | None = None
     server: Any = UNSET

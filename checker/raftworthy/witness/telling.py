@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 from raftworthy.linearize.history import Builder, Impossible, Operation, Value, shown
 from raftworthy.linearize.reading import asked_by, finish
 from raftworthy.replay.provenance import Cause
@@ -142,10 +144,13 @@ class _Teller:
             case "executed":
                 return f"{name}, whose client was told that it surely wasn't executed, is entry {call.index}"
             case "look":
-                where = f"from entry {self.earliest} on, where its place must be, {key} never holds that"
-                if told is not None and isinstance(told.index, int):
-                    where = f"after entry {told.index}, where it is said to be, {key} holds something else"
-                return f"{name}: {where}"
+                assert told is not None
+                place, where = self.earliest, "the earliest place that it can have"
+                later = f", and never {shown(told.value)}" if told.value is not UNSET else ""
+                if told.index is not UNSET:
+                    place, where, later = told.index, "where it is said to be", ""
+                held = shown(self.witness.store.key(self.witness.key).at(place))
+                return f"{name}: after entry {place}, {where}, {key} holds {held}{later}"
 
     def _given(self) -> str:
         found = self.call.found
@@ -175,6 +180,9 @@ class _Teller:
             yield f"{named(by)} had returned before it was invoked, and {entry}"
         if again := self._second_execution():
             yield again
+        if self.kind == "lost":
+            for index in self.witness.links.without_effect(self.call.asked):
+                yield f"entry {index} asks for it, and is not executed: by then its session has ended"
 
     def _second_execution(self) -> str | None:
         """The entry that asks for an operation once more, if executing that, too, gives what was told."""
@@ -182,7 +190,7 @@ class _Teller:
         if self.kind not in ("look", "answer") or told is None:
             return None
         first = {call.index: call for call in self.calls}
-        for index, repeats in links.repetitions(first):
+        for index, repeats in links.repetitions({n: call.asked for n, call in first.items()}):
             store = Store(self.initial)
             found: Any = None
             seen: Any = told.value
@@ -203,7 +211,7 @@ class _Teller:
         """Where the leader appended what this is about."""
         links, asked = self.witness.links, self.call.asked
         if self.kind == "lost":
-            for place, server, entry in appended(self.traces, [links.named(asked)]):
+            for place, server, entry in appended(self.traces, [asked.digest]):
                 yield Cause(
                     str(place), f"{server} appended its entry in term {entry.term}; it wasn't committed"
                 )
