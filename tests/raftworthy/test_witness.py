@@ -494,3 +494,17 @@ def test_the_command_says_what_is_wrong(name: str, capsys: pytest.CaptureFixture
     assert data["verdict"] == "violates"
     assert data["report"]["committed"] > 1
     assert data["clients"]["refutation"]["line"] == int(said.split(f"{path}:")[1].split(":")[0])
+
+
+def test_where_servers_lines_are_lost_clients_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers, lines = apart(simulated(tmp_path / "whole.ndjson", 3, steps=60))
+    kept = [line for line in servers.read_bytes().splitlines() if b'"server":"n3"' not in line]
+    servers.write_bytes(b"\n".join([*kept, b""]))
+    history = written(tmp_path / "history.ndjson", lines)
+    with pytest.raises(SystemExit) as end:
+        app(["replay", str(servers), str(history), "--out", str(tmp_path / "found.ndjson")])
+    said = capsys.readouterr().out
+    assert f"not checked: {len(lines)} events of clients" in said, said
+    assert end.value.code == 0

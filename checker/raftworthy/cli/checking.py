@@ -37,13 +37,15 @@ def replay(
     """Check traces of a Raft cluster against the specification.
 
     Give one file for all servers, one per server, or one per server and start.
-    The format is in docs/traces.md. Where information is missing, a behaviour is looked for that has
+    The format is in docs/traces.md. Events of clients, in the same files or in others, are held to the
+    committed log (docs/linearize.md). Where information is missing, a behaviour is looked for that has
     the lines that are there (docs/holes.md).
     Exit code: 0 conforms or explained, 1 violates, 2 undecided or unusable.
 
     Examples:
         raftworthy replay traces/figure_8.ndjson
         raftworthy replay n1.ndjson n2.ndjson n3.ndjson.zst --json
+        raftworthy replay n1.ndjson n2.ndjson n3.ndjson history.ndjson
         raftworthy replay n1.ndjson n2.ndjson --complete --out whole.ndjson
     """
     from raftworthy.holes.missing import information_missing

@@ -18,7 +18,15 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace as but
 
 from raftspec.properties import raft
-from raftworthy.replay.reading import Place, TraceFile, Unusable, open_trace, trace_format
+from raftworthy.replay.reading import (
+    Place,
+    TraceFile,
+    Unusable,
+    is_clients,
+    is_history,
+    open_trace,
+    trace_format,
+)
 from raftworthy.structs import snake_case
 
 HANDLERS = {a.name: a.message for a in raft.actions.values() if a.message}
@@ -46,6 +54,7 @@ class Lines:
     servers: tuple[str, ...]
     of: dict[str, list[Line]]
     holes: int  # lines that ordinary replay can't use
+    clients: int = 0  # lines that are clients', and left out
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -131,7 +140,9 @@ def read_lines(paths: Sequence[Path]) -> Lines:
     Raises:
         Unusable: no header, unlike headers, or a line that isn't an event of a server of the cluster.
     """
-    files = [TraceFile.headed(p) for p in paths]
+    files = [TraceFile.headed(p) for p in paths if not is_history(p)]
+    if not files:
+        raise Unusable(str(paths[0]), "no server's trace beside it")
     for file in files:
         if file.extensions:
             named = ", ".join(sorted(file.extensions))
@@ -145,8 +156,12 @@ def read_lines(paths: Sequence[Path]) -> Lines:
             )
     read: list[Line] = []
     holes = 0
+    clients = sum(1 for path in paths if is_history(path) for _ in _texts(path))
     for file in files:
         for place, text in _texts(file.path):
+            if is_clients(text):
+                clients += 1
+                continue
             try:
                 e, usable, unknown = decode(text, servers)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -158,7 +173,7 @@ def read_lines(paths: Sequence[Path]) -> Lines:
                 raise Unusable(place, f"{e.event} needs a message of kind {KINDS[e.event]}")
             holes += not usable
             read.append(Line(place, e, len(read), unknown))
-    return Lines(servers, _by_server(servers, read), holes)
+    return Lines(servers, _by_server(servers, read), holes, clients)
 
 
 def _texts(path: Path) -> Iterator[tuple[Place, bytes]]:

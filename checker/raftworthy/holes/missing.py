@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def information_missing(verdict: Verdict, paths: Sequence[Path]) -> str | None:
     """What is missing, if a trace doesn't conform for lack of it as far as ordinary replay can tell."""
-    if verdict.verdict == "conforms":
+    if verdict.report is not None:  # if anything is wrong, it is what clients saw
         return None
     from raftworthy.holes.lines import read_lines
 

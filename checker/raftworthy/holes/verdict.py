@@ -53,6 +53,7 @@ class Completed:
     behaviour: tuple[dict[str, Any], ...] = ()
     tried: tuple[str, ...] = ()  # what was tried, if that didn't decide it
     error: str | None = None
+    unchecked: int = 0  # clients' events
 
     @property
     def exit_code(self) -> int:
@@ -77,7 +78,10 @@ def complete(paths: Sequence[Path], seconds: float = SECONDS, progress: Progress
         return Completed("unusable", files, error=f"{', '.join(files)}: no events, so nothing was checked")
     made = _decide(lines, seconds, progress)
     total = sum(map(len, lines.of.values()))
-    return replace(made, files=files, lines=total, lost=lines.lost, seconds=time.process_time() - began)
+    return replace(
+        made, files=files, lines=total, lost=lines.lost, seconds=time.process_time() - began,
+        unchecked=lines.clients,
+    )  # fmt: skip
 
 
 def _decide(lines: Lines, seconds: float, progress: Progress | None) -> Completed:
@@ -215,3 +219,5 @@ def print_completed(c: Completed, out: Path | None = None) -> None:
         for what in c.tried:
             print(f"  tried: {what}")
         print("help: log more of what is missing, or allow more --seconds")
+    if c.unchecked:
+        print(f"not checked: {c.unchecked:,} events of clients; what was committed isn't known for certain")
