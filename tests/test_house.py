@@ -276,11 +276,16 @@ def test_kinds_of_rules_are_explained_where_they_are_listed() -> None:
 
 
 def test_the_trace_format_is_described_in_full() -> None:
-    text = (ROOT / "docs/traces.md").read_text()
     types = schema()["$defs"]
-    names = {name for struct in types.values() for name in struct.get("properties", ())}
-    for name in (*raft.actions, *names - {"raftworthy"}):
-        assert f"`{name}`" in text, f"docs/traces.md doesn't say what {name} is"
+    of_clients = set(types.pop("ClientEvent")["properties"])
+    of_servers = {name for struct in types.values() for name in struct.get("properties", ())}
+    for document, names in (
+        ("docs/traces.md", {*raft.actions, *of_servers - {"raftworthy"}}),
+        ("docs/linearize.md", of_clients),
+    ):
+        text = (ROOT / document).read_text()
+        for name in names:
+            assert f"`{name}`" in text, f"{document} doesn't say what {name} is"
 
 
 def test_the_server_is_described_in_full() -> None:

@@ -49,6 +49,15 @@ class Line(msgspec.Struct, gc=False):
 LINE = msgspec.json.Decoder(Line)
 
 
+def client_event() -> type[msgspec.Struct]:
+    """A client's event as the schema of traces has it."""
+    of_clients = {"event": Literal["invoke", "return"], "client": str}
+    fields = [f for f in msgspec.structs.fields(Line) if f.name != "server"]
+    required = [(f.name, of_clients[f.name]) for f in fields if f.name in of_clients]
+    optional = [(f.name, f.type, f.default) for f in fields if f.name not in of_clients]
+    return msgspec.defstruct("ClientEvent", [*required, *optional])
+
+
 def read_history(files: Sequence[Path], form: Format | None = None) -> History:
     """The operations in some files.
 

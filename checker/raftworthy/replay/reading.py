@@ -148,15 +148,19 @@ def _translated(value: Any, known: Mapping[Any, type[msgspec.Struct]]) -> Any:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a trace's lines: a header, then events."""
-    (header, event), components = msgspec.json.schema_components(
-        [Header, trace_format((), frozenset(EXTENSIONS)).event], ref_template="#/$defs/{name}"
+    """The JSON Schema of a trace's lines: a header, then events of servers, and of clients."""
+    from raftworthy.linearize.reading import client_event
+
+    (header, *events), components = msgspec.json.schema_components(
+        [Header, trace_format((), frozenset(EXTENSIONS)).event, client_event()],
+        ref_template="#/$defs/{name}",
     )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A line of a raftworthy trace, version 1",
-        "description": "The first line of a file is a Header, every other line an Event. See docs/traces.md.",
-        "anyOf": [header, event],
+        "description": "The first line of a file is a Header, every other line an Event, or a ClientEvent. "
+        "See docs/traces.md and docs/linearize.md.",
+        "anyOf": [header, *events],
         "$defs": components,
     }
 
