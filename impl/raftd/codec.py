@@ -20,6 +20,8 @@ from raftd.messages import (
     Aside,
     InstallSnapshot,
     Message,
+    PreVote,
+    PreVoteReply,
     ReadIndex,
     ReadIndexReply,
     RequestVote,
@@ -217,10 +219,12 @@ class MessageReader(Reader[Message | Aside]):
 
 def _numbers(message: Message | Aside) -> list[int]:
     match message:
-        case RequestVote():
+        case RequestVote() | PreVote():
             return [message.term, message.last_log_index, message.last_log_term]
         case RequestVoteReply() | TimeoutNow():
             return [message.term]
+        case PreVoteReply():
+            return [message.term, message.asked_term]
         case AppendEntries():
             terms = [entry.term for entry in message.entries]
             return [

@@ -1,8 +1,8 @@
 """Raft without I/O: a message, a tick or a proposal in; what to persist, send and apply out.
 
 Follows Figure 2 of Ongaro and Ousterhout (2014). Everything that changes protocol state is
-in this file, `elections`, `replication`, `snapshots`, `reads` and `step`. Left out: membership change,
-sessions, pre-vote.
+in this file, `elections`, `replication`, `snapshots` and `step`; beyond it, if `Config` says so, in
+`pre_vote`, `check_quorum`, `leadership_transfer` and `reads`. Left out: membership change, sessions.
 
 Clock and randomness are passed in, so one seed gives one run. The driver writes a
 batch's event to the trace, persists, then sends, then applies; nothing of a batch
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from raftd.leadership_transfer import Transferring
 from raftd.log import Log
 from raftd.messages import (
     AppendEntries,
@@ -24,6 +25,8 @@ from raftd.messages import (
     Entry,
     InstallSnapshot,
     Message,
+    PreVote,
+    PreVoteReply,
     ReadIndex,
     ReadIndexReply,
     RequestVote,
@@ -31,7 +34,6 @@ from raftd.messages import (
     Snapshot,
     TimeoutNow,
 )
-from raftd.reads import Reads
 from raftd.state import NO_OP, Batch, Config, NotLeader, Persist, Persistent, Role, Variables
 
 __all__ = [
@@ -47,7 +49,7 @@ __all__ = [
 ]
 
 
-class Core(Reads):
+class Core(Transferring):
     """One Raft server, as a deterministic function of its inputs.
 
     Each input is one step, and gives one event. Decisions are small predicate methods, so that a test can
@@ -68,7 +70,7 @@ class Core(Reads):
         assert m.target == self.server, f"{self.server} was given a message for {m.target}"
         assert m.source in self.match_index, f"{m.source} is not a peer of {self.server}"
         self._begin(now)
-        if m.term > self.current_term:
+        if self._adopts(m):
             self._adopt_term(m.term)
         self._check_message(m)
         event, handle = self._HANDLERS[type(m)]
@@ -79,15 +81,17 @@ class Core(Reads):
         """Time passes: heartbeats of a leader, an election of anyone else, or nothing yet."""
         if now < self.deadline:
             return None
-        return self.send_heartbeats(now) if self.role is Role.LEADER else self.start_election(now)
+        if self.role is Role.LEADER:
+            return self.lose_quorum(now) if self._has_lost_quorum(now) else self.send_heartbeats(now)
+        return self.start_election(now) if self._may_stand() else self.start_pre_vote(now)
 
     def propose(self, now: float, commands: Sequence[bytes]) -> Batch:
         """A leader appends its clients' commands and replicates them. Section 5.3.
 
         They are the last `len(commands)` entries of `log` when this returns.
         """
-        if self.role is not Role.LEADER:
-            raise NotLeader(self.server, self.leader)
+        if self.role is not Role.LEADER or self._is_handing_over(now):
+            raise NotLeader(self.server, None if self.role is Role.LEADER else self.leader)
         assert commands, "a proposal needs a command"
         assert NO_OP not in commands, "the empty command is a new leader's no-op"
         self._begin(now)
@@ -97,23 +101,6 @@ class Core(Reads):
                 self._send_entries(peer)
         self._advance_commit_index()
         return self._finish("client_request")
-
-    def hand_over(self) -> TimeoutNow | None:
-        """A leader that wants to go asks a follower with all of its log to stand. Dissertation, section 3.10.
-
-        None as long as no follower has caught up. This is no step: no variable changes.
-        """
-        assert self.role is Role.LEADER, f"{self.server} does not lead term {self.current_term}"
-        ready = [peer for peer in self.peers if self.match_index[peer] == self.log.last_index]
-        if not ready:
-            return None
-        self._hands_over = True
-        return TimeoutNow(self.server, max(ready, key=self._heard.__getitem__), self.current_term)
-
-    def timeout_now(self, now: float, m: TimeoutNow) -> Batch | None:
-        """A follower's timeout comes early because its leader asks; None if that was in another term."""
-        current = m.term == self.current_term and self.leader == m.source
-        return self.start_election(now) if current and self.role is Role.FOLLOWER else None
 
     def heard(self, peer: str, now: float) -> float:
         """For how many seconds a leader has had no answer from a follower."""
@@ -167,11 +154,14 @@ class Core(Reads):
         """A restarted server has what it persisted, all of it. Section 5.1."""
 
     _HANDLERS: ClassVar[dict[type, tuple[str, Callable[[Any, Any], None]]]] = {
-        RequestVote: ("handle_request_vote", Reads._on_request_vote),
-        RequestVoteReply: ("handle_request_vote_reply", Reads._on_request_vote_reply),
-        AppendEntries: ("handle_append_entries", Reads._on_append_entries),
-        AppendEntriesReply: ("handle_append_entries_reply", Reads._on_append_entries_reply),
-        ReadIndex: ("handle_read_index", Reads._on_read_index),
-        ReadIndexReply: ("handle_read_index_reply", Reads._on_read_index_reply),
-        InstallSnapshot: ("handle_install_snapshot", Reads._on_install_snapshot),
+        RequestVote: ("handle_request_vote", Transferring._on_request_vote),
+        RequestVoteReply: ("handle_request_vote_reply", Transferring._on_request_vote_reply),
+        AppendEntries: ("handle_append_entries", Transferring._on_append_entries),
+        AppendEntriesReply: ("handle_append_entries_reply", Transferring._on_append_entries_reply),
+        PreVote: ("handle_pre_vote", Transferring._on_pre_vote),
+        PreVoteReply: ("handle_pre_vote_reply", Transferring._on_pre_vote_reply),
+        TimeoutNow: ("handle_timeout_now", Transferring._on_timeout_now),
+        ReadIndex: ("handle_read_index", Transferring._on_read_index),
+        ReadIndexReply: ("handle_read_index_reply", Transferring._on_read_index_reply),
+        InstallSnapshot: ("handle_install_snapshot", Transferring._on_install_snapshot),
     }

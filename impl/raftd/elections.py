@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftd.messages import Entry, RequestVote, RequestVoteReply
+from raftd.messages import Entry, PreVote, RequestVote, RequestVoteReply
 from raftd.replication import Replication
 from raftd.state import NO_OP, Batch, Role
 
@@ -14,6 +14,7 @@ class Elections(Replication):
         """A server without a leader increments its term and asks for votes. Section 5.2."""
         assert self.role is not Role.LEADER, f"{self.server} already leads term {self.current_term}"
         self._begin(now)
+        self._unprepare()
         self.role = Role.CANDIDATE
         self.current_term += 1
         self.leader = None
@@ -40,6 +41,7 @@ class Elections(Replication):
         even if no client ever asks for anything (section 8).
         """
         assert self.role is Role.CANDIDATE
+        self._unprepare()
         self.role = Role.LEADER
         self.leader = self.server
         self.next_index = dict.fromkeys(self.peers, self.log.last_index + 1)
@@ -78,6 +80,7 @@ class Elections(Replication):
         self.current_term = term
         self.voted_for = None
         self.leader = None
+        self._unprepare()
         self._step_down()
 
     def _vote_for_itself(self) -> None:
@@ -97,7 +100,7 @@ class Elections(Replication):
         """A server votes for one candidate in a term. Figure 2, RequestVote RPC, step 2."""
         return self.voted_for in (None, m.source)
 
-    def _is_up_to_date(self, m: RequestVote) -> bool:
+    def _is_up_to_date(self, m: RequestVote | PreVote) -> bool:
         """A voter denies its vote if its own log is more complete. Section 5.4.1."""
         return (m.last_log_term, m.last_log_index) >= (self.log.last_term, self.log.last_index)
 

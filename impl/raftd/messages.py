@@ -111,6 +111,34 @@ class InstallSnapshot(msgspec.Struct, frozen=True, tag="install_snapshot", tag_f
     snapshot: Snapshot
 
 
+class PreVote(msgspec.Struct, frozen=True, tag="pre_vote", tag_field="kind", gc=False):
+    """A server asks who would vote for it in the term after its own. Dissertation, section 9.6."""
+
+    source: str
+    target: str
+    term: int
+    last_log_index: int
+    last_log_term: int
+
+
+class PreVoteReply(msgspec.Struct, frozen=True, tag="pre_vote_reply", tag_field="kind", gc=False):
+    """A server says whether it would; with its own term, and the one in which it was asked."""
+
+    source: str
+    target: str
+    term: int
+    granted: bool
+    asked_term: int
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, tag="timeout_now", tag_field="kind", gc=False):
+    """A leader that wants to go tells a follower to stand for election. Dissertation, section 3.10."""
+
+    source: str
+    target: str
+    term: int
+
+
 Message = (
     RequestVote
     | RequestVoteReply
@@ -119,18 +147,10 @@ Message = (
     | ReadIndex
     | ReadIndexReply
     | InstallSnapshot
+    | PreVote
+    | PreVoteReply
+    | TimeoutNow
 )
-
-
-class TimeoutNow(msgspec.Struct, frozen=True, tag="timeout_now", tag_field="kind", gc=False):
-    """A leader that wants to go asks a follower to stand for election at once. Dissertation, section 3.10.
-
-    To the follower it is its own timeout, which may come at any time.
-    """
-
-    source: str
-    target: str
-    term: int
 
 
 class SnapshotChunk(msgspec.Struct, frozen=True, tag="snapshot_chunk", tag_field="kind", gc=False):
@@ -161,4 +181,4 @@ class SnapshotChunkReply(msgspec.Struct, frozen=True, tag="snapshot_chunk_reply"
 
 
 # Not steps of Raft: no variable changes.
-Aside = TimeoutNow | SnapshotChunk | SnapshotChunkReply
+Aside = SnapshotChunk | SnapshotChunkReply

@@ -67,7 +67,14 @@ class Replication(Snapshots):
         """A leader or candidate becomes a follower. Section 5.1."""
         if self.role is Role.LEADER:
             self._restart_election_timer()  # `deadline` was the next heartbeat
+        if self.role is not Role.FOLLOWER:
+            self._unprepare()
         self.role = Role.FOLLOWER
+
+    def _unprepare(self) -> None:
+        """What let this server stand is over: it stands, or leads, or is in a newer term."""
+        self.pre_votes.clear()
+        self.told_to_stand = False
 
     def _joins(self, m: AppendEntries) -> bool:
         """Entries join where the preceding one is the leader's. Figure 2, AppendEntries RPC, step 2.

@@ -23,6 +23,7 @@ from raftd.core import Config
 from raftd.faults import BREAKS, make_core
 from raftd.security import Tls, is_loopback
 from raftd.server import KILL_POINTS, KillAt, NoTrace, Server, Trace
+from raftd.state import EXTENSIONS, USUAL, chosen_extensions
 from raftd.storage import Storage, StorageError
 from raftd.trace import TraceFile
 from raftd.transport import MAX_CONNECTIONS, Transport
@@ -151,6 +152,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BYTES",
         help="take a snapshot, and compact the log, when so much has been applied; 0: never",
     )
+    parser.add_argument(
+        "--with",
+        dest="extensions",
+        action="append",
+        metavar="NAME",
+        help=f"an extension of Raft ({', '.join(EXTENSIONS)}), the same on all servers; "
+        f"if none is named: {', '.join(USUAL)}",
+    )
+    parser.add_argument("--figure-2", action="store_true", help="no extensions")
     parser.add_argument("--seed", type=int, help="for the election timeouts")
     parser.add_argument(
         "--for", type=float, dest="duration", metavar="SECONDS", help="stop by itself after this time"
@@ -260,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     options.election_timeout,
                     options.heartbeat_interval,
                     snapshot_after=options.snapshot_after,
-                ),
+                ).having(chosen_extensions(options.extensions, options.figure_2)),
                 listen=options.listen,
                 cluster=options.cluster_id,
                 tls=tls,

@@ -45,7 +45,6 @@ from raftd.messages import (
     Message,
     SnapshotChunk,
     SnapshotChunkReply,
-    TimeoutNow,
 )
 from raftd.storage import Storage
 from raftd.transfer import Transfers
@@ -190,7 +189,8 @@ class Server:
 
         It takes no more commands, and waits for an election timeout at most. A second call stops at once.
         """
-        if self._leaving is not None or self.core.role is not Role.LEADER or not self.core.peers:
+        alone = not self.core.peers or not self.core.config.leadership_transfer
+        if self._leaving is not None or self.core.role is not Role.LEADER or alone:
             self.stop()
             return
         self._leaving = self._clock() + self.core.config.election_timeout
@@ -202,9 +202,9 @@ class Server:
             return
         if self.core.role is not Role.LEADER or self._clock() >= self._leaving:
             self.stop()
-        elif not self._handed_over and (request := self.core.hand_over()):
-            log.info("%s hands over to %s", self.core.server, request.target, extra=self._fields())
-            self._transport.send(request)
+        elif not self._handed_over and (batch := self.core.hand_over(self._clock())):
+            log.info("%s hands over to %s", self.core.server, batch.send[0].target, extra=self._fields())
+            self._step(batch)
             self._handed_over = True
 
     # Inputs wait here until the step before them is done.
@@ -295,9 +295,6 @@ class Server:
         """A step for a message, or what it asks for that is none."""
         core, now = self.core, self._clock()
         match message:
-            case TimeoutNow():
-                if early := core.timeout_now(now, message):
-                    self._step(early)
             case SnapshotChunk():
                 answer = self._transfers.receive(message, core.current_term, core.commit_index)
                 if isinstance(answer, InstallSnapshot):

@@ -7,7 +7,7 @@ gets anywhere needs a majority that is up and connected (section 5.6).
 
     T     the election timeout        a step   one input to one core, one trace event
     rate  a probability per message (loss, duplication, delay, reordering, corruption)
-          or per step (partition, crash, restart, pause, disk); for clocks the largest drift
+          or per step (partition, crash, restart, pause, disk, transfer); for clocks the largest drift
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ from raftd.messages import (
     Message,
     SnapshotChunk,
     SnapshotChunkReply,
-    TimeoutNow,
 )
 from raftd.simulated_clients import Clients
+from raftd.state import EXTENSIONS, USUAL
 from raftd.trace import TraceStream
 from raftd.transfer import Transfers
 
 # Small batches, so that followers lag and logs are repaired in many messages.
 SIMULATED = Config(max_entries=4, max_in_flight=16)
+# The same with what a server to trust has beside Figure 2.
+EXTENDED = SIMULATED.having(USUAL)
 
 REQUEST_INTERVAL = 0.02  # mean seconds between a client's requests
 MAX_COMMANDS = 3  # in one request
@@ -72,6 +74,7 @@ class Faults:
     clock: float = 0.0
     pause: float = 0.0
     disk: float = 0.0
+    transfer: float = 0.0
     corruption: float = 0.0
 
     @classmethod
@@ -122,6 +125,7 @@ USUAL_RATES = {
     "clock": 0.3,
     "pause": 0.001,
     "disk": 0.005,
+    "transfer": 0.001,
     "corruption": 0.001,
 }
 assert tuple(USUAL_RATES) == FAULT_NAMES
@@ -395,7 +399,6 @@ class Simulation:
             case SnapshotChunkReply():
                 answer = transfers.acknowledged(server.clock(self.now), m)
             case _:
-                assert not isinstance(m, TimeoutNow)
                 self._step(server, lambda clock: core.receive(clock, m), self._told(m))
         if isinstance(answer, InstallSnapshot):
             self._step(server, lambda clock: core.receive(clock, answer))
@@ -588,6 +591,16 @@ class Simulation:
             if server.core and not server.writing:
                 self.summary.faults["pause"] += 1
                 server.paused_until = self.now + rng.uniform(0.1, 4) * self.config.election_timeout
+        if self.config.leadership_transfer and rng.random() < faults.transfer:
+            self._at(self.now, self._hand_over, rng.choice(list(self.servers.values())))
+
+    def _hand_over(self, server: Server) -> None:
+        """A server that leads hands over, if somebody has all of its log."""
+        core = server.core
+        free = self.now >= server.paused_until and not server.writing
+        if core is not None and core.role is Role.LEADER and free:
+            self.summary.faults["transfer"] += 1
+            self._step(server, core.hand_over)
 
     def _begin_partition(self) -> None:
         """Links are cut, in one of several shapes, until the next partition or a while later."""
@@ -664,13 +677,20 @@ class Simulation:
             raise SimulationError(f"{message}\nhelp: {self._command()}") from cause
         self.summary.violation = self.summary.violation or message
 
+    def _extensions(self) -> str:
+        """How the command line asks for this cluster's extensions."""
+        extensions = [name for name in self.config.extensions if name in EXTENSIONS]
+        if set(extensions) == set(USUAL):
+            return ""
+        return "".join(f" --with {name}" for name in extensions) or " --figure-2"
+
     def _command(self) -> str:
         """The one command that does all this again."""
         names = tuple(self.servers)
         servers = len(names) if names == server_names(len(names)) else ",".join(names)
         return (
             f"raftworthy simulate --seed {self.summary.seed} --servers {servers}"
-            f" --steps {self._steps} --faults {self.faults}"
+            f" --steps {self._steps} --faults {self.faults}{self._extensions()}"
             + (f" --snapshot-after {self.config.snapshot_after}" if self.config.snapshot_after else "")
         )
 

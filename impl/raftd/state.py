@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -10,6 +11,22 @@ from raftd.log import Log
 from raftd.messages import Entry, Message, Snapshot
 
 NO_OP = b""
+# What a server can have beside Figure 2, each an option of `Config`; and what one to trust has.
+EXTENSIONS = ("pre_vote", "check_quorum", "leadership_transfer", "reads")
+USUAL = ("pre_vote", "check_quorum", "leadership_transfer")
+
+
+def chosen_extensions(names: Iterable[str] | None, figure_2: bool) -> tuple[str, ...]:
+    """What somebody wants of a server: these extensions, none of them, or by default the usual ones.
+
+    Raises:
+        ValueError: there is no such extension, or both are asked for.
+    """
+    if names and figure_2:
+        raise ValueError("Figure 2 has no extensions: leave out --with or --figure-2")
+    if unknown := sorted(set(names or ()) - set(EXTENSIONS)):
+        raise ValueError(f"no extension is called {unknown[0]}; there are {', '.join(EXTENSIONS)}")
+    return () if figure_2 else tuple(names or USUAL)
 
 
 class Role(StrEnum):
@@ -28,6 +45,9 @@ class Config:
     heartbeat_interval: float = 0.03
     max_entries: int = 512  # in one AppendEntries
     max_in_flight: int = 4096  # sent to a follower and not yet acknowledged
+    pre_vote: bool = False  # ask before an election; raftd.pre_vote
+    check_quorum: bool = False  # a leader that hears no majority stops leading; raftd.check_quorum
+    leadership_transfer: bool = False  # a leader can hand over; raftd.leadership_transfer
     reads: bool = False  # read without the log, by asking a majority. Dissertation, section 6.4
     # Read without asking anybody as long as a lease lasts, which is safe only if no server's clock runs more
     # than so many times as fast as another's; None: no leases.
@@ -43,8 +63,12 @@ class Config:
     @property
     def extensions(self) -> tuple[str, ...]:
         """What this server has beside Figure 2, as the head of its trace says."""
-        has = {"reads": self.reads, "snapshots": self.snapshot_after > 0}
+        has = {name: getattr(self, name) for name in EXTENSIONS} | {"snapshots": self.snapshot_after > 0}
         return tuple(name for name, on in has.items() if on)
+
+    def having(self, names: Iterable[str]) -> Config:
+        """The same with these extensions, and no others."""
+        return replace(self, **dict.fromkeys(EXTENSIONS, False) | dict.fromkeys(names, True))
 
 
 @dataclass

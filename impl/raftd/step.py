@@ -6,6 +6,7 @@ Everything that a step does, `Step` can tell at its end: from a few variables ke
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
@@ -58,6 +59,8 @@ class Step:
         self.commit_index = self.log.snapshot_index  # a snapshot holds what is committed
         self.last_applied = self.commit_index
         self.votes: set[str] = set()
+        self.pre_votes: set[str] = set()  # who would vote for this server, which has asked
+        self.told_to_stand = False  # by its leader
         self.next_index = dict.fromkeys(self.peers, 1)
         self.match_index = dict.fromkeys(self.peers, 0)
         self.deadline = float("inf")  # nothing is due before `start`
@@ -85,6 +88,10 @@ class Step:
         """Timeouts are random, so that split votes are rare and soon resolved. Section 5.2."""
         timeout = self.config.election_timeout
         self.deadline = self._now + self._rng.uniform(timeout, 2 * timeout)
+
+    def _may_resign(self) -> bool:
+        """A leader has a reason to stop in its own term; in Figure 2 there is none."""
+        return False
 
     def _truncate(self, length: int) -> None:
         """Entries after `length` are gone. Only a follower ever does this. Section 5.3."""
@@ -136,6 +143,9 @@ class Step:
     def _extended(self) -> dict[str, Any]:
         """The variables of extensions that a trace shows, of those that are switched on."""
         return {}
+
+    def _restore_extended(self, variables: Mapping[str, Any]) -> None:
+        """Take up the variables of extensions, for tests and lockstep."""
 
     def _persist(self, before: Variables, after: Variables) -> Persist | None:
         """What Figure 2 calls persistent goes to disk if it changed."""
@@ -225,7 +235,9 @@ class Step:
         if after.current_term == before.current_term:
             assert before.voted_for in (None, after.voted_for), "a vote is never changed (section 5.2)"
             if before.role == Role.LEADER:
-                assert after.role == Role.LEADER, "a leader leads until a newer term (section 5.1)"
+                assert after.role == Role.LEADER or self._may_resign(), (
+                    "a leader leads until a newer term (section 5.1)"
+                )
                 assert self._kept == before.log_length, "a leader only appends (section 5.3)"
         if after.role != Role.FOLLOWER:
             assert after.voted_for == self.server, "a candidate votes for itself (section 5.2)"

@@ -26,10 +26,13 @@ from raftd.messages import (
     Entry,
     InstallSnapshot,
     Message,
+    PreVote,
+    PreVoteReply,
     ReadIndex,
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
 )
 
 VERSION = 1
@@ -77,10 +80,14 @@ def traced_message(m: Message) -> dict[str, Any]:
     """A message as the trace shows it. `hint` and `promise` are left out: no rule depends on them."""
     head = {"kind": m.__struct_config__.tag, "source": m.source, "target": m.target, "term": m.term}
     match m:
-        case RequestVote():
+        case RequestVote() | PreVote():
             return head | {"last_log_index": m.last_log_index, "last_log_term": m.last_log_term}
         case RequestVoteReply():
             return head | {"granted": m.granted}
+        case PreVoteReply():
+            return head | {"granted": m.granted, "asked_term": m.asked_term}
+        case TimeoutNow():
+            return head
         case AppendEntries():
             return head | {
                 "prev_log_index": m.prev_log_index,

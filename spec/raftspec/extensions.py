@@ -8,12 +8,16 @@ from __future__ import annotations
 from functools import cache
 
 from raftspec.check_quorum import check_quorum
+from raftspec.leadership_transfer import leadership_transfer
 from raftspec.membership import membership
+from raftspec.pre_vote import pre_vote
 from raftspec.properties import raft
 from raftspec.spec import Extension, Spec
 from raftspec.types import Record
 
-EXTENSIONS: dict[str, Extension] = {x.name: x for x in (check_quorum, membership)}
+EXTENSIONS: dict[str, Extension] = {
+    x.name: x for x in (pre_vote, check_quorum, leadership_transfer, membership)
+}
 
 
 def having(*names: str) -> Spec:

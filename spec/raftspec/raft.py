@@ -104,13 +104,27 @@ def has_quorum(s: S, me: ServerVariables, who: Who, size: int) -> bool:
     return have_majority(s, me, who) if s.has("membership") else is_quorum(s, size)
 
 
+def up_to_date(me: ServerVariables, m: Any) -> bool:
+    """Whether the log that m tells of is at least as complete as a server's own. Section 5.4.1."""
+    newer_log: bool = m.last_log_term > me.log.last.term
+    longer_log: bool = (m.last_log_term == me.log.last.term) & (m.last_log_index >= me.log.length)
+    return newer_log | longer_log
+
+
+def unprepared(s: S, me: ServerVariables) -> ServerVariables:
+    """Whatever let a server stand for election is over: it stands, or leads, or is in a newer term."""
+    if s.has("pre_vote"):
+        me = me.but(pre_votes=NO_VOTES, hears=NOBODY)
+    return me.but(told_to_stand=False) if s.has("leadership_transfer") else me
+
+
 def step_down(s: S, me: ServerVariables) -> ServerVariables:
     """Whoever follows has no votes, and knows nothing of what others store.
 
     Figure 2 resets `match_index` when leadership begins. Here it is when it ends: the same
     for every reader, and fewer states to explore.
     """
-    me = me.but(role=FOLLOWER, votes=NO_VOTES, next_index=Map(default=0))
+    me = unprepared(s, me).but(role=FOLLOWER, votes=NO_VOTES, next_index=Map(default=0))
     return me.but(match_index=Map(default=0)) if s.follows("leader.reset_match_index") else me
 
 
@@ -134,9 +148,14 @@ def timeout(s: S, i: Server) -> Step:
     """Server i starts an election. Section 5.2."""
     me = s[i]
     term = me.current_term + 1 if s.follows("election.new_term") else me.current_term
+    guards = [when("i is not leader", s.rule("election.not_leader", me.role != LEADER))]
+    if s.has("pre_vote"):
+        told = me.told_to_stand if s.has("leadership_transfer") else False
+        expected = s.rule("pre_vote.majority", told | has_quorum(s, me, me.pre_votes.has, me.pre_votes.size))
+        guards.append(when("a quorum would vote for i", expected))
     return Step(
         i,
-        when("i is not leader", s.rule("election.not_leader", me.role != LEADER)),
+        *guards,
         then=step_down(s, me).but(
             role=CANDIDATE,
             current_term=term,
@@ -151,11 +170,10 @@ def timeout(s: S, i: Server) -> Step:
 def handle_request_vote(s: S, m: RequestVote) -> Step:
     """Server m.target decides whether to vote for m.source. Figure 2, RequestVote RPC."""
     i, me = m.target, adopt(s, s[m.target], m.term)
-    newer_log = m.last_log_term > me.log.last.term
-    longer_log = (m.last_log_term == me.log.last.term) & (m.last_log_index >= me.log.length)
+    complete = up_to_date(me, m)
     grants = (
         s.rule("vote.current_term", m.term == me.current_term)
-        & s.rule("vote.up_to_date", newer_log | longer_log)
+        & s.rule("vote.up_to_date", complete)
         & s.rule("vote.once_per_term", (me.voted_for == NOBODY) | (me.voted_for == m.source))
     )
     return Step(
@@ -191,7 +209,7 @@ def become_leader(s: S, i: Server) -> Step:
         i,
         when("i is candidate", s.rule("election.candidate_only", me.role == CANDIDATE)),
         when("a quorum voted for i", s.rule("election.majority", won)),
-        then=me.but(role=LEADER, votes=NO_VOTES, next_index=next_index),
+        then=unprepared(s, me).but(role=LEADER, votes=NO_VOTES, next_index=next_index),
         history=s.past.but(leaders=s.past.leaders.set(me.current_term, i)),
     )
 
@@ -237,6 +255,9 @@ def handle_append_entries(s: S, m: AppendEntries) -> Step:
     current = s.rule("append.current_term", m.term == me.current_term)
     if s.rule("append.candidate_steps_down", current & (me.role != FOLLOWER), without=False):
         me = step_down(s, me)
+    if s.has("pre_vote"):
+        found = s.rule("pre_vote.leader_found", current, without=False)
+        me = me.but(pre_votes=ite(found, NO_VOTES, me.pre_votes), hears=ite(current, m.source, me.hears))
     joins = s.rule("append.previous_entry", me.log.at(m.prev_log_index).term == m.prev_log_term)
     if not (current & joins & s.rule("append.no_gap", m.prev_log_index <= me.log.length)):
         refusal = AppendEntriesReply(i, m.source, me.current_term, False, 0)

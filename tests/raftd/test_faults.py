@@ -18,10 +18,13 @@ import pytest
 import raftd.simulator
 from raftd.core import Batch, Config, Core, Persistent
 from raftd.faults import BREAKS, make_core
-from raftd.simulator import Faults, simulate
+from raftd.simulator import EXTENDED, SIMULATED, Faults, simulate
 
 # What makes rare steps less rare: many elections, and late messages from the terms before.
-STORMY = Faults(loss=0.1, duplication=0.2, delay=0.1, reordering=0.2, partition=0.01, crash=0.01, clock=0.3)
+STORMY = Faults(
+    loss=0.1, duplication=0.2, delay=0.1, reordering=0.2, partition=0.01, crash=0.01, clock=0.3, transfer=0.2
+)
+EXTENSIONS = ("pre_vote.", "check_quorum.", "transfer.")
 
 
 class DifferenceSeenError(Exception):
@@ -32,7 +35,7 @@ def twin(core: Core) -> Core:
     """A right server in the same state, timers and random numbers included."""
     other = copy.copy(core)
     other.__class__ = Core
-    for name in ("log", "votes", "next_index", "match_index", "_probing", "_heard", "_rng"):
+    for name in ("log", "votes", "pre_votes", "next_index", "match_index", "_probing", "_heard", "_rng"):
         setattr(other, name, copy.copy(getattr(core, name)))
     return other
 
@@ -50,13 +53,15 @@ def watched(core: Core) -> Core:
             except AssertionError as error:
                 raise DifferenceSeenError(f"a right server stops: {error}") from error
             batch = take(*args)
-            if batch != expected:
-                raise DifferenceSeenError(f"{batch}\nis not\n{expected}")
+            if batch != expected or core.deadline != right.deadline:
+                raise DifferenceSeenError(
+                    f"{batch}, due at {core.deadline}\nis not\n{expected}, due at {right.deadline}"
+                )
             return batch
 
         setattr(core, name, step)
 
-    for name in ("start", "receive", "start_election", "propose"):
+    for name in ("start", "receive", "tick", "propose", "hand_over"):
         compare(name)
     return core
 
@@ -65,9 +70,10 @@ def watched(core: Core) -> Core:
 def test_broken_server_does_what_a_right_one_would_not(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every entry of BREAKS, in simulations that the command line can repeat."""
     monkeypatch.setattr(raftd.simulator, "make_core", lambda *args: watched(make_core(*args)))
+    config = EXTENDED if rule.startswith(EXTENSIONS) else SIMULATED
     for seed in range(40):
         try:
-            simulate(seed, steps=1000, faults=STORMY, broken=rule)
+            simulate(seed, steps=1000, faults=STORMY, broken=rule, config=config)
         except DifferenceSeenError:
             return
     pytest.fail(f"no simulation shows that {rule} is broken")
@@ -76,7 +82,7 @@ def test_broken_server_does_what_a_right_one_would_not(rule: str, monkeypatch: p
 def test_right_server_is_never_told_from_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison above finds nothing where there is nothing."""
     monkeypatch.setattr(raftd.simulator, "make_core", lambda *args: watched(make_core(*args)))
-    simulate(1, steps=2000, faults=STORMY)
+    simulate(1, steps=2000, faults=STORMY, config=EXTENDED)
 
 
 def test_unknown_fault_is_refused_with_the_known_ones() -> None:

@@ -161,7 +161,7 @@ def test_a_leader_that_hands_over_has_no_lease_any_more() -> None:
     """Its successor need not wait."""
     core = leased()
     core.match_index["n2"] = core.log.last_index
-    assert core.hand_over() is not None
+    assert core.hand_over(1.07) is not None
     assert not core.has_lease(1.07)
 
 

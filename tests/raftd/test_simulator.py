@@ -23,6 +23,7 @@ from raftd.lying import FIELDS, Lie, tell
 from raftd.messages import Entry, RequestVoteReply
 from raftd.simulator import (
     ALL_FAULTS,
+    EXTENDED,
     FAULT_NAMES,
     Faults,
     Simulation,
@@ -105,7 +106,7 @@ def test_cluster_with_all_faults_still_gets_on() -> None:
     """Section 5.6: there is a majority often enough."""
     faults: Counter[str] = Counter()
     for seed in range(4):
-        summary = simulate(seed, server_names(5), 10_000)
+        summary = simulate(seed, server_names(5), 10_000, config=EXTENDED)
         assert summary.leaders > 10
         assert summary.committed > 500
         faults += summary.faults
@@ -209,7 +210,7 @@ def test_unexpected_violation_says_how_to_see_it_again(monkeypatch: pytest.Monke
     with pytest.raises(SimulationError) as failure:
         simulate(7, THREE, 3000, Faults(loss=0.1, crash=0.01))
     assert str(failure.value).startswith("seed 7, step ")
-    command = "raftworthy simulate --seed 7 --servers 3 --steps 3000 --faults loss=0.1,crash=0.01"
+    command = "raftworthy simulate --seed 7 --servers 3 --steps 3000 --faults loss=0.1,crash=0.01 --figure-2"
     assert str(failure.value).endswith(f"\nhelp: {command}")
 
 

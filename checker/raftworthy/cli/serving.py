@@ -200,18 +200,24 @@ def simulate(
     byzantine: Annotated[
         str | None, Parameter(help="change this field of one message on its way: KIND.FIELD[:N], the Nth")
     ] = None,
+    with_: Annotated[
+        list[str] | None,
+        Parameter(name="--with", help="extensions of Raft, instead of those that serve has", negative=""),
+    ] = None,
+    figure_2: Annotated[bool, Parameter(help="no extensions: servers of Figure 2", negative="")] = False,
     json: Json = False,
 ) -> int:
     """Run a cluster of servers in virtual time, with faults, and write its trace. One seed gives one trace.
 
     Faults: none, all, or a list such as loss=0.1,crash,partition (loss, duplication, delay, reordering,
-    partition, crash, restart, clock, pause, disk, corruption).
+    partition, crash, restart, clock, pause, disk, transfer, corruption).
 
     Examples:
         raftworthy simulate --seed 7 --servers 5 --steps 100000 --out trace.ndjson
         raftworthy simulate --clients 8 --out seen.ndjson && raftworthy replay seen.ndjson
         raftworthy simulate --faults crash,loss=0.2 --break vote.once_per_term --out bad.ndjson
         raftworthy simulate --faults none --byzantine append_entries.leader_commit:9 --out changed.ndjson
+        raftworthy simulate --faults partition --figure-2
     """
     from contextlib import nullcontext
     from dataclasses import replace
@@ -220,6 +226,7 @@ def simulate(
     from raftd.lying import Lie
     from raftd.simulator import SIMULATED, Faults, SimulationError, server_names
     from raftd.simulator import simulate as run
+    from raftd.state import chosen_extensions
 
     if broken is not None and broken not in BREAKS:
         return fail(f"no fault {broken}; there are {', '.join(sorted(BREAKS))}", json)
@@ -234,6 +241,7 @@ def simulate(
             check_writable(out)
         chosen = Faults.parse(faults)
         lie = Lie.parse(byzantine) if byzantine else None
+        config = SIMULATED.having(chosen_extensions(with_, figure_2))
         with (
             out.open("wb") if out else nullcontext() as file,
             progress_bar("simulating", "steps") as progress,
@@ -245,7 +253,7 @@ def simulate(
                 chosen,
                 file,
                 broken=broken,
-                config=replace(SIMULATED, snapshot_after=snapshot_after),
+                config=replace(config, snapshot_after=snapshot_after),
                 lie=lie,
                 clients=clients,
                 progress=progress,

@@ -95,6 +95,7 @@ class Bounds:
         """One more guard for each action that could go on without end."""
         return {
             "timeout": lambda s, i: s[i].current_term < self.max_term,
+            "start_pre_vote": lambda s, i: s[i].current_term < self.max_term,
             "client_request": lambda s, i, v: (
                 (s[i].log.length < self.max_log) & (s.past.commands < self.max_commands)
             ),

@@ -152,7 +152,7 @@ def _one_off(m: Any) -> Iterator[Any]:
 
 def _copy(replay: Replay) -> Replay:
     """Another replay that stands where this one does. Logs are copied, as their entries needn't be."""
-    made = type(replay)(replay.servers)
+    made = type(replay)(replay.servers, extensions=replay.extensions)
     made.world = World({i: v.copy() for i, v in replay.world.variables.items()}, replay.world.past.copy())
     made.state = {i: _copy_of(server, made.world.variables[i]) for i, server in replay.state.items()}
     made.sent = replay.sent.copy()

@@ -17,13 +17,13 @@ from msgspec import UNSET
 
 from raftspec.graph import postorder
 from raftspec.properties import raft
-from raftspec.raft import AppendEntries, Entry, ServerVariables
+from raftspec.raft import Entry, ServerVariables
 from raftspec.spec import State, run
 from raftspec.tracing import Transition
 from raftspec.types import Record, Type
 from raftspec.values import Map, Seq, ServerSet
 from raftworthy.generated import World, to_spec
-from raftworthy.replay.ledger import NOT_ASKED, Mismatch, Violation, differences
+from raftworthy.replay.ledger import NOT_ASKED, Mismatch, Violation, differences, sent_by
 from raftworthy.replay.order import Replay
 
 STEPS = ("guard", "state", "sends")  # the kinds of violations by a step that the specification has, too
@@ -287,11 +287,12 @@ class Inquiry:
             sent = self.of_spec(m)
             if sent in s.messages:
                 continue
-            if not isinstance(sent, AppendEntries) or m.source != i or m.target not in s.servers:
+            unasked = sent_by(m)
+            if unasked is None or m.source != i or m.target not in s.servers:
                 wrong += 1
                 continue
             earlier = s
-            take("append_entries", i, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
+            take(unasked[0], *unasked[1])
             if steps[-1].failed is None and sent in s.messages - earlier.messages:
                 steps.pop()
             else:

@@ -296,6 +296,16 @@ class Ledger:
         )  # fmt: skip
 
 
+def sent_by(m: Any) -> tuple[str, tuple[Any, ...]] | None:
+    """The action by which a leader sends a message when it wants to, with its parameters; or None."""
+    match type(m).__name__:
+        case "AppendEntries":
+            return "append_entries", (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
+        case "TimeoutNow":
+            return "transfer_leadership", (m.source, m.target)
+    return None
+
+
 def as_leader(v: Any, term: int, log: list[Any], commit_index: int) -> Any:
     """The variables of a server that leads, as far as its AppendEntries show them."""
     made = type(v)()

@@ -15,6 +15,7 @@ from raftworthy.generated import World
 from raftworthy.replay.ledger import Ledger, Server, shallow
 
 REFUSED = "votes were refused that could have been given"
+UNSUPPORTED = "pre-votes were refused that could have been given"
 LATER = "times a follower committed less than it could"
 
 
@@ -51,6 +52,21 @@ def _refuses_in(ledger: Ledger, e: Any) -> int | None:
     if term is not UNSET and term < m.term:
         return int(term)
     return None if voted_for in (UNSET, m.source) else int(m.term)
+
+
+def handle_pre_vote(ledger: Ledger, e: Any, me: Any, out: list[Any]) -> None:
+    """Answer a PreVote, and refuse even a pre-vote that could be given if the event says so.
+
+    How long ago a server heard a leader is a matter of time, of which a trace says nothing for certain.
+    """
+    ledger.actions["handle_pre_vote"](ledger.world, e.message, out.append)
+    for k, reply in enumerate(out):
+        refusal = type(reply)(
+            *(False if f == "granted" else getattr(reply, f) for f in reply.__struct_fields__)
+        )
+        if reply.granted and refusal in (e.sends or ()):
+            out[k] = refusal
+            ledger.leeway[UNSUPPORTED] += 1
 
 
 def handle_append_entries(ledger: Ledger, e: Any, me: Any, out: list[Any]) -> None:

@@ -15,7 +15,7 @@ from msgspec import UNSET
 from raftspec.raft import raft
 from raftworthy.generated import World
 from raftworthy.replay import leeway
-from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences
+from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences, sent_by
 from raftworthy.replay.reading import Unusable
 from raftworthy.replay.restarts import other_disk, restart
 from raftworthy.structs import snake_case
@@ -23,7 +23,11 @@ from raftworthy.structs import snake_case
 # What a server can wait for, other than for a message (its hash).
 ANYTHING, OTHERS_END = 0, -1
 
-LEEWAY = {f.__name__: f for f in (leeway.handle_request_vote, leeway.handle_append_entries)}
+LEEWAY = {
+    f.__name__: f for f in (leeway.handle_request_vote, leeway.handle_append_entries, leeway.handle_pre_vote)
+}
+# Events that say what they do by what they send.
+TOLD_BY_SENDS = ("append_entries", "transfer_leadership")
 # Actions with a parameter that the event tells by a variable.
 TOLD_BY = {"advance_commit_index": "commit_index", "apply_entries": "last_applied"}
 OLDER = "receives of messages older than the window"
@@ -123,7 +127,7 @@ class Steps(Ledger):
         if e.event in self._handlers:
             self.actions[e.event](self.world, e.message, self._out.append)
             return True
-        if e.event == "append_entries":  # `sends` tells which
+        if e.event in TOLD_BY_SENDS:
             return True
         if e.event == "client_request":
             if not e.entries:
@@ -284,15 +288,16 @@ class Steps(Ledger):
         if m.source == e.server and m.target in self.state:
             if hash(m) in self.sent:
                 return
-            if type(m) is self.append_entries:
-                params = (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
+            unasked = sent_by(m)
+            if unasked is not None:
+                action, params = unasked
                 made: list[Any] = []
-                failed = self.actions["append_entries"](self.world, *params, made.append)
+                failed = self.actions[action](self.world, *params, made.append)
                 if failed:
-                    raise Violation("guard", e, "append_entries", params, guard=failed)
+                    raise Violation("guard", e, action, params, guard=failed)
                 if made[0] != m:
                     mismatch = Mismatch("sends", made[0], m)
-                    raise Violation("sends", e, "append_entries", params, mismatches=[mismatch])
+                    raise Violation("sends", e, action, params, mismatches=[mismatch])
                 return
         expected = next((x for x in out if type(x) is type(m) and x.target == m.target), None)
         raise Violation("sends", e, e.event, _params(e), mismatches=[Mismatch("sends", expected, m)])
