@@ -74,7 +74,9 @@ def annotation_of(
             return tuple[annotation_of(t.of, structs, servers), ...]  # type: ignore[misc]
         case "map":
             assert t.of is not None
-            return dict[server, annotation_of(t.of, structs, servers)]  # type: ignore[misc]
+            assert t.key is not None
+            key, of = (annotation_of(x, structs, servers) for x in (t.key, t.of))
+            return dict[key, of]  # type: ignore[valid-type]
         case _:
             assert t.cls is not None
             return structs[t.cls]

@@ -15,6 +15,7 @@ from typing import Any
 
 from raftspec.configurations import Who, has_left, have_majority, newest_kept, newest_stored
 from raftspec.rules import RULES
+from raftspec.session_table import apply_one
 from raftspec.spec import Spec, State, Step, only_if, when
 from raftspec.types import Count, Index, MaybeServer, Message, Record, Server, Term, Value
 from raftspec.values import Map, Seq, ServerSet, count, exists, ite, largest, set_each, smallest
@@ -352,12 +353,14 @@ def advance_commit_index(s: S, i: Server, n: Index) -> Step:
 def apply_entries(s: S, i: Server, n: Index) -> Step:
     """Server i applies its entries up to n to its state machine. Figure 2, All Servers."""
     me = s[i]
-    return Step(
-        i,
+    guards = [
         when("n is past last_applied", n > me.last_applied),
         when("n is committed", s.rule("apply.committed_only", n <= me.commit_index)),
-        then=me.but(last_applied=n),
-    )
+    ]
+    if not s.has("sessions"):
+        return Step(i, *guards, then=me.but(last_applied=n))
+    then, past = apply_one(s, me, n)
+    return Step(i, *guards, when("n is next", n == me.last_applied + 1), then=then, history=past)
 
 
 @raft.action

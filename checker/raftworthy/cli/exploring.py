@@ -37,6 +37,8 @@ def explore(
     entries: int = 1,
     applies: bool = False,
     changes: Annotated[int, Parameter(help="with membership: configurations that are proposed")] = 1,
+    requests: Annotated[int, Parameter(help="with sessions: a client's different requests")] = 1,
+    max_time: Annotated[int, Parameter(help="with sessions: what a leader's clock can say")] = 1,
     with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="explore a known bug, by its id")] = None,
@@ -107,7 +109,8 @@ def explore(
         return fail("random walks need no memory: leave out --threads, --memory, --disk and the like", json)
     try:
         limits = (servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
-        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant), changes=changes)
+        more: dict[str, Any] = {"changes": changes, "requests": requests, "max_time": max_time}
+        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant), **more)
         if save is not None:
             check_writable(save)
         if random:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -25,6 +25,8 @@ def export_tla(
     entries: int = 1,
     applies: bool = False,
     changes: Annotated[int, Parameter(help="with membership: configurations that are proposed")] = 1,
+    requests: Annotated[int, Parameter(help="with sessions: a client's different requests")] = 1,
+    max_time: Annotated[int, Parameter(help="with sessions: what a leader's clock can say")] = 1,
     with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="export a known bug, by its id")] = None,
@@ -51,7 +53,8 @@ def export_tla(
 
     try:
         limits = (servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
-        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant), changes=changes)
+        more: dict[str, Any] = {"changes": changes, "requests": requests, "max_time": max_time}
+        bounds = Bounds(*limits, extensions=with_extensions(with_, mutant), **more)
         bug = mutant_called(mutant)
         case = Case(bounds, begin, any_policy)
         model, begun = case.begun(case.spec, without or (), bug)

@@ -57,6 +57,10 @@ class Walk:
         """Leader i appends a configuration with these voters."""
         return self.do(action, i, f"c{self.path.world.past.commands + 1}", frozenset(voters))
 
+    def appends(self, action: str, i: str, *meaning: Any) -> Walk:
+        """Leader i appends a command with a meaning."""
+        return self.do(action, i, f"c{self.path.world.past.commands + 1}", *meaning)
+
     def send(self, i: str, j: str, size: int = 1) -> Walk:
         """Leader i sends j what comes next, and j answers."""
         s = self.path.world.variables[i]
@@ -143,6 +147,17 @@ def alone(w: Walk) -> Walk:
     return joint(w).change("change_voters", "n1", "n1").send("n1", "n2").do("advance_commit_index", "n1", 2)
 
 
+def registered(w: Walk) -> Walk:
+    """n1 is alone, leads term 1, and has registered a client at time 1."""
+    return w.elect("n1").appends("register_client", "n1", 1)
+
+
+def asked_of_two(w: Walk) -> Walk:
+    """n1 leads term 1, and has committed a client's registration and a request of it, with n2."""
+    w = led(w).appends("register_client", "n1", 1).appends("session_request", "n1", 1, 1, 1, 1)
+    return w.send("n1", "n2").send("n1", "n2").do("advance_commit_index", "n1", 2)
+
+
 BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     f.__name__: f
     for f in (
@@ -151,7 +166,7 @@ BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     )
 }  # fmt: skip
 EXTENSION_BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
-    f.__name__: f for f in (change_left_behind, changed_beside, joint, alone)
+    f.__name__: f for f in (change_left_behind, changed_beside, joint, alone, registered, asked_of_two)
 }
 
 
@@ -303,6 +318,7 @@ MUTANT_CASES: Mapping[str, Case] = {
     "R16": Case(Bounds(servers=2, max_term=1, max_log=2), "led", any_policy=True),
 }
 
+SESSIONS = Bounds(servers=1, max_term=1, max_log=3, extensions=("sessions",))
 MEMBERS: dict[str, Any] = {"extensions": ("membership",)}
 # The same of extensions.
 EXTENSION_CASES: Mapping[str, Case] = {
@@ -316,4 +332,9 @@ EXTENSION_CASES: Mapping[str, Case] = {
     "membership.own_term_first": Case(
         Bounds(servers=4, max_term=3, commands=2, changes=2, max_messages=20, **MEMBERS), "changed_beside"
     ),
+    "session.once": Case(SESSIONS),
+    "session.kept_response": Case(SESSIONS),
+    "session.not_forgotten": Case(replace(SESSIONS, max_log=4, requests=2), "registered"),
+    "session.registered": Case(replace(SESSIONS, max_log=2)),
+    "session.expiry_from_log": Case(replace(SESSIONS, servers=2, commands=3), "asked_of_two"),
 }

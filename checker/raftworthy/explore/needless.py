@@ -7,10 +7,10 @@ without those, something good never happens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raftspec.rules import POLICY
-from raftworthy.explore.cases import MEMBERS, RULE_CASES, Case
+from raftworthy.explore.cases import MEMBERS, RULE_CASES, SESSIONS, Case
 from raftworthy.explore.reference import Bounds
 
 
@@ -116,5 +116,10 @@ EXTENSION_WAITS: Mapping[str, Wait] = {
         "a leader stops leading within its term",
         "any(s[i].role == 'follower' and s.past.leaders[1] == i for i in servers)",
         Case(Bounds(servers=2, max_term=1, max_log=2, commands=2, **MEMBERS)),
+    ),
+    "session.lowest_unanswered": Wait(
+        "a response is forgotten that was given before",
+        "s.n1.answer == 0 and s.n1.responses[1] > 0",
+        Case(replace(SESSIONS, max_log=4, requests=2), "registered"),
     ),
 }

@@ -51,12 +51,14 @@ class Bounds:
     applies: bool = False  # whether servers apply what is committed
     extensions: tuple[str, ...] = ()  # what Raft has beside Figure 2
     changes: int = 1  # configurations that are proposed, where membership can change
+    requests: int = 1  # with sessions: different requests of the one client
+    max_time: int = 1  # with sessions: what a leader's clock can say
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extensions", tuple(self.extensions))  # a checkpoint has a list
         if unknown := sorted(set(self.extensions) - EXTENSIONS.keys()):
             raise UnusableError(f"no extension is called {unknown[0]}; there are {', '.join(EXTENSIONS)}")
-        for name in ("servers", "max_term"):
+        for name in ("servers", "max_term", "requests", "max_time"):
             if getattr(self, name) < 1:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 1")
         for name, most in MOST.items():
@@ -71,6 +73,10 @@ class Bounds:
     @property
     def max_commands(self) -> int:
         return self.max_log if self.commands is None else self.commands
+
+    @property
+    def entries_applied(self) -> bool:
+        return self.applies or "sessions" in self.extensions
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,14 +99,25 @@ class Bounds:
 
     def guards(self) -> dict[str, Callable[..., bool]]:
         """One more guard for each action that could go on without end."""
+
+        def room(s: Any, i: Any) -> Any:
+            return (s[i].log.length < self.max_log) & (s.past.commands < self.max_commands)
+
         return {
             "timeout": lambda s, i: s[i].current_term < self.max_term,
             "start_pre_vote": lambda s, i: s[i].current_term < self.max_term,
-            "client_request": lambda s, i, v: (
-                (s[i].log.length < self.max_log) & (s.past.commands < self.max_commands)
+            "client_request": lambda s, i, v: room(s, i),
+            "register_client": lambda s, i, v, registered: room(s, i) & (registered <= self.max_time),
+            "session_request": lambda s, i, v, client, sequence, lowest, time: (
+                room(s, i)
+                & (client == 1)  # whom entry 1 registers, if it does
+                & (sequence <= self.requests)
+                & (lowest > 0)
+                & ((time > 0) & (time <= self.max_time))
             ),
+            "expire_sessions": lambda s, i, v, expired: room(s, i) & (expired <= self.max_time),
             "append_entries": lambda s, i, j, prev, size, commit: size <= self.entries,
-            "apply_entries": lambda s, i, n: self.applies,
+            "apply_entries": lambda s, i, n: self.entries_applied,
             "restart": lambda s, i: s.past.restarts < self.crashes,
             "change_voters": self._may_change,
             "enter_joint": self._may_change,
@@ -122,7 +139,9 @@ class Bounds:
         ]
         if self.max_messages is not None:
             parts.append(f"{_plural(self.max_messages, 'message')}")
-        parts.append("entries applied" if self.applies else "nothing applied")
+        if "sessions" in self.extensions:
+            parts += [_plural(self.requests, "request"), f"times up to {self.max_time}"]
+        parts.append("entries applied" if self.entries_applied else "nothing applied")
         if "membership" in self.extensions:
             parts.append(_plural(self.changes, "change"))
         return ", ".join([*parts, *(f"with {name}" for name in self.extensions)])
