@@ -61,7 +61,7 @@ def check(paths: Sequence[Path], progress: Callable[[int], None] | None = None) 
         if seen := [*replay.with_clients, *histories]:
             from raftworthy.witness.verdict import check_clients
 
-            clients = check_clients(seen, replay, traces)
+            clients = check_clients(seen, replay, traces, progress or (lambda done: None))
     except Violation as v:
         return Verdict("violates", files, time.perf_counter() - start, explanation=explain(v, traces))
     except Unusable as error:

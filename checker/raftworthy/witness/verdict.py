@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,11 @@ from raftworthy.linearize.reading import read_history
 from raftworthy.replay.order import Replay
 from raftworthy.witness.checking import Counts, Refuted, Witness
 from raftworthy.witness.links import Links, NoWitness
-from raftworthy.witness.reading import client_events, initial_value
+from raftworthy.witness.reading import Event, client_events, initial_value
 from raftworthy.witness.telling import Refutation, refutation
 
 Progress = Callable[[int], None]
+EVENTS_AT_ONCE = 8192  # between two calls of it
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,15 @@ def _count(number: int, thing: str, things: str = "") -> str:
 
 
 def check_clients(
-    files: Sequence[Path], replay: Replay, traces: Sequence[Path], seconds: float = 60.0
+    files: Sequence[Path],
+    replay: Replay,
+    traces: Sequence[Path],
+    progress: Progress = lambda done: None,
+    seconds: float = 60.0,
 ) -> Clients:
     """Check the events of clients in some files against the log that a replay of the traces came to.
+
+    `progress` is called with the number of events so far, those of the replay included.
 
     Raises:
         Unusable: they make no sense.
@@ -81,19 +88,21 @@ def check_clients(
     collecting = gc.isenabled()
     gc.disable()  # nothing here makes cycles, and looking for them takes a third of the time
     try:
-        found = _check(files, replay, traces, seconds)
+        found = _check(files, replay, traces, progress, seconds)
     finally:
         if collecting:
             gc.enable()
     return replace(found, seconds=time.perf_counter() - start, cpu=time.process_time() - cpu)
 
 
-def _check(files: Sequence[Path], replay: Replay, traces: Sequence[Path], seconds: float) -> Clients:
+def _check(
+    files: Sequence[Path], replay: Replay, traces: Sequence[Path], progress: Progress, seconds: float
+) -> Clients:
     names = [str(path) for path in files]
     initial = initial_value(files)
     witness = Witness(links(replay), initial)
     try:
-        witness.take(client_events(files))
+        witness.take(_counted(client_events(files), replay.number, progress))
     except Refuted as refuted:
         told = refutation(refuted, client_events(files), links(replay), initial, traces)
         return Clients("not linearizable", names, refutation=told)
@@ -101,6 +110,13 @@ def _check(files: Sequence[Path], replay: Replay, traces: Sequence[Path], second
         result = check(read_history(files), seconds)
         return Clients(result.verdict, names, without_log=str(no), searched=result)
     return Clients("linearizable", names, witness.finish())
+
+
+def _counted(events: Iterable[Event], before: int, progress: Progress) -> Iterator[Event]:
+    for number, event in enumerate(events, before):
+        if not number % EVENTS_AT_ONCE:
+            progress(number)
+        yield event
 
 
 def links(replay: Replay) -> Links:
