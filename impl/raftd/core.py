@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from raftd.leadership_transfer import Transferring
 from raftd.log import Log
+from raftd.membership import CannotChange, Membership
 from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
@@ -39,6 +40,7 @@ from raftd.state import NO_OP, Batch, Config, NotLeader, Persist, Persistent, Ro
 __all__ = [
     "NO_OP",
     "Batch",
+    "CannotChange",
     "Config",
     "Core",
     "NotLeader",
@@ -49,7 +51,7 @@ __all__ = [
 ]
 
 
-class Core(Transferring):
+class Core(Membership):
     """One Raft server, as a deterministic function of its inputs.
 
     Each input is one step, and gives one event. Decisions are small predicate methods, so that a test can
@@ -68,7 +70,8 @@ class Core(Transferring):
     def receive(self, now: float, m: Message) -> Batch:
         """A message arrives; a newer term in it is adopted first. Section 5.1."""
         assert m.target == self.server, f"{self.server} was given a message for {m.target}"
-        assert m.source in self.match_index, f"{m.source} is not a peer of {self.server}"
+        known = m.source in self.match_index or self.config.membership
+        assert known, f"{m.source} is not a peer of {self.server}"
         self._begin(now)
         if self._adopts(m):
             self._adopt_term(m.term)
@@ -80,6 +83,9 @@ class Core(Transferring):
     def tick(self, now: float) -> Batch | None:
         """Time passes: heartbeats of a leader, an election of anyone else, or nothing yet."""
         if now < self.deadline:
+            return None
+        if not self._stands():
+            self._wait(now)
             return None
         if self.role is Role.LEADER:
             return self.lose_quorum(now) if self._has_lost_quorum(now) else self.send_heartbeats(now)
@@ -138,7 +144,7 @@ class Core(Transferring):
         self.votes = set(votes)
         self.next_index = dict.fromkeys(self.peers, self.log.last_index + 1) | dict(next_index or {})
         self.match_index = dict.fromkeys(self.peers, 0) | dict(match_index or {})
-        assert set(self.next_index) == set(self.match_index) == set(self.peers)
+        assert set(self.next_index) == set(self.match_index) >= set(self.peers)
         self.leader = self.server if self.role is Role.LEADER else None
         self._probing = set()
         self._sending = {}

@@ -138,7 +138,8 @@ class Replication(Snapshots):
             self._note_installed(m)
             self._probing.discard(m.source)
             self._advance_commit_index()
-            self._send_entries(m.source)
+            if self.role is Role.LEADER:  # and was not removed by what is committed now
+                self._send_entries(m.source)
             return
         next_index = self._next_to_try(m)
         if next_index < self.next_index[m.source] or m.source not in self._probing:

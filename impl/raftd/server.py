@@ -36,7 +36,8 @@ from raftd.codec import (
     StatusRequest,
     UnknownOutcome,
 )
-from raftd.core import NO_OP, Batch, Core, NotLeader, Persist, Role
+from raftd.configurations import for_state_machine
+from raftd.core import Batch, Core, NotLeader, Persist, Role
 from raftd.kv import Command, Delete, Get, KeyValue, Put, encode_command
 from raftd.messages import (
     Aside,
@@ -393,7 +394,7 @@ class Server:
         self._pass("after-trace", persisting)
 
     def _apply(self, index: int, entry: Entry) -> None:
-        value = None if entry.command == NO_OP else self.machine.apply(entry.command)
+        value = self.machine.apply(entry.command) if for_state_machine(entry.command) else None
         proposal = self._appended.pop(index, None)
         if proposal is None:
             return

@@ -12,7 +12,8 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from raftd.core import NO_OP, Batch, NotLeader, Role
+from raftd.configurations import for_state_machine
+from raftd.core import Batch, NotLeader, Role
 from raftd.kv import Command, Get, KeyValue, Put, encode_command
 from raftd.trace import digest_of_put
 
@@ -176,7 +177,7 @@ class Clients:
         """Execute what is committed, and answer who asked for it."""
         driver, core = self.drivers[server.name], server.core
         for index, entry in batch.apply:
-            value = None if entry.command == NO_OP else driver.machine.apply(entry.command)
+            value = driver.machine.apply(entry.command) if for_state_machine(entry.command) else None
             term, request = driver.appended.pop(index, (0, None))
             if request is not None and term == entry.term:
                 self._carry(self._told, request, value)

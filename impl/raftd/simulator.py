@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from raftd.core import NO_OP, Batch, Config, Core, NotLeader, Persist, Persistent, Role
+from raftd.configurations import Configuration, for_state_machine
+from raftd.core import Batch, CannotChange, Config, Core, NotLeader, Persist, Persistent, Role
 from raftd.faults import make_core
 from raftd.kv import KeyValue
 from raftd.lying import Lie, Told, tell
@@ -43,6 +44,7 @@ SIMULATED = Config(max_entries=4, max_in_flight=16)
 # The same with what a server to trust has beside Figure 2.
 EXTENDED = SIMULATED.having(USUAL)
 
+CHANGE_INTERVAL = 0.3  # mean seconds between two changes of membership that are asked for
 REQUEST_INTERVAL = 0.02  # mean seconds between a client's requests
 MAX_COMMANDS = 3  # in one request
 LATENCY = (0.001, 0.004)
@@ -149,6 +151,8 @@ class Summary:
     committed: int = 0  # entries, no-ops included
     redirected: int = 0  # requests to servers that weren't leaders
     starts: int = 0
+    changes: int = 0  # of membership
+    refused_changes: int = 0
     snapshots: int = 0  # taken
     installed: int = 0  # of those that leaders sent
     faults: Counter[str] = field(default_factory=Counter)  # each by name: how often
@@ -265,7 +269,10 @@ class Simulation:
         if unknown:
             raise ValueError(f"{unknown[0]} is not a server: break a rule of one of {', '.join(servers)}")
         self.lie = lie
-        self.trace = TraceStream(out, servers, config.extensions) if out is not None else None
+        # Where membership can change, some servers join only later.
+        self.first = servers[: (len(servers) + 1) // 2 + 1] if config.membership else servers
+        self.trace = TraceStream(out, servers, config.extensions, self.first) if out is not None else None
+        self._operator = random.Random(f"{seed}/operator")  # whose choices change nothing else
 
         self.now = 0.0
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -298,6 +305,8 @@ class Simulation:
                 self.clients.start()
             else:
                 self._at(self.rng.expovariate(1 / REQUEST_INTERVAL), self._request)
+            if self.config.membership:
+                self._at(CHANGE_INTERVAL, self._change_members)
         reported = 0
         while self.summary.steps < steps:
             self.now, _, happen, what = heapq.heappop(self._queue)
@@ -333,7 +342,7 @@ class Simulation:
         if disk.snapshot is not None:
             server.machine.load(disk.snapshot.state)
         server.transfers = Transfers(server.name, self.config.heartbeat_interval, CHUNK)
-        server.core = make_core(server.name, tuple(self.servers), rng, self.config, disk, broken)
+        server.core = make_core(server.name, self.first, rng, self.config, disk, broken)
         server.next_tick = float("inf")
         self._step(server, server.core.start)
 
@@ -376,6 +385,44 @@ class Simulation:
             self.summary.redirected += 1
         else:
             self.summary.proposed += len(commands)
+
+    def _change_members(self) -> None:
+        """An operator asks whoever claims to lead for some change, which may be none that is allowed."""
+        rng = self._operator
+        self._at(self.now + rng.expovariate(1 / CHANGE_INTERVAL), self._change_members)
+        leaders = [s for s in self.servers.values() if s.core and s.core.role is Role.LEADER]
+        ready = [s for s in leaders if self.now >= s.paused_until]
+        if not ready:
+            return
+        server = rng.choice(ready)
+        core = server.core
+        assert core is not None
+        name = rng.choice(list(self.servers))
+        others = [i for i in self.servers if i != name]
+        now = core.configuration
+        wanted = rng.choice(
+            (
+                core.with_learner(name),
+                core.with_learner(name, promoted=False),
+                core.with_voter(name),
+                core.without(name),
+                now.but(rng.sample(now.members, max(1, len(now.members) - 2))),  # a direct switch
+                core.joint_with((name, *rng.sample(others, rng.randint(0, len(others))))),
+            )
+        )
+        self._change(server, wanted)
+
+    def _change(self, server: Server, wanted: Configuration) -> None:
+        core = server.core
+        assert core is not None
+        if wanted.members == core.configuration.members and wanted.voters == core.configuration.voters:
+            return
+        try:
+            self._step(server, lambda clock: core.change(clock, wanted))
+        except (NotLeader, CannotChange):
+            self.summary.refused_changes += 1
+        else:
+            self.summary.changes += 1
 
     def _arrive(self, m: Message | Aside) -> None:
         """A message reaches a server, if one is there to be reached."""
@@ -453,6 +500,8 @@ class Simulation:
         if core is not None and core.snapshot_due:
             self.summary.snapshots += 1
             self._step(server, lambda clock: core.take_snapshot(clock, server.machine.save()))
+        elif core is not None and (wanted := core.change_due()) is not None:
+            self._change(server, wanted)
 
     def _send(self, server: Server, messages: Sequence[Message]) -> None:
         """A step's messages leave, of a snapshot the next part."""
@@ -651,7 +700,7 @@ class Simulation:
             self.summary.installed += 1
             server.machine.load(batch.install.state)
         for _, entry in batch.apply if self.clients is None else ():
-            if entry.command != NO_OP:
+            if for_state_machine(entry.command):
                 server.machine.apply(entry.command)
         taken = batch.persist.snapshot if batch.persist else None
         if taken and self._states.setdefault(taken.last_included_index, taken.state) != taken.state:

@@ -12,7 +12,7 @@ from raftd.messages import Entry, Message, Snapshot
 
 NO_OP = b""
 # What a server can have beside Figure 2, each an option of `Config`; and what one to trust has.
-EXTENSIONS = ("pre_vote", "check_quorum", "leadership_transfer", "reads")
+EXTENSIONS = ("pre_vote", "check_quorum", "leadership_transfer", "reads", "membership")
 USUAL = ("pre_vote", "check_quorum", "leadership_transfer")
 
 
@@ -52,6 +52,7 @@ class Config:
     # Read without asking anybody as long as a lease lasts, which is safe only if no server's clock runs more
     # than so many times as fast as another's; None: no leases.
     lease_drift: float | None = None
+    membership: bool = False  # servers can join and leave; raftd.membership
     snapshot_after: int = 0  # bytes of applied entries after which a snapshot is taken; 0 for never
 
     def __post_init__(self) -> None:

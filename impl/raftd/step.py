@@ -39,12 +39,13 @@ class Step:
         traced: bool = True,
     ) -> None:
         """Without `traced`, a batch's event has no more than its name: nobody will read it."""
-        assert server in servers, f"{server} is not one of {servers}"
+        self.config = config or Config()
+        joins = self.config.membership and server not in servers
+        assert server in servers or joins, f"{server} is not one of {servers}"
         assert len(set(servers)) == len(servers), f"{servers} names a server twice"
         self.server = server
         self.servers = servers
         self.peers = tuple(peer for peer in servers if peer != server)
-        self.config = config or Config()
         self._rng = rng
         self._traced = traced
 
@@ -204,7 +205,7 @@ class Step:
         }
         if "match_index" in changes:
             changes["match_index"] = {
-                peer: n for peer, n in after.match_index.items() if n != before.match_index[peer]
+                peer: n for peer, n in after.match_index.items() if n != before.match_index.get(peer, 0)
             }
         if "current_term" in changes:
             changes["role"] = after.role

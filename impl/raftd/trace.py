@@ -40,9 +40,16 @@ VERSION = 1
 _encode = msgspec.json.Encoder().encode
 
 
-def header(servers: tuple[str, ...], extensions: tuple[str, ...] = ()) -> bytes:
-    """The first line of a trace; `extensions` are what these servers have beside Figure 2."""
-    more = {"extensions": extensions} if extensions else {}
+def header(
+    servers: tuple[str, ...], extensions: tuple[str, ...] = (), voters: tuple[str, ...] | None = None
+) -> bytes:
+    """The first line of a trace; `extensions` are what these servers have beside Figure 2.
+
+    `voters` are those of the first configuration, if they are not all.
+    """
+    more: dict[str, Any] = {"extensions": extensions} if extensions else {}
+    if voters is not None and voters != servers:
+        more["voters"] = voters
     return _encode({"raftworthy": VERSION, "servers": servers, **more}) + b"\n"
 
 
@@ -167,11 +174,17 @@ def last_start(directory: Path, server: str) -> int:
 class TraceStream:
     """The trace of all servers of a simulation, in one file in the order of their steps."""
 
-    def __init__(self, file: BinaryIO, servers: tuple[str, ...], extensions: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        servers: tuple[str, ...],
+        extensions: tuple[str, ...] = (),
+        voters: tuple[str, ...] | None = None,
+    ) -> None:
         self._file = file
         self._seq = dict.fromkeys(servers, 0)
         self._start = dict.fromkeys(servers, 0)
-        file.write(header(servers, extensions))
+        file.write(header(servers, extensions, voters))
 
     def write(self, event: dict[str, Any]) -> None:
         """Append one event; a restart begins its server's count anew."""

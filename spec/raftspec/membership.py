@@ -5,7 +5,7 @@ cut off. Servers that don't vote in it are learners: they are sent entries as al
 asked, since they may not know yet that they were promoted. Left out: who is told of whom, and timers, by
 which a server that was removed is kept from disturbing (dissertation, section 4.2.3).
 
-    i  the leader     v  the configuration entry's value     voters  the new configuration
+    i  the leader     v  the configuration entry's value     voters, joint  who votes then
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def change_voters(s: M, i: Server, v: Value, voters: ServerSet) -> Step:
 
 
 @membership.action
-def enter_joint(s: M, i: Server, v: Value, voters: ServerSet) -> Step:
+def enter_joint(s: M, i: Server, v: Value, joint: ServerSet) -> Step:
     """Leader i begins a change to any other configuration: the old and the new one together. Section 6."""
     me = s[i]
     n = in_force(s, me)
@@ -98,10 +98,10 @@ def enter_joint(s: M, i: Server, v: Value, voters: ServerSet) -> Step:
         outgoing = ite(now(j), outgoing.add(j), outgoing)
     return Step(
         i,
-        *_may_change(s, me, voters),
+        *_may_change(s, me, joint),
         when("i is in no joint configuration", s.rule("membership.through_joint", no(is_joint(s, me, n)))),
         then=_with_entry(me, v),
-        history=_recorded(s, v, voters, outgoing),
+        history=_recorded(s, v, joint, outgoing),
     )
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 import raftd.simulator
-from raftd.core import Batch, Config, Core, Persistent
+from raftd.core import Batch, CannotChange, Config, Core, Persistent
 from raftd.faults import BREAKS, make_core
-from raftd.simulator import EXTENDED, SIMULATED, Faults, simulate
+from raftd.simulator import EXTENDED, SIMULATED, Faults, server_names, simulate
 
 # What makes rare steps less rare: many elections, and late messages from the terms before.
 STORMY = Faults(
@@ -35,7 +35,8 @@ def twin(core: Core) -> Core:
     """A right server in the same state, timers and random numbers included."""
     other = copy.copy(core)
     other.__class__ = Core
-    for name in ("log", "votes", "pre_votes", "next_index", "match_index", "_probing", "_heard", "_rng"):
+    held = ("log", "votes", "pre_votes", "next_index", "match_index", "_probing", "_heard", "_rng")
+    for name in (*held, "_configurations"):
         setattr(other, name, copy.copy(getattr(core, name)))
     return other
 
@@ -52,6 +53,9 @@ def watched(core: Core) -> Core:
                 expected = getattr(Core, name)(right, *args)
             except AssertionError as error:
                 raise DifferenceSeenError(f"a right server stops: {error}") from error
+            except CannotChange as error:
+                take(*args)
+                raise DifferenceSeenError(f"a right server refuses: {error}") from error
             batch = take(*args)
             if batch != expected or core.deadline != right.deadline:
                 raise DifferenceSeenError(
@@ -61,7 +65,7 @@ def watched(core: Core) -> Core:
 
         setattr(core, name, step)
 
-    for name in ("start", "receive", "tick", "propose", "hand_over"):
+    for name in ("start", "receive", "tick", "propose", "hand_over", "change"):
         compare(name)
     return core
 
@@ -71,9 +75,12 @@ def test_broken_server_does_what_a_right_one_would_not(rule: str, monkeypatch: p
     """Every entry of BREAKS, in simulations that the command line can repeat."""
     monkeypatch.setattr(raftd.simulator, "make_core", lambda *args: watched(make_core(*args)))
     config = EXTENDED if rule.startswith(EXTENSIONS) else SIMULATED
+    servers = server_names(3)
+    if rule.startswith("membership."):
+        config, servers = SIMULATED.having(["membership"]), server_names(5)
     for seed in range(40):
         try:
-            simulate(seed, steps=1000, faults=STORMY, broken=rule, config=config)
+            simulate(seed, servers, steps=1000, faults=STORMY, broken=rule, config=config)
         except DifferenceSeenError:
             return
     pytest.fail(f"no simulation shows that {rule} is broken")

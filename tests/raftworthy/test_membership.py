@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raftd.faults import BREAKS
+from raftd.simulator import EXTENDED, SIMULATED, Faults, Summary, server_names, simulate
 from raftspec.extensions import having
 from raftspec.membership import membership
 from raftworthy.explore.cases import EXTENSION_CASES, Walk, committed
@@ -19,6 +21,7 @@ from raftworthy.replay.explain import render
 from raftworthy.replay.verdict import check
 
 MEMBERS = ("membership",)
+VOTERS = ',"voters":["n1","n2","n3","n4"]'
 CASES = {name: case for name, case in EXTENSION_CASES.items() if name.startswith("membership.")}
 
 # The length of the shortest path to a leader that lacks what was committed, beginning included.
@@ -139,6 +142,55 @@ def test_replay_names_the_rule_that_a_change_breaks(rule: str, said: str, tmp_pa
     text = render(result.explanation)
     assert rule in text
     assert said in text
+
+
+# --- raftd ---
+
+
+def simulated(seed: int, file: Path, broken: str | None = None, faults: str = "all") -> Summary:
+    config = (EXTENDED if seed % 2 else SIMULATED).having(
+        [*(EXTENDED.extensions if seed % 2 else ()), "membership"]
+    )
+    with file.open("wb") as out:
+        return simulate(seed, server_names(5), 1200, Faults.parse(faults), out, config=config, broken=broken)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_simulated_clusters_that_change_conform(seed: int, tmp_path: Path) -> None:
+    """Half of them with everything else that a server has beside Figure 2; some crash often."""
+    file = tmp_path / f"{seed}.ndjson"
+    simulated(seed, file, faults="crash=0.03,restart=0.01" if seed % 3 == 2 else "all")
+    verdict = check([file])
+    assert verdict.verdict == "conforms", verdict.explanation or verdict.error
+
+
+@pytest.mark.parametrize("rule", [rule for rule in BREAKS if rule.startswith("membership.")])
+def test_replay_finds_a_server_that_breaks_a_rule(rule: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.ndjson"
+    for seed in range(2, 20):
+        simulated(seed, file, rule)
+        if (verdict := check([file])).verdict != "conforms":
+            assert verdict.verdict == "violates"
+            return
+    pytest.fail(f"no simulation up to seed {seed} shows that {rule} is broken")
+
+
+def test_a_trace_of_a_server_that_joined_later_names_it(tmp_path: Path) -> None:
+    """The others' files, begun before, don't know it; who voted first, they say."""
+    whole = tmp_path / "whole.ndjson"
+    simulated(2, whole)
+    header, *lines = whole.read_text().splitlines()
+    assert '"voters":["n1","n2","n3","n4"]' in header
+    files = []
+    for i in server_names(5):
+        file = tmp_path / f"{i}.ndjson"
+        mine = [line for line in lines if line.startswith(f'{{"server":"{i}"')]
+        known = header if i == "n5" else header.replace(',"n5"]', "]", 1).replace(VOTERS, "")
+        file.write_text("\n".join([known, *mine, ""]))
+        files.append(file)
+    assert check(files).verdict == "conforms"
+    files[0].write_text(files[0].read_text().replace('"n4"]', '"n4"],"voters":["n1"]', 1))
+    assert "voters of the first configuration" in str(check(files).error)
 
 
 def test_a_bound_on_changes_is_kept() -> None:

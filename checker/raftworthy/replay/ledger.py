@@ -222,6 +222,12 @@ class Ledger:
         self.generated = replay_actions(servers, extensions)
         self.spec = self.generated.spec
         self.actions = self.generated.actions
+        # An extension's actions that append an entry, with their parameters but the first.
+        self.entered = {
+            a.name: dict(list(a.params.items())[1:])
+            for a in self.spec.actions.values()
+            if a.name not in raft.actions and any(t.name == "value" for t in a.params.values())
+        }
         self.world = self.generated.initial()
         for v in self.world.variables.values():
             v.log = Log()
@@ -242,6 +248,15 @@ class Ledger:
         structs: dict[Any, Any] = dict(self.generated.structs)
         self.request_vote, self.request_vote_reply = structs[RequestVote], structs[RequestVoteReply]
         self.append_entries, self.append_entries_reply = structs[AppendEntries], structs[AppendEntriesReply]
+
+    def said(self, e: Any) -> dict[str, list[Any]]:
+        """The actions that append one entry of which an event says what it means, and what it says."""
+        out = {}
+        for name, params in self.entered.items():
+            values = [getattr(e, p, UNSET) for p, t in params.items() if t.name != "value"]
+            if UNSET not in values:
+                out[name] = values
+        return out
 
     def arrived(self, key: int) -> None:
         """A message that was sent for the first time: somebody may have waited for it."""

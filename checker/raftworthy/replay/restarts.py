@@ -73,6 +73,12 @@ def _disk_holds(e: Any, v: Any) -> bool:
     return after >= 0 and list(e.entries) == log[after:]
 
 
+def _log_means(e: Any, v: Any) -> bool:
+    """Whether the log's newest configuration is where the restart event says, where membership can change."""
+    said = getattr(e.state, "configured", UNSET)
+    return said is UNSET or said == v.configured
+
+
 def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
     """The last step was logged but never reached the disk: undo it, if that explains the disk."""
     if server.before is None:
@@ -84,6 +90,8 @@ def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
     log.end(kept, cut or ())
     trial = shallow(me)
     trial.current_term, trial.voted_for = term, voted_for
+    if hasattr(trial, "configured"):
+        trial.configured = kept + len(cut or ()) + 1  # past the log: the restart looks for the newest in it
     if not _disk_holds(e, trial):
         log.end(kept, added, cut)
         return False
@@ -107,7 +115,7 @@ def _hidden_step(ledger: Ledger, e: Any, server: Server) -> bool:
         trial = World({**world.variables, i: shallow(server.me)}, shallow(world.past))
         log.cut = None
         taken = not any(ledger.actions[name](trial, *params, _send_nowhere) for name, *params in steps)
-        if taken and _disk_holds(e, trial.variables[i]):
+        if taken and _disk_holds(e, trial.variables[i]) and _log_means(e, trial.variables[i]):
             world.variables[i], world.past = trial.variables[i], trial.past
             ledger.hidden_steps += 1
             return True
@@ -151,8 +159,11 @@ def _candidates(ledger: Ledger, e: Any) -> Iterator[list[tuple[Any, ...]]]:
     if state.log_length is not UNSET and e.entries:
         added = state.log_length - len(me.log)
         appends = [("client_request", i, entry.value) for entry in e.entries[len(e.entries) - added :]]
-        if added == len(ledger.servers) == 1:
+        if added == 1:  # whose own vote is a majority
             yield [("timeout", i), ("become_leader", i), *appends]
+        for name, params in ledger.said(e).items():
+            if added == 1:
+                yield [(name, i, e.entries[-1].value, *params)]
         if 0 < added <= len(e.entries):
             if me.role == "candidate":
                 votes = [ledger.request_vote_reply(j, i, term, True) for j in ledger.servers]

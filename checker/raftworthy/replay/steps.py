@@ -12,7 +12,6 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftspec.raft import raft
 from raftworthy.generated import World
 from raftworthy.replay import leeway
 from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences, sent_by
@@ -41,12 +40,6 @@ class Steps(Ledger):
         self._out: list[Any] = []  # what the specification sends in the step
         self.may_commit = self.generated.guards_of("advance_commit_index")
         handled = ((a.name, a.message) for a in self.spec.actions.values() if a.message)
-        # An extension's actions that append an entry, with their parameters but the first.
-        self.entered = {
-            a.name: dict(list(a.params.items())[1:])
-            for a in self.spec.actions.values()
-            if a.name not in raft.actions and any(t.name == "value" for t in a.params.values())
-        }
         self._handlers: dict[str, Any] = {name: self.generated.structs[m] for name, m in handled}
 
     def take(self, e: Any, last: bool = False) -> int | None:
