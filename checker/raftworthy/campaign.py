@@ -12,14 +12,24 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from raftd.simulator import FAULT_NAMES, USUAL_RATES, Faults, SimulationError, server_names, simulate
+from raftd.core import Config
+from raftd.simulator import (
+    FAULT_NAMES,
+    SIMULATED,
+    USUAL_RATES,
+    Faults,
+    SimulationError,
+    server_names,
+    simulate,
+)
+from raftspec.extensions import EXTENSIONS
 from raftworthy.measure import FORMS, Progress
 from raftworthy.replay.verdict import check
 
@@ -27,6 +37,10 @@ TOLERATED = tuple(name for name in FAULT_NAMES if name != "corruption")
 SERVERS = (1, 2, 3, 3, 3, 4, 5, 5, 7)
 FORM = ("full", "full", "full", "minimal")
 CLIENTS = (0, 0, 2, 6)
+# How a server is told to have an extension, in one of several ways.
+EXTENDED: dict[str, tuple[dict[str, Any], ...]] = {
+    "snapshots": ({"snapshot_after": 60}, {"snapshot_after": 600}),
+}
 MOST = 0.5  # of any rate
 
 
@@ -41,6 +55,7 @@ class Weather(NamedTuple):
     form: str  # of the trace: what it logs
     clients: int
     faults: Faults
+    config: Config
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -53,6 +68,7 @@ class Run(msgspec.Struct, frozen=True):
     form: str
     clients: int
     faults: str
+    extensions: tuple[str, ...]
     verdict: str  # of replay; "disagree" if the simulation itself saw the servers disagree
     events: int = 0
     terms: int = 0
@@ -87,6 +103,7 @@ class Campaign:
         self.events += run.events
         self.happened.update(run.happened)
         self.weathers.update(part.partition("=")[0] for part in run.faults.split(",") if part != "none")
+        self.weathers.update(run.extensions)
         self.rules.update(run.rules)
         for name in ("terms", "leaders", "committed", "restarts", "lost_steps", "hidden_steps"):
             self.sums[name] += getattr(run, name)
@@ -101,8 +118,8 @@ class Campaign:
             f"{n['committed']:,} entries committed, {n['restarts']:,} starts",
             f"  at crashes, {n['lost_steps']:,} logged steps were not on the disk, "
             f"{n['hidden_steps']:,} on the disk were not logged",
-            f"{'fault':24}{'seeds with it':>14}",
-            *(f"  {name:22}{self.weathers[name]:>14,}" for name in TOLERATED),
+            f"{'fault, or extension':24}{'seeds with it':>14}",
+            *(f"  {name:22}{count:>14,}" for name, count in self.weathers.items()),
             f"{'what happened':24}{'times':>14}",
             *(f"  {name:22}{count:>14,}" for name, count in sorted(self.happened.items())),
             f"{len(self.rules)} rules exercised",
@@ -118,7 +135,12 @@ def weather(seed: int) -> Weather:
         for name in TOLERATED
         if rng.random() < 0.75
     }
-    return Weather(rng.choice(SERVERS), rng.choice(FORM), rng.choice(CLIENTS), Faults(**rates))
+    servers, form, clients = rng.choice(SERVERS), rng.choice(FORM), rng.choice(CLIENTS)
+    config = SIMULATED
+    for name in sorted(EXTENDED.keys() & EXTENSIONS.keys()):
+        if random.Random(f"{name} {seed}").random() < 0.5:
+            config = replace(config, **rng.choice(EXTENDED[name]))
+    return Weather(servers, form, clients, Faults(**rates), config)
 
 
 def command(run: Run) -> str:
@@ -129,20 +151,23 @@ def command(run: Run) -> str:
 
 def run_seed(seed: int, steps: int, broken: str | None, keep: Path | None) -> Run:
     """Simulate one seed in its weather and replay its trace, kept in `keep` if it doesn't conform."""
-    servers, form, clients, faults = weather(seed)
+    servers, form, clients, faults, config = weather(seed)
     with tempfile.TemporaryDirectory(prefix="raftworthy-") as folder:
         path = (keep or Path(folder)) / f"{seed}.ndjson"
-        run = Run(seed, steps, broken, servers, form, clients, str(faults), "disagree")
+        run = Run(seed, steps, broken, servers, form, clients, str(faults), config.extensions, "disagree")
         try:
             with path.open("wb") as out:
                 names = server_names(servers)
-                summary = simulate(seed, names, steps, faults, out, broken=broken, clients=clients)
+                summary = simulate(
+                    seed, names, steps, faults, out, broken=broken, config=config, clients=clients
+                )
         except SimulationError as error:
             return msgspec.structs.replace(run, wrong=str(error))
         if form != "full":
             path.write_bytes(b"\n".join([*FORMS[form](path.read_bytes().splitlines()), b""]))
         verdict = check([path])
         happened = dict(sorted(summary.faults.items()))
+        happened |= {"snapshot taken": summary.snapshots, "snapshot installed": summary.installed}
         if verdict.report is None:
             x = verdict.explanation
             wrong = f"line {x.line}: {x.rule or x.no_rule}" if x else verdict.error or ""

@@ -11,7 +11,8 @@ import pytest
 
 from raftd.lying import FIELDS
 from raftd.simulator import FAULT_NAMES
-from raftworthy.campaign import ResultsError, campaign, weather
+from raftspec.extensions import EXTENSIONS
+from raftworthy.campaign import EXTENDED, ResultsError, campaign, weather
 from raftworthy.measure_byzantine import measure_byzantine
 from raftworthy.replay.verdict import check
 
@@ -23,12 +24,14 @@ def raftworthy(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_seed_has_a_weather_of_its_own_and_together_they_have_all() -> None:
     drawn = [weather(seed) for seed in range(1, 200)]
-    assert len({str(faults) for *_, faults in drawn}) > 190
+    assert len({str(faults) for *_, faults, _ in drawn}) > 190
     for name in FAULT_NAMES:
-        with_it = sum(getattr(faults, name) > 0 for *_, faults in drawn)
+        with_it = sum(getattr(faults, name) > 0 for *_, faults, _ in drawn)
         assert 100 < with_it < 190 or (name == "corruption" and with_it == 0)
     assert {servers for servers, *_ in drawn} == {1, 2, 3, 4, 5, 7}
     assert {w.clients for w in drawn} == {0, 2, 6}
+    extended = {name for w in drawn for name in w.config.extensions}
+    assert extended == EXTENDED.keys() & EXTENSIONS.keys()
 
 
 def test_right_servers_conform_in_all_weathers() -> None:
