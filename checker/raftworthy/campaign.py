@@ -172,7 +172,7 @@ def run_seed(seed: int, steps: int, broken: str | None, keep: Path | None) -> Ru
             x = verdict.explanation
             wrong = f"line {x.line}: {x.rule or x.no_rule}" if x else verdict.error or ""
             return msgspec.structs.replace(run, verdict=verdict.verdict, happened=happened, wrong=wrong)
-        if keep:
+        if keep and verdict.verdict == "conforms":
             path.unlink()
         r = verdict.report
         return msgspec.structs.replace(

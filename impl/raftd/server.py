@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 from collections import deque
@@ -163,6 +164,9 @@ class Server:
         self._appended: dict[int, Proposal] = {}
         self._appended_term = 0
         self._woken = asyncio.Event()
+        self._waiting = False  # for what wakes us; no step is under way
+        self._due = 0.0  # when time wakes us
+        self._failure: BaseException | None = None
         self._stopping = False
         self._handed_over = False
         self._leaving: float | None = None  # until when this server waits for another to lead
@@ -176,7 +180,6 @@ class Server:
                 await self._input_or_deadline()
                 self._take_inputs()
                 self._leave()
-                await asyncio.sleep(0)  # read the sockets, even if our own deadlines keep us busy
         finally:
             await self._transport.close()
 
@@ -211,8 +214,17 @@ class Server:
     # Inputs wait here until the step before them is done.
 
     def _on_message(self, message: Message | Aside) -> None:
+        """A message is a step of its own: it is taken at once if no other is under way."""
         self._messages.append(message)
-        self._woken.set()
+        if not self._waiting or self._stopping:
+            return
+        try:
+            self._take_messages()
+        except BaseException as failure:  # the loop would take it for the peer's, and only hang up on it
+            self._failure = failure
+            self.stop()
+        if self._leaving is not None or self.core.deadline < self._due or self.core.snapshot_due:
+            self._woken.set()
 
     def _on_request(self, request: Request, respond: Respond) -> None:
         match request:
@@ -241,6 +253,8 @@ class Server:
         """For tests: the network, the disk and the clock are as told from now on."""
         if not 0 <= faults.disk_delay < 60:
             raise ValueError(f"a disk that takes {faults.disk_delay:g} s longer: write 0 to 60")
+        if not math.isfinite(faults.clock):
+            raise ValueError(f"a clock that is {faults.clock:g} s ahead: write a number of seconds")
         self._transport.lose(faults.mute, faults.deaf)
         self._storage.delay = faults.disk_delay
         if faults.disk_full:
@@ -264,25 +278,29 @@ class Server:
             self._woken.set()
 
     async def _input_or_deadline(self) -> None:
-        if self._messages or self._proposals:
-            return
+        """Wait for proposals or for time. All that had come is done, and messages don't wait for us."""
+        assert not self._messages
+        assert not self._proposals
         self._woken.clear()
         if self._stopping:
             return
-        deadline = min(self.core.deadline, self._leaving or self.core.deadline)
-        delay = max(0.0, deadline - self._clock())
+        self._due = min(self.core.deadline, self._leaving or self.core.deadline)
+        delay = max(0.0, self._due - self._clock())
         timer = asyncio.get_running_loop().call_later(delay, self._woken.set)
+        self._waiting = True
         try:
             await self._woken.wait()
         finally:
+            self._waiting = False
             timer.cancel()
+        if self._failure is not None:
+            raise self._failure
 
     # Steps.
 
     def _take_inputs(self) -> None:
         """Messages before time: a heartbeat that has arrived counts, however late we come to read it."""
-        for _ in range(len(self._messages)):
-            self._take(self._messages.popleft())
+        self._take_messages()
         if self._proposals:
             proposals, self._proposals = self._proposals, []
             self._propose(proposals)
@@ -291,6 +309,10 @@ class Server:
             self._step(batch)
         if self.core.snapshot_due:
             self._step(self.core.take_snapshot(self._clock(), self.machine.save()))
+
+    def _take_messages(self) -> None:
+        while self._messages and not self._stopping:
+            self._take(self._messages.popleft())
 
     def _take(self, message: Message | Aside) -> None:
         """A step for a message, or what it asks for that is none."""

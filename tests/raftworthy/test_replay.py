@@ -367,6 +367,35 @@ def test_a_cluster_of_one_may_be_killed_between_disk_and_trace_of_its_election(t
     assert not traces.conforms(text_of([first[0], restart(N1, 1, N1, [[1, "no-op"], [1, "x"]])], (N1,)))
 
 
+def test_what_a_cluster_of_one_lost_was_not_committed(traces: Traces) -> None:
+    """It commits in the step in which it appends: of a step that is not on the disk nothing is left."""
+
+    def leads(term: int, n: int) -> Event:
+        state = {"role": "leader", "current_term": term, "voted_for": N1, "commit_index": n, "log_length": n}
+        return {
+            "server": N1,
+            "event": "timeout",
+            "state": state,
+            "entries": [[term, f"no-op {term}"]],
+            "sends": [],
+        }
+
+    def appends(n: int, term: int, digest: str) -> Event:
+        state = {"commit_index": n, "last_applied": n, "log_length": n}
+        entries = [[term, digest]]
+        return {"server": N1, "event": "client_request", "state": state, "entries": entries, "sends": []}
+
+    def client(name: str, event: str, **more: Any) -> Event:
+        return {"client": name, "seq": 1, "event": event, **more}
+
+    lost = [restart(), leads(1, 1), client("a", "invoke", operation="put", key="k", value="1", digest="x")]
+    lost += [appends(2, 1, "x"), restart(N1, 1, N1, [[1, "no-op 1"]]), leads(2, 2)]
+    later = [client("b", "invoke", operation="put", key="l", value="2", digest="y"), appends(3, 2, "y")]
+    later += [client("b", "return"), client("c", "invoke", operation="get", key="k")]
+    assert traces.conforms(text_of([*lost, *later, client("c", "return", value=None)], (N1,)))
+    assert not traces.conforms(text_of([*lost, *later, client("c", "return", value="1")], (N1,)))
+
+
 def test_a_lost_step_whose_message_was_received_is_refused(traces: Traces) -> None:
     """Unless the server sends the same message again: then that one may have been received."""
     received = [restart(), timeout(), vote(), restart()]

@@ -101,6 +101,8 @@ def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
         v.number = ledger.number
         ledger.owed[key] = v
     ledger.world.variables[e.server] = trial
+    if len(ledger.servers) == 1:  # what it appended in that step was committed in it, too
+        del ledger.world.past.committed[length:]
     ledger.lost_steps += 1
     return True
 
