@@ -16,9 +16,11 @@ from pathlib import Path
 
 import msgspec
 
+from raftd.core import Config
 from raftd.lying import FIELDS, Lie, Told
 from raftd.messages import Message
-from raftd.simulator import ALL_FAULTS, Summary, server_names, simulate
+from raftd.simulator import ALL_FAULTS, SIMULATED, Summary, server_names, simulate
+from raftd.state import chosen_extensions
 from raftd.trace import traced_message
 from raftworthy.measure import FORMS, Progress, named
 from raftworthy.replay.verdict import check
@@ -47,14 +49,21 @@ class Change:
 
     seed: int
     lie: str
+    form: str
     outcome: str | None  # None: the changed message reached nobody
 
     @property
     def command(self) -> str:
+        without = "" if self.form == "full" else " --figure-2"
         return (
-            f"raftworthy simulate --seed {self.seed} --servers {SERVERS} --steps {STEPS} --faults {FAULTS} "
-            f"--byzantine {self.lie} --out FILE && raftworthy replay FILE"
+            f"raftworthy simulate --seed {self.seed} --servers {SERVERS} --steps {STEPS} --faults {FAULTS}"
+            f"{without} --byzantine {self.lie} --out FILE && raftworthy replay FILE"
         )
+
+
+def config_of(form: str) -> Config:
+    """Servers as they are served, but the least that is useful is the least of Figure 2."""
+    return SIMULATED.having(chosen_extensions(None, figure_2=form != "full"))
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ def measure_byzantine(times: int, seed: int, form: str, progress: Progress) -> B
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.ndjson"
         for number, of in enumerate(range(seed, seed + times)):
-            carried = simulate(of, server_names(SERVERS), STEPS, FAULTS).carried
+            carried = simulate(of, server_names(SERVERS), STEPS, FAULTS, config=config_of(form)).carried
             for field in FIELDS:
                 kind = field.partition(".")[0]
                 if carried[kind]:
@@ -114,8 +123,10 @@ def measure_byzantine(times: int, seed: int, form: str, progress: Progress) -> B
 def _change(seed: int, lie: Lie, form: str, path: Path) -> list[Change]:
     """One run with a lie in it, replayed; nothing if that message has no other value there."""
     with path.open("wb") as out:
-        summary: Summary = simulate(seed, server_names(SERVERS), STEPS, FAULTS, out, lie=lie)
-    return [Change(seed, str(lie), _outcome(told, form, path)) for told in summary.lies]
+        summary: Summary = simulate(
+            seed, server_names(SERVERS), STEPS, FAULTS, out, lie=lie, config=config_of(form)
+        )
+    return [Change(seed, str(lie), form, _outcome(told, form, path)) for told in summary.lies]
 
 
 def _outcome(told: Told, form: str, path: Path) -> str | None:
