@@ -5,8 +5,9 @@ The events are taken once more up to that point, this time with a note of all th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from raftworthy.witness.reading import Event
 from raftworthy.witness.store import Store
 
 AROUND = 3  # versions of a key to be shown, on each side
+REPETITIONS = 100  # so many are tried, at most, to see whether one explains what was told
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ class _Teller:
         if self.kind not in ("look", "answer") or told is None:
             return None
         first = {call.index: call for call in self.calls}
-        for index, repeats in links.repetitions({n: call.asked for n, call in first.items()}):
+        again = links.repetitions({n: call.asked for n, call in first.items()})
+        for index, repeats in islice(again, REPETITIONS):
             store = Store(self.initial)
             found: Any = None
             seen: Any = told.value
@@ -211,35 +214,28 @@ class _Teller:
         """Where the leader appended what this is about."""
         links, asked = self.witness.links, self.call.asked
         if self.kind == "lost":
-            for place, server, entry in appended(self.traces, [asked.digest]):
-                yield Cause(
-                    str(place), f"{server} appended its entry in term {entry.term}; it wasn't committed"
-                )
+            if found := appended(self.traces, lambda entry: entry.value == asked.digest):
+                place, server, entry = found
+                what = f"{server} appended its entry in term {entry.term}, and it wasn't committed"
+                yield Cause(str(place), what)
             return
-        indexes = {self.call.index, self.call.by.index if self.call.by else 0} - {0}
-        wanted = {n: links.entries[n - 1] for n in sorted(indexes)}
-        found = {
-            entry.value: Cause(str(place), f"{server} appended entry {{}} in term {entry.term}")
-            for place, server, entry in appended(self.traces, [e.value for e in wanted.values()])
-        }
-        for n, entry in wanted.items():
-            if cause := found.get(entry.value):
-                yield Cause(cause.place, cause.what.format(n))
+        for n in sorted({self.call.index, self.call.by.index if self.call.by else 0} - {0}):
+            wanted = links.entries[n - 1]
+            if found := appended(self.traces, wanted.__eq__):
+                place, server, _ = found
+                yield Cause(str(place), f"{server} appended entry {n} in term {wanted.term}")
 
 
-def appended(traces: Sequence[Path], digests: Sequence[Any]) -> Iterator[tuple[Place, str, Any]]:
-    """The first event of each file in which a leader appended an entry with one of the digests."""
-    left = set(digests)
+def appended(traces: Sequence[Path], is_it: Callable[[Any], bool]) -> tuple[Place, str, Any] | None:
+    """The first event in which a leader appended a certain entry: where, who, and the entry."""
     for path in traces:
         for lines, events in TraceFile.open(path).events(lenient=True):
-            if not left:
-                return
             for line, e in zip(lines, events, strict=True):
                 if e.entries and e.event != "restart":
                     for entry in e.entries:
-                        if entry.value in left:
-                            left.discard(entry.value)
-                            yield Place(str(path), line), e.server, entry
+                        if is_it(entry):
+                            return Place(str(path), line), e.server, entry
+    return None
 
 
 def named(call: Call) -> str:
