@@ -28,6 +28,7 @@ from raftd.codec import (
     Faults,
     GetRequest,
     PutRequest,
+    Read,
     Redirect,
     Refused,
     Reply,
@@ -93,9 +94,19 @@ class Client:
             )
         await self._to_leader(lambda id: PutRequest(id, key, value), timeout, repeatable=False)
 
-    async def get(self, key: str, timeout: float | None = None) -> bytes | None:
-        """The value of `key`, None if it has none: the newest one that was put before we asked, or later."""
-        return (await self._to_leader(lambda id: GetRequest(id, key), timeout, repeatable=True)).value
+    async def get(self, key: str, timeout: float | None = None, read: Read = Read.INDEX) -> bytes | None:
+        """The value of `key`, None if it has none: the newest one that was put before we asked, or later.
+
+        With `Read.STALE` it is what some server knows, and may be older.
+        """
+        return (await self._to_leader(lambda id: GetRequest(id, key, read), timeout, repeatable=True)).value
+
+    async def get_stale(self, key: str, server: str, timeout: float | None = None) -> bytes | None:
+        """What `server` has for `key`, which may be older than what was put before we asked."""
+        reply = await self._to_server(server, lambda id: GetRequest(id, key, Read.STALE), timeout)
+        if not isinstance(reply, Done):
+            raise RequestError(f"{server} answered a read with {reply}", may_have_executed=False)
+        return reply.value
 
     async def delete(self, key: str, timeout: float | None = None) -> bytes | None:
         """Remove `key`; the value it had."""

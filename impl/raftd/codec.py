@@ -10,6 +10,7 @@ Nothing here knows sockets: bytes in, values out.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -82,11 +83,20 @@ class PutRequest(msgspec.Struct, frozen=True, tag="put", tag_field="kind"):
     value: bytes
 
 
+class Read(StrEnum):
+    """What a client asks of a read."""
+
+    INDEX = "index"  # linearizable: the leader makes sure that it still leads
+    LOG = "log"  # linearizable: an entry of the log, like a put
+    STALE = "stale"  # whatever this very server has applied, however old
+
+
 class GetRequest(msgspec.Struct, frozen=True, tag="get", tag_field="kind"):
-    """Read `key`, linearizably."""
+    """Read `key`."""
 
     id: int
     key: str
+    read: Read = Read.INDEX
 
 
 class DeleteRequest(msgspec.Struct, frozen=True, tag="delete", tag_field="kind"):

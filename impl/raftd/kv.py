@@ -56,6 +56,10 @@ class KeyValue:
         """Become what `save` saw, whatever was there before."""
         self.values = _state_decoder.decode(state)
 
+    def read(self, key: str) -> bytes | None:
+        """The value of `key` as it is now, None if it has none."""
+        return self.values.get(key)
+
     def apply(self, encoded: bytes) -> bytes | None:
         """Execute one command; the value got or deleted."""
         try:
@@ -67,6 +71,6 @@ class KeyValue:
                 self.values[key] = value
                 return None
             case Get(key):
-                return self.values.get(key)
+                return self.read(key)
             case Delete(key):
                 return self.values.pop(key, None)

@@ -161,6 +161,14 @@ def _parser() -> argparse.ArgumentParser:
         f"if none is named: {', '.join(USUAL)}",
     )
     parser.add_argument("--figure-2", action="store_true", help="no extensions")
+    parser.add_argument(
+        "--lease-reads",
+        type=float,
+        metavar="FACTOR",
+        help="read without asking anybody while a lease lasts: linearizable only as long as no server's "
+        "clock runs more than FACTOR times as fast as another's, and none is set back or stands still while "
+        "its server runs",
+    )
     parser.add_argument("--seed", type=int, help="for the election timeouts")
     parser.add_argument(
         "--for", type=float, dest="duration", metavar="SECONDS", help="stop by itself after this time"
@@ -256,10 +264,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--snapshot-after must be a number of bytes, or 0 for never")
     if options.max_connections < 1:
         parser.error("--max-connections must be 1 at least")
+    if options.lease_reads is not None and not 1 <= options.lease_reads < float("inf"):
+        parser.error("--lease-reads is how many times as fast as another a clock may run: 1 or more")
     _logging(options.verbose, options.log_format)
+    if options.lease_reads is not None:
+        log.warning(
+            "%s reads by lease: it may read an old value if a clock runs more than %g times as fast as "
+            "another, or is set back or stopped while its server runs",
+            options.server,
+            options.lease_reads,
+        )
     try:
         tls = Tls.of(options.tls_certificate, options.tls_key, options.tls_authority)
         _refuse_strangers(options, tls)
+        extensions = chosen_extensions(options.extensions, options.figure_2)
+        if options.lease_reads is not None and "reads" not in extensions:
+            raise ValueError("--lease-reads is for servers with the extension reads: give --with reads, too")
         asyncio.run(
             serve(
                 options.server,
@@ -270,7 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     options.election_timeout,
                     options.heartbeat_interval,
                     snapshot_after=options.snapshot_after,
-                ).having(chosen_extensions(options.extensions, options.figure_2)),
+                    reads=True,
+                    lease_drift=options.lease_reads,
+                ).having(extensions),
                 listen=options.listen,
                 cluster=options.cluster_id,
                 tls=tls,

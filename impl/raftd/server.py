@@ -30,6 +30,7 @@ from raftd.codec import (
     FollowerStatus,
     GetRequest,
     PutRequest,
+    Read,
     Redirect,
     Refused,
     Request,
@@ -48,6 +49,7 @@ from raftd.messages import (
     SnapshotChunk,
     SnapshotChunkReply,
 )
+from raftd.readers import Reader, Readers
 from raftd.storage import Storage
 from raftd.transfer import Transfers
 from raftd.transport import Respond, Transport
@@ -159,6 +161,7 @@ class Server:
 
         self.counts = Counts()
         self._messages: deque[Message | Aside] = deque(maxlen=MAX_MESSAGES)
+        self.readers = Readers(core, self.machine.read, self._redirect)
         self._proposals: list[Proposal] = []
         # What this leader has appended in `_appended_term` and not applied yet, by log index.
         self._appended: dict[int, Proposal] = {}
@@ -230,6 +233,10 @@ class Server:
         match request:
             case PutRequest(id, key, value):
                 self._enqueue(id, Put(key, value), respond)
+            case GetRequest(id, key, Read.STALE):
+                respond(Done(id, self.machine.read(key)))
+            case GetRequest(id, key, Read.INDEX) if self.core.config.reads:
+                self._wait_to_read(Reader(id, key, respond))
             case GetRequest(id, key):
                 self._enqueue(id, Get(key), respond)
             case DeleteRequest(id, key):
@@ -277,6 +284,22 @@ class Server:
             self._proposals.append(Proposal(id, encoded, respond))
             self._woken.set()
 
+    def _wait_to_read(self, reader: Reader) -> None:
+        if self._leaving is not None:
+            reader.respond(Redirect(reader.id, None, None))
+        elif len(self.readers) >= MAX_WAITING:
+            reader.respond(Refused(reader.id, f"{MAX_WAITING} reads are waiting already: try again later"))
+        else:
+            self.readers.add(reader)
+            self._woken.set()
+
+    def _redirect(self, id: int) -> Redirect:
+        """Whom to ask instead, if this server knows."""
+        leader = self.core.leader
+        if leader is None or leader == self.core.server:
+            return Redirect(id, None, None)
+        return Redirect(id, leader, self._transport.addresses[leader])
+
     async def _input_or_deadline(self) -> None:
         """Wait for proposals or for time. All that had come is done, and messages don't wait for us."""
         assert not self._messages
@@ -309,10 +332,16 @@ class Server:
             self._step(batch)
         if self.core.snapshot_due:
             self._step(self.core.take_snapshot(self._clock(), self.machine.save()))
+        self._serve_readers()
+
+    def _serve_readers(self) -> None:
+        if len(self.readers) and not self._stopping:
+            self.readers.serve(self._clock(), self._step)
 
     def _take_messages(self) -> None:
         while self._messages and not self._stopping:
             self._take(self._messages.popleft())
+        self._serve_readers()
 
     def _take(self, message: Message | Aside) -> None:
         """A step for a message, or what it asks for that is none."""

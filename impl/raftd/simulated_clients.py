@@ -9,12 +9,15 @@ server proposes together what comes while it writes to its disk, and answers onc
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from raftd.codec import Done, Redirect, Reply
 from raftd.configurations import for_state_machine
-from raftd.core import Batch, NotLeader, Role
+from raftd.core import Batch, Core, NotLeader, Role
 from raftd.kv import Command, Get, KeyValue, Put, encode_command
+from raftd.readers import Reader, Readers
 from raftd.trace import digest_of_put
 
 if TYPE_CHECKING:
@@ -24,7 +27,12 @@ KEYS = 5
 THINKING = 0.01  # mean seconds between an answer and the next request
 WRITING = 0.002  # seconds; what comes meanwhile is proposed together
 PATIENCE = 20  # election timeouts until a client gives up
+STRAY = 0.2  # of the requests are sent to anybody, where servers read without the log
 BACK_OFF = 0.05  # seconds before somebody else is asked
+
+
+class CrashedError(Exception):
+    """A server died within a step."""
 
 
 @dataclass(eq=False)
@@ -45,7 +53,8 @@ class Request:
 class Driver:
     """What a server process keeps of its clients' requests, and its state machine."""
 
-    machine: KeyValue = field(default_factory=KeyValue)
+    machine: KeyValue
+    readers: Readers
     arrived: list[Request] = field(default_factory=list)  # to be proposed together
     # By index, with the term of the entry.
     appended: dict[int, tuple[int, Request]] = field(default_factory=dict)
@@ -63,6 +72,7 @@ class Clients:
         self.rng = random.Random(f"{seed}/clients")
         self.asked = 0  # requests so far
         self.drivers: dict[str, Driver] = {}
+        self.reads = 0  # answered without the log
         self._leader: str | None = None  # whom clients ask
 
     def start(self) -> None:
@@ -79,7 +89,7 @@ class Clients:
         key = f"k{self.rng.randrange(KEYS)}"
         asked: dict[str, Any] = {"operation": "get", "key": key}
         command: Command = Get(key)
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.5 and not self._only_reads(client):
             value = f"{client}.{seq}"
             asked = {"operation": "put", "key": key, "value": value}
             command = Put(key, value.encode())
@@ -91,11 +101,20 @@ class Clients:
         self.world.at(self.world.now + patience, self._give_up, request)
         self._send(request)
 
+    def _only_reads(self, client: str) -> bool:
+        """Where servers read without the log, half of the clients never wait for a put that is lost."""
+        return self.world.config.reads and self.names.index(client) % 2 == 1
+
     def _send(self, request: Request) -> None:
-        """Ask whom clients take for the leader."""
+        """Ask whom clients take for the leader; where they read without the log, now and then anybody.
+
+        Else nobody would still ask a leader that has been replaced.
+        """
         if request.over:
             return
-        server = self._leader or self.rng.choice(list(self.world.servers))
+        server = self._leader
+        if server is None or (self.world.config.reads and self.rng.random() < STRAY):
+            server = self.rng.choice(list(self.world.servers))
         self._carry(self._arrive, server, request)
 
     def _carry(self, then: Any, *what: Any) -> None:
@@ -137,10 +156,12 @@ class Clients:
 
     # What a server does for them.
 
-    def started(self, server: str) -> KeyValue:
+    def started(self, core: Core) -> KeyValue:
         """A process begins with an empty state machine, and owes nobody an answer."""
-        self.drivers[server] = Driver()
-        return self.drivers[server].machine
+        machine = KeyValue()
+        readers = Readers(core, machine.read, lambda id: Redirect(id, core.leader, None))
+        self.drivers[core.server] = Driver(machine, readers)
+        return machine
 
     def _arrive(self, name: str, request: Request) -> None:
         server = self.world.servers[name]
@@ -150,6 +171,10 @@ class Clients:
             self.world.at(server.paused_until, self._arrive, name, request)
             return
         driver = self.drivers[name]
+        if isinstance(request.command, Get) and self.world.config.reads:
+            driver.readers.add(self._reader(server.core, request, request.command.key))
+            self.serve(server)
+            return
         driver.arrived.append(request)
         if len(driver.arrived) == 1:
             self.world.at(self.world.now + WRITING, self._propose, server, driver)
@@ -172,6 +197,35 @@ class Clients:
             for index, request in enumerate(requests, first):
                 del driver.appended[index]
                 self._carry(self._redirected, request, error.leader)
+
+    def _reader(self, core: Core, request: Request, key: str) -> Reader:
+        """Who reads without the log has to see all that anybody had applied before."""
+        needed = self.world.applied
+
+        def respond(reply: Reply) -> None:
+            match reply:
+                case Done(value=value):
+                    self.reads += 1
+                    if core.last_applied < needed:
+                        self.world.read_too_little(core, needed)
+                    self._carry(self._told, request, value)
+                case Redirect(leader=leader):
+                    self._carry(self._redirected, request, leader if leader != core.server else None)
+
+        return Reader(request.seq, key, respond)
+
+    def serve(self, server: Server) -> None:
+        """Answer who reads and can be answered, as a server does after each of its steps."""
+        driver = self.drivers[server.name]
+
+        def step(batch: Batch) -> None:
+            self.world.take(server, batch)
+            if server.core is None or self.drivers[server.name] is not driver:
+                raise CrashedError
+
+        if server.core is not None:
+            with suppress(CrashedError):  # then nobody is answered any more
+                driver.readers.serve(server.clock(self.world.now), step)
 
     def applied(self, server: Server, batch: Batch) -> None:
         """Execute what is committed, and answer who asked for it."""

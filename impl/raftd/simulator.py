@@ -149,6 +149,7 @@ class Summary:
     terms: int = 0  # the highest
     proposed: int = 0  # commands that a leader took
     committed: int = 0  # entries, no-ops included
+    reads: int = 0  # answered without the log
     redirected: int = 0  # requests to servers that weren't leaders
     starts: int = 0
     changes: int = 0  # of membership
@@ -295,6 +296,24 @@ class Simulation:
         """Let a server take a step for its clients."""
         self._step(server, take)
 
+    def take(self, server: Server, batch: Batch) -> None:
+        """Let a server do what a step for its readers asks for."""
+        self._take(server, batch)
+
+    @property
+    def applied(self) -> int:
+        """How many entries some server has applied."""
+        return len(self._applied)
+
+    def read_too_little(self, core: Core, needed: int) -> None:
+        """A client read what was out of date: wrong, unless clocks are worse than leases assume."""
+        drift, worst = self.config.lease_drift, (1 + self.faults.clock) / (1 - self.faults.clock)
+        self._violated(
+            f"{core.server} reads what {core.last_applied} entries have left, "
+            f"though {needed} had been applied when it was asked",
+            allowed=drift is not None and worst > drift,
+        )
+
     def run(self, steps: int, progress: Progress | None = None) -> Summary:
         """Let the world go on until the servers have taken this many steps, in this and earlier runs."""
         self._steps = steps
@@ -316,6 +335,7 @@ class Simulation:
                 progress(reported, steps)
         self.summary.seconds = round(self.now, 3)
         self.summary.committed = len(self._applied)
+        self.summary.reads = self.clients.reads if self.clients else 0
         return self.summary
 
     def write_client(self, event: dict[str, Any]) -> None:
@@ -338,11 +358,11 @@ class Simulation:
         held = server.disk
         disk = Persistent(held.current_term, held.voted_for, held.log, held.snapshot)
         broken = self.broken.get(server.name)
-        server.machine = self.clients.started(server.name) if self.clients else Machine()
+        server.core = make_core(server.name, self.first, rng, self.config, disk, broken)
+        server.machine = self.clients.started(server.core) if self.clients else Machine()
         if disk.snapshot is not None:
             server.machine.load(disk.snapshot.state)
         server.transfers = Transfers(server.name, self.config.heartbeat_interval, CHUNK)
-        server.core = make_core(server.name, self.first, rng, self.config, disk, broken)
         server.next_tick = float("inf")
         self._step(server, server.core.start)
 
@@ -474,6 +494,12 @@ class Simulation:
             return
         if batch is None:
             return
+        self._take(server, batch)
+        if self.clients is not None:
+            self.clients.serve(server)
+
+    def _take(self, server: Server, batch: Batch) -> None:
+        """What a step asks for is done, or some of it."""
         self.summary.steps += 1
         if self.rng.random() < self.faults.crash:
             self._drive_and_crash(server, batch)
@@ -719,10 +745,10 @@ class Simulation:
         assert server.core is not None
         self._known_in += [server.core.current_term] * len(news)
 
-    def _violated(self, what: str, cause: Exception | None = None) -> None:
+    def _violated(self, what: str, cause: Exception | None = None, *, allowed: bool = False) -> None:
         """A violation ends the run, unless it was asked for."""
         message = f"seed {self.summary.seed}, step {self.summary.steps}: {what}"
-        if not (self.broken or self.faults.corruption or self.lie):
+        if not (allowed or self.broken or self.faults.corruption or self.lie):
             raise SimulationError(f"{message}\nhelp: {self._command()}") from cause
         self.summary.violation = self.summary.violation or message
 
@@ -741,7 +767,12 @@ class Simulation:
             f"raftworthy simulate --seed {self.summary.seed} --servers {servers}"
             f" --steps {self._steps} --faults {self.faults}{self._extensions()}"
             + (f" --snapshot-after {self.config.snapshot_after}" if self.config.snapshot_after else "")
+            + self._clients_command()
         )
+
+    def _clients_command(self) -> str:
+        drift, clients = self.config.lease_drift, len(self.clients.names) if self.clients else 0
+        return (f" --clients {clients}" if clients else "") + (f" --lease-reads {drift:g}" if drift else "")
 
 
 def _first_difference(these: Sequence[Entry], those: Sequence[Entry]) -> int:

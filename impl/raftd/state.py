@@ -13,7 +13,7 @@ from raftd.messages import Entry, Message, Snapshot
 NO_OP = b""
 # What a server can have beside Figure 2, each an option of `Config`; and what one to trust has.
 EXTENSIONS = ("pre_vote", "check_quorum", "leadership_transfer", "reads", "membership")
-USUAL = ("pre_vote", "check_quorum", "leadership_transfer")
+USUAL = ("pre_vote", "check_quorum", "leadership_transfer", "reads")
 
 
 def chosen_extensions(names: Iterable[str] | None, figure_2: bool) -> tuple[str, ...]:

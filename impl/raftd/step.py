@@ -214,7 +214,9 @@ class Step:
             changes["log_length"] = after.log_length
             changes["last_log_term"] = after.last_log_term
         extended = self._extended().items()
-        return changes | {name: new for name, new in extended if new != self._before_extended.get(name)}
+        # That who steps down drops what it had for its term is news, too.
+        whole = "role" in changes
+        return changes | {n: new for n, new in extended if whole or new != self._before_extended.get(n)}
 
     # Checks: a server that finds itself or a peer to be wrong stops.
 

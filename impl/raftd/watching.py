@@ -50,6 +50,8 @@ class Figures(Collector):
         yield _counter("elections", "that it stood in", counts.elections)
         yield _counter("leaderships", "elections that it won", counts.leaderships)
         yield _counter("commands", "of clients that it appended as leader", counts.commands)
+        yield _counter("reads", "of clients that it answered without the log", server.readers.answered)
+        yield _counter("read_rounds", "in which it asked whether it still leads", server.readers.rounds)
         yield _counter("disk_writes", "transactions, each with its fsync", counts.writes)
         yield _counter("disk_write_seconds", "time that these took", counts.write_seconds)
 

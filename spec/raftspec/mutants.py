@@ -2,8 +2,9 @@
 
 Each is told in the thread that its `source` names. Here it is rules that are not followed, or
 actions that do something else. Left out are bugs of what isn't specified: pre-vote, snapshots, membership,
-reads, sessions; among them a stale leader's lease that never ends (hashicorp/raft#666), since nothing here
-depends on a lease.
+sessions; and leases that outlive an election timeout (sofastack/sofa-jraft#34) or never end
+(hashicorp/raft#666), since no clock is specified: `raftd` can be made to have those, and what its clients
+see gives them away.
 
     s  the state before a step     me  the acting server's variables     m  a message
 """
@@ -143,6 +144,12 @@ def _previous_unreadable(s: S, i: Server, j: Server, prev: Index, size: Index, c
     return Step(i, *step.guards, send=sent.but(prev_log_index=0, prev_log_term=0))
 
 
+def _reads_unasked(s: S, i: Server) -> Step:
+    """A leader asks nobody whether it still leads."""
+    step = WHOLE.actions["begin_read"].function(s, i)
+    return Step(i, *step.guards, then=step.then, history=step.history)
+
+
 # --- the table ---------------------------------------------------------------
 
 
@@ -244,5 +251,16 @@ MUTANTS = _table(
         "R16", "databendlabs/openraft#1795",
         "A leader can't read the entry before those it sends, and says that there is none.",
         breaks="log_matching", actions={"append_entries": _previous_unreadable},
+    ),
+    Mutant(
+        "L01", "etcd-io/etcd#741",
+        "A leader reads what it has, without a word to anybody; another one may have taken its place.",
+        breaks="reads_see_what_was_committed", without=frozenset({"reads.majority"}),
+        actions={"begin_read": _reads_unasked}, extensions=("reads",),
+    ),
+    Mutant(
+        "L02", "deventlab/d-engine#381",
+        "A leader asks whether it still leads, and reads before the answers are there.",
+        breaks="reads_see_what_was_committed", without=frozenset({"reads.majority"}), extensions=("reads",),
     ),
 )  # fmt: skip

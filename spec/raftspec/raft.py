@@ -126,6 +126,8 @@ def step_down(s: S, me: ServerVariables) -> ServerVariables:
     for every reader, and fewer states to explore.
     """
     me = unprepared(s, me).but(role=FOLLOWER, votes=NO_VOTES, next_index=Map(default=0))
+    if s.has("reads") and s.follows("reads.give_up"):
+        me = me.but(read_index=0, read_round=0, read_acks=NO_VOTES)
     return me.but(match_index=Map(default=0)) if s.follows("leader.reset_match_index") else me
 
 

@@ -10,13 +10,14 @@ import copy
 import inspect
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import raftd.simulator
-from raftd.core import Batch, CannotChange, Config, Core, Persistent
+from raftd.core import Batch, CannotChange, Config, Core, NotLeader, Persistent
 from raftd.faults import BREAKS, make_core
 from raftd.simulator import EXTENDED, SIMULATED, Faults, server_names, simulate
 
@@ -25,6 +26,9 @@ STORMY = Faults(
     loss=0.1, duplication=0.2, delay=0.1, reordering=0.2, partition=0.01, crash=0.01, clock=0.3, transfer=0.2
 )
 EXTENSIONS = ("pre_vote.", "check_quorum.", "transfer.")
+
+# Answers that come when their leader leads again.
+LATE = Faults(duplication=0.6, delay=0.1, pause=0.03)
 
 
 class DifferenceSeenError(Exception):
@@ -41,6 +45,11 @@ def twin(core: Core) -> Core:
     return other
 
 
+def lease(core: Core) -> tuple[float, float]:
+    """Until when it may read by itself, and until when it votes for nobody: no batch says either."""
+    return core._lease_until, core._promised_until
+
+
 def watched(core: Core) -> Core:
     """A broken server that raises as soon as it does something else than a right one."""
 
@@ -50,14 +59,16 @@ def watched(core: Core) -> Core:
         def step(*args: Any) -> Batch:
             right = twin(core)
             try:
-                expected = getattr(Core, name)(right, *args)
+                expected: Batch | None = getattr(Core, name)(right, *args)
             except AssertionError as error:
                 raise DifferenceSeenError(f"a right server stops: {error}") from error
             except CannotChange as error:
                 take(*args)
                 raise DifferenceSeenError(f"a right server refuses: {error}") from error
+            except NotLeader:
+                expected = None
             batch = take(*args)
-            if batch != expected or core.deadline != right.deadline:
+            if batch != expected or core.deadline != right.deadline or lease(core) != lease(right):
                 raise DifferenceSeenError(
                     f"{batch}, due at {core.deadline}\nis not\n{expected}, due at {right.deadline}"
                 )
@@ -65,7 +76,7 @@ def watched(core: Core) -> Core:
 
         setattr(core, name, step)
 
-    for name in ("start", "receive", "tick", "propose", "hand_over", "change"):
+    for name in ("start", "receive", "tick", "propose", "hand_over", "change", "begin_read", "serve_read"):
         compare(name)
     return core
 
@@ -74,13 +85,17 @@ def watched(core: Core) -> Core:
 def test_broken_server_does_what_a_right_one_would_not(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every entry of BREAKS, in simulations that the command line can repeat."""
     monkeypatch.setattr(raftd.simulator, "make_core", lambda *args: watched(make_core(*args)))
-    config = EXTENDED if rule.startswith(EXTENSIONS) else SIMULATED
+    reads, leases = rule.startswith(("reads.", "lease.")), rule.startswith("lease.")
+    config = EXTENDED if rule.startswith(EXTENSIONS) else SIMULATED.having(["reads"] if reads else ())
+    config = replace(config, lease_drift=2.0 if leases else None)
+    clients, steps = (6, 1500) if reads else (0, 1000)
+    faults = LATE if rule == "reads.ack_current_term" else STORMY
     servers = server_names(3)
     if rule.startswith("membership."):
         config, servers = SIMULATED.having(["membership"]), server_names(5)
     for seed in range(40):
         try:
-            simulate(seed, servers, steps=1000, faults=STORMY, broken=rule, config=config)
+            simulate(seed, servers, steps, faults, broken=rule, config=config, clients=clients)
         except DifferenceSeenError:
             return
     pytest.fail(f"no simulation shows that {rule} is broken")

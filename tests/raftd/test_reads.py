@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from raftd.codec import Done, Redirect, Reply
 from raftd.core import Batch, Config, Core, NotLeader, Role
 from raftd.messages import AppendEntries, Entry, ReadIndex, ReadIndexReply, RequestVote, RequestVoteReply
+from raftd.readers import Reader, Readers
 
 FIVE = ("n1", "n2", "n3", "n4", "n5")
 T = Config().election_timeout
@@ -194,3 +196,79 @@ def test_a_server_that_starts_may_have_promised_something_before(config: Config,
     later = Core("n1", FIVE, random.Random(1), config)
     later.start(1.0)
     assert voted(later, 1.0 + T)
+
+
+# --- the driver --------------------------------------------------------------
+
+
+class Bench:
+    """Readers at a server n1 of three, whose messages go nowhere."""
+
+    def __init__(self, config: Config = READS) -> None:
+        self.core = Core("n1", ("n1", "n2", "n3"), random.Random(1), config)
+        self.core.restore(0.0, role=Role.LEADER, current_term=2, voted_for="n1", log=LOG, commit_index=1)
+        self.values = {"k": b"old"}
+        self.readers = Readers(self.core, self.values.get, lambda id: Redirect(id, "n2", None))
+        self.replies: list[Reply] = []
+        self.now = 0.0
+
+    def ask(self, id: int) -> None:
+        self.readers.add(Reader(id, "k", self.replies.append))
+        self.serve()
+
+    def acknowledge(self, promise: float = 0.0, term: int = 2) -> None:
+        self.core.receive(self.now, ReadIndexReply("n2", "n1", term, self.core.read_round, promise))
+        self.serve()
+
+    def serve(self) -> None:
+        self.readers.serve(self.now, lambda batch: None)
+
+
+LOG = [Entry(2, b"")]
+
+
+def test_readers_who_come_during_a_round_wait_for_the_next() -> None:
+    """Between the round's beginning and their question another leader may have committed something."""
+    bench = Bench()
+    bench.ask(1)
+    bench.ask(2)
+    bench.ask(3)
+    bench.acknowledge()
+    assert bench.replies == [Done(1, b"old")]
+    bench.values["k"] = b"new"
+    bench.acknowledge()
+    assert bench.replies[1:] == [Done(2, b"new"), Done(3, b"new")]
+    assert bench.readers.rounds == 2
+
+
+def test_readers_of_a_leader_no_more_ask_elsewhere() -> None:
+    bench = Bench()
+    bench.ask(1)
+    bench.ask(2)
+    bench.acknowledge(term=3)
+    assert bench.replies == [Redirect(1, "n2", None), Redirect(2, "n2", None)]
+    bench.ask(3)
+    assert bench.replies[2:] == [Redirect(3, "n2", None)]
+
+
+def test_readers_wait_for_a_leaders_first_entry() -> None:
+    bench = Bench()
+    bench.core.commit_index = 0
+    bench.ask(1)
+    assert not bench.replies
+    bench.core.commit_index = bench.core.last_applied = 1
+    bench.serve()
+    bench.acknowledge()
+    assert bench.replies == [Done(1, b"old")]
+
+
+def test_with_a_lease_readers_are_answered_without_a_round() -> None:
+    bench = Bench(LEASES)
+    bench.ask(1)
+    bench.acknowledge(promise=T)
+    bench.ask(2)
+    assert bench.replies == [Done(1, b"old"), Done(2, b"old")]
+    assert bench.readers.rounds == 1
+    bench.now = T
+    bench.ask(3)
+    assert len(bench.replies) == 2

@@ -39,6 +39,7 @@ def explore(
     changes: Annotated[int, Parameter(help="with membership: configurations that are proposed")] = 1,
     requests: Annotated[int, Parameter(help="with sessions: a client's different requests")] = 1,
     max_time: Annotated[int, Parameter(help="with sessions: what a leader's clock can say")] = 1,
+    reads: Annotated[int, Parameter(help="with reads: in so many rounds")] = 1,
     with_: With = None,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="explore a known bug, by its id")] = None,
@@ -109,7 +110,12 @@ def explore(
         return fail("random walks need no memory: leave out --threads, --memory, --disk and the like", json)
     try:
         limits = (servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
-        more: dict[str, Any] = {"changes": changes, "requests": requests, "max_time": max_time}
+        more: dict[str, Any] = {
+            "changes": changes,
+            "requests": requests,
+            "max_time": max_time,
+            "reads": reads,
+        }
         bounds = Bounds(*limits, extensions=with_extensions(with_, mutant), **more)
         if save is not None:
             check_writable(save)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
@@ -95,16 +95,43 @@ def put(
 
 @app.command
 def get(
-    key: str, /, *, cluster: Cluster, timeout: Timeout = 5.0, access: Access = OPEN, json: Json = False
+    key: str,
+    /,
+    *,
+    cluster: Cluster,
+    read: Annotated[
+        Literal["index", "log", "stale"],
+        Parameter(
+            help="index: the leader makes sure that it still leads; log: an entry of the log, like a put; "
+            "stale: what one server has, which may be an old value"
+        ),
+    ] = "index",
+    server: Annotated[str | None, Parameter(help="with --read stale: whom to ask, by its name")] = None,
+    timeout: Timeout = 5.0,
+    access: Access = OPEN,
+    json: Json = False,
 ) -> int:
-    """Read a key of the replicated store.
+    """Read a key of the replicated store. Only --read stale may give a value that is out of date.
 
     Exit code: 0 it is there, 1 it is not, 2 nobody answered.
 
     Example:
         raftworthy get colour --cluster n1=7001,n2=7002,n3=7003
+        raftworthy get colour --read stale --server n2 --cluster n1=7001,n2=7002,n3=7003
     """
-    found = _ask(cluster, timeout, access, json, lambda client: client.get(key))
+    from raftd.codec import Read
+
+    if server is not None and read != "stale":
+        return fail(f"only a stale read is of one server; with --server {server} give --read stale", json)
+
+    async def ask(client: Client) -> bytes | None:
+        if server is None:
+            return await client.get(key, read=Read(read))
+        if server not in client.addresses:
+            raise ValueError(f"no server is called {server}; --cluster has {', '.join(client.addresses)}")
+        return await client.get_stale(key, server)
+
+    found = _ask(cluster, timeout, access, json, ask)
     value = None if found is None else found.decode(errors="replace")
     if json:
         print_json({"verdict": "not set" if found is None else "done", "key": key, "value": value})
@@ -190,6 +217,10 @@ def simulate(
     clients: Annotated[
         int, Parameter(help="so many work with a key-value store, and what they see stands in the trace")
     ] = 0,
+    lease_reads: Annotated[
+        float | None,
+        Parameter(help="read by lease, as if no clock ran more than so many times as fast as another"),
+    ] = None,
     out: Path | None = None,
     snapshot_after: Annotated[
         int, Parameter(help="servers compact their logs when so many bytes have been applied; 0: never")
@@ -215,6 +246,7 @@ def simulate(
     Examples:
         raftworthy simulate --seed 7 --servers 5 --steps 100000 --out trace.ndjson
         raftworthy simulate --clients 8 --out seen.ndjson && raftworthy replay seen.ndjson
+        raftworthy simulate --clients 6 --steps 3000 --lease-reads 1 --faults clock=0.6,partition=0.004
         raftworthy simulate --faults crash,loss=0.2 --break vote.once_per_term --out bad.ndjson
         raftworthy simulate --faults none --byzantine append_entries.leader_commit:9 --out changed.ndjson
         raftworthy simulate --faults partition --figure-2
@@ -236,12 +268,17 @@ def simulate(
         return fail(f"{servers} servers and {steps} steps: there must be one of each at least", json)
     if clients < 0:
         return fail(f"--clients {clients}: give a number, 0 for none", json)
+    if lease_reads is not None and not 1 <= lease_reads < float("inf"):
+        return fail(f"--lease-reads {lease_reads:g}: give a factor, 1 or more", json)
     try:
         if out is not None:
             check_writable(out)
         chosen = Faults.parse(faults)
         lie = Lie.parse(byzantine) if byzantine else None
-        config = SIMULATED.having(chosen_extensions(with_, figure_2))
+        config = replace(SIMULATED.having(chosen_extensions(with_, figure_2)), snapshot_after=snapshot_after)
+        if lease_reads is not None and not config.reads:
+            raise ValueError("--lease-reads is for servers with the extension reads: give --with reads, too")
+        config = replace(config, lease_drift=lease_reads)
         with (
             out.open("wb") if out else nullcontext() as file,
             progress_bar("simulating", "steps") as progress,
@@ -253,7 +290,7 @@ def simulate(
                 chosen,
                 file,
                 broken=broken,
-                config=replace(config, snapshot_after=snapshot_after),
+                config=config,
                 lie=lie,
                 clients=clients,
                 progress=progress,
@@ -270,6 +307,7 @@ def simulate(
             f"{summary.events:,} events of {servers} servers in {summary.seconds:.1f} s of their time: "
             f"{summary.elections} elections, {summary.leaders} leaders, {summary.terms} terms, "
             f"{summary.committed:,} entries committed, {summary.starts} starts"
+            + (f", {summary.reads:,} reads without the log" if summary.reads else "")
         )
         if summary.snapshots:
             print(f"snapshots: {summary.snapshots:,} taken, {summary.installed:,} sent and installed")

@@ -158,6 +158,50 @@ def asked_of_two(w: Walk) -> Walk:
     return w.send("n1", "n2").send("n1", "n2").do("advance_commit_index", "n1", 2)
 
 
+def succeeded(w: Walk) -> Walk:
+    """As `committed`, and n2 leads term 2 with n3's vote; it has entry 1 and doesn't know it is committed."""
+    return committed(w).elect("n2", "n3")
+
+
+def behind(w: Walk) -> Walk:
+    """As `committed`; n2 has applied entry 1, and n1 has committed entry 2 since, with n3."""
+    w = committed(w).do("append_entries", "n1", "n2", 1, 0, 1).receive("append_entries", "n1", "n2")
+    w = w.do("apply_entries", "n2", 1).ask("n1").send("n1", "n3").send("n1", "n3")
+    return w.do("advance_commit_index", "n1", 2)
+
+
+def _outdone(w: Walk, size: int) -> Walk:
+    """n2 is elected by n3, has an entry of its own, and commits it with n3, who had none of `size` before."""
+    w = w.elect("n2", "n3").ask("n2")
+    while len(w.path.world.variables["n3"].log) <= size:
+        w = w.send("n2", "n3")
+    return w.do("advance_commit_index", "n2", size + 1)
+
+
+def outdone(w: Walk) -> Walk:
+    """n1 leads term 1 and has applied entry 1; n2 leads term 2 and has committed entry 2. n1 doesn't know."""
+    return _outdone(committed(w).do("apply_entries", "n1", 1), 1)
+
+
+def _asked(w: Walk) -> Walk:
+    """As `committed`; n1 has applied entry 1, and n2 has acknowledged n1's first round of readers."""
+    w = committed(w).do("apply_entries", "n1", 1).do("begin_read", "n1")
+    return w.receive("read_index", "n1", "n2")
+
+
+def outdone_reader(w: Walk) -> Walk:
+    """As `outdone`; before that n1 had answered readers, by n2's acknowledgement."""
+    w = _asked(w).receive("read_index_reply", "n2", "n1").do("serve_read", "n1")
+    return _outdone(w, 1)
+
+
+def returned_reader(w: Walk) -> Walk:
+    """As `outdone` with terms 3 and 4; n2's answer to n1's readers of term 1 is still under way."""
+    w = _asked(w).do("timeout", "n3").do("timeout", "n3").receive("request_vote", "n3", "n1")
+    w = w.elect("n1", "n2").ask("n1").send("n1", "n2").do("advance_commit_index", "n1", 2)
+    return _outdone(w.do("apply_entries", "n1", 2), 2)
+
+
 BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     f.__name__: f
     for f in (
@@ -166,8 +210,12 @@ BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     )
 }  # fmt: skip
 EXTENSION_BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
-    f.__name__: f for f in (change_left_behind, changed_beside, joint, alone, registered, asked_of_two)
-}
+    f.__name__: f
+    for f in (
+        change_left_behind, changed_beside, joint, alone, registered, asked_of_two,
+        succeeded, behind, outdone, outdone_reader, returned_reader,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -258,6 +306,10 @@ def mutant_called(name: str | None) -> Mutant | None:
     return MUTANTS[name] if name is not None else None
 
 
+def _reading(**bounds: Any) -> Bounds:
+    return Bounds(**bounds, extensions=("reads",))
+
+
 TWO = Bounds(servers=2)
 ELECTIONS = Bounds(max_log=0)
 
@@ -316,6 +368,8 @@ MUTANT_CASES: Mapping[str, Case] = {
     "R11": Case(Bounds(max_term=3, max_messages=11), "committed"),
     "R15": Case(Bounds(servers=2, max_term=1, crashes=1)),
     "R16": Case(Bounds(servers=2, max_term=1, max_log=2), "led", any_policy=True),
+    "L01": Case(_reading(max_log=2), "outdone"),
+    "L02": Case(_reading(max_log=2), "outdone"),
 }
 
 SESSIONS = Bounds(servers=1, max_term=1, max_log=3, extensions=("sessions",))
@@ -337,4 +391,11 @@ EXTENSION_CASES: Mapping[str, Case] = {
     "session.not_forgotten": Case(replace(SESSIONS, max_log=4, requests=2), "registered"),
     "session.registered": Case(replace(SESSIONS, max_log=2)),
     "session.expiry_from_log": Case(replace(SESSIONS, servers=2, commands=3), "asked_of_two"),
+    "reads.leader_only": Case(_reading(max_term=1, max_log=2), "behind"),
+    "reads.own_term": Case(_reading(), "succeeded"),
+    "reads.majority": Case(_reading(max_log=2), "outdone"),
+    "reads.current_round": Case(_reading(max_log=2, reads=2), "outdone_reader"),
+    "reads.ack_current_term": Case(_reading(max_term=4, max_log=3, reads=2), "returned_reader"),
+    "reads.wait_applied": Case(_reading(max_term=1), "committed"),
+    "reads.give_up": Case(_reading(max_log=2), "outdone"),
 }

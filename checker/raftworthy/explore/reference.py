@@ -53,6 +53,7 @@ class Bounds:
     changes: int = 1  # configurations that are proposed, where membership can change
     requests: int = 1  # with sessions: different requests of the one client
     max_time: int = 1  # with sessions: what a leader's clock can say
+    reads: int = 1  # with that extension: rounds in which leaders ask whether they still lead
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extensions", tuple(self.extensions))  # a checkpoint has a list
@@ -66,7 +67,7 @@ class Bounds:
                 raise UnusableError(
                     f"{name} is {getattr(self, name)}; the most that can be explored is {most}"
                 )
-        for name in ("max_log", "crashes", "entries", "max_messages", "commands", "changes"):
+        for name in ("max_log", "crashes", "entries", "max_messages", "commands", "changes", "reads"):
             if (getattr(self, name) or 0) < 0:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 0")
 
@@ -76,7 +77,7 @@ class Bounds:
 
     @property
     def entries_applied(self) -> bool:
-        return self.applies or "sessions" in self.extensions
+        return self.applies or not {"reads", "sessions"}.isdisjoint(self.extensions)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,6 +119,7 @@ class Bounds:
             "expire_sessions": lambda s, i, v, expired: room(s, i) & (expired <= self.max_time),
             "append_entries": lambda s, i, j, prev, size, commit: size <= self.entries,
             "apply_entries": lambda s, i, n: self.entries_applied,
+            "begin_read": lambda s, i: s.past.rounds < self.reads,
             "restart": lambda s, i: s.past.restarts < self.crashes,
             "change_voters": self._may_change,
             "enter_joint": self._may_change,
@@ -144,6 +146,8 @@ class Bounds:
         parts.append("entries applied" if self.entries_applied else "nothing applied")
         if "membership" in self.extensions:
             parts.append(_plural(self.changes, "change"))
+        if "reads" in self.extensions:
+            parts.append(f"{_plural(self.reads, 'round')} of readers")
         return ", ".join([*parts, *(f"with {name}" for name in self.extensions)])
 
 

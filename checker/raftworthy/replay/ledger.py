@@ -200,6 +200,7 @@ class Report:
     not_exercised: tuple[str, ...] = ()
     unchecked: list[str] = field(default_factory=list)
     leeway: list[str] = field(default_factory=list)
+    policy: int = 0  # how many rules are not asked of a trace
 
 
 def replay_actions(servers: tuple[str, ...], extensions: frozenset[str] = frozenset()) -> Generated:
@@ -308,6 +309,7 @@ class Ledger:
             past.restarts, self.lost_steps, self.hidden_steps,
             tuple(n for n in asked if n in exercised), tuple(n for n in asked if n not in exercised),
             unchecked, [f"{n} {what}" for what, n in self.leeway.items()],
+            len(self.spec.rules) - len(asked),
         )  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raftspec.rules import RULES
 from raftworthy.replay.explain import Explanation, explain, render
 from raftworthy.replay.reading import Unusable, is_history
 from raftworthy.replay.replay import Report, Violation, replay_files
@@ -117,9 +116,8 @@ def summary(r: Report, seconds: float) -> str:
             f"{r.hidden_steps} on the disk were not logged"
         )
     asked = len(r.exercised) + len(r.not_exercised)
-    policy = len(RULES) - asked
     lines.append(
-        f"  rules exercised: {len(r.exercised)} of {asked}; {policy} more are policy, not asked of a trace"
+        f"  rules exercised: {len(r.exercised)} of {asked}; {r.policy} more are policy, not asked of a trace"
     )
     if r.not_exercised:
         lines.append(f"  not exercised: {', '.join(r.not_exercised)}")
