@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path as FilePath
 
 import pytest
 
 from raftspec.extensions import EXTENSIONS, having
-from raftworthy.explore.cases import EXTENSION_CASES, SESSIONS
+from raftworthy.explore.cases import EXTENSION_CASES, SESSIONS, Walk
+from raftworthy.explore.export import write_trace
 from raftworthy.explore.needless import EXTENSION_WAITS
-from raftworthy.explore.reference import Model, explore_model
+from raftworthy.explore.reference import Model, Path, explore_model
 from raftworthy.explore.why import why
 from raftworthy.native import available
+from raftworthy.replay.verdict import check
 
 RULES = EXTENSIONS["sessions"].rules
 
@@ -53,3 +56,43 @@ def test_both_engines_count_the_same_states_with_sessions() -> None:
         assert by_python.violation is None
         assert native.violation is None
         assert (by_python.distinct, by_python.depth) == (native.distinct, native.depth)
+
+
+# --- traces --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", EXPECTED)
+def test_replay_sees_the_rule_broken_and_names_it(rule: str, tmp_path: FilePath) -> None:
+    """The shortest trace with a step that the rule forbids violates the specification at its last line."""
+    disaster = why(rule).disaster
+    assert disaster is not None
+    file = tmp_path / "broken.ndjson"
+    write_trace(Path(disaster.path.start, disaster.path.moves[: disaster.prevented.step]), file)
+    verdict = check([file])
+    assert verdict.verdict == "violates"
+    assert verdict.explanation is not None
+    assert verdict.explanation.line == len(file.read_bytes().splitlines())
+    assert rule == verdict.explanation.rule
+
+
+def test_a_request_tried_again_conforms_if_it_gets_the_old_response(tmp_path: FilePath) -> None:
+    model, begun = EXTENSION_CASES["session.not_forgotten"].begun(having("sessions"))
+    walk = Walk(model)
+    walk.path = begun
+    for _ in range(2):
+        walk.appends("session_request", "n1", 1, 1, 1, 1)
+    walk.appends("session_request", "n1", 1, 2, 2, 1).do("advance_commit_index", "n1", 4)
+    for n in range(1, 5):
+        walk.do("apply_entries", "n1", n)
+    file = tmp_path / "again.ndjson"
+    write_trace(walk.path, file)
+    assert check([file]).verdict == "conforms", check([file])
+    text = file.read_text()
+    assert '"client":1' in text
+    for told, otherwise in (('"answer":2', '"answer":3'), ('"answer":4', '"answer":0')):
+        file.write_text(text.replace(told, otherwise))
+        assert check([file]).verdict == "violates"
+    file.write_text(text.replace('"sequence":2', '"sequence":1'))
+    assert check([file]).verdict == "unusable"  # as lowest is 2
+    file.write_text(text.replace('"client":1,', ""))
+    assert "no command means" in str(check([file]).error)

@@ -18,9 +18,12 @@ from raftspec.spec import Spec
 from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
 from raftworthy.explore.reference import Bounds, Keys, Model, Move, Path
 from raftworthy.generated import Variables, World
+from raftworthy.replay.reading import appending
 
 VERSION = 1
 # What a server knows in one role only; in another the values mean nothing to anybody.
+MEANINGS = appending(WHOLE)
+NUMBERED = ("lowest", "responses")
 ROLE_OF = {"votes": "candidate", "next_index": "leader", "match_index": "leader"}
 # Figure 2's choices are not asked of a server, but its refusals are part of the conversation.
 NOT_ASKED = POLICY - {"vote.refuse", "append.refuse"}
@@ -74,12 +77,18 @@ def _event(i: str, seq: int, move: Move, after: Variables) -> dict[str, Any]:
         event["message"] = msgspec.to_builtins(move.message)
     # All variables, not only those that changed: what should have changed and did not is to be seen, too.
     event["state"] = _state(after)
+    meant = MEANINGS.get(move.action, ())
+    meaning: dict[str, Any] = {}
     params = zip(WHOLE.actions[move.action].params.items(), move.params, strict=True)
     for (name, t), value in params:
+        if name in meant:
+            meaning[name] = value
         if t.name == "value":
             event["entries"] = msgspec.to_builtins(after.log[-1:])  # type: ignore[attr-defined]
         elif t.kind == "set":
             event[name] = sorted(value)
+    if meaning:
+        event["entries"] = [[*event["entries"][0], meaning]]
     event["sends"] = [msgspec.to_builtins(m) for m in move.sent]
     return event
 
@@ -92,6 +101,8 @@ def _state(v: Variables) -> dict[str, Any]:
         if isinstance(value, list):
             state[f"{name}_length"] = len(value)
             state[f"last_{name}_term"] = value[-1].term if value else 0
+        elif name in NUMBERED:
+            continue  # a trace has requests of many clients, the specification one client's numbers
         elif ROLE_OF.get(name, v.role) == v.role:  # type: ignore[attr-defined]
             state[name] = sorted(value) if isinstance(value, frozenset) else value
     return state

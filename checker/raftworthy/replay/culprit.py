@@ -282,7 +282,9 @@ class Inquiry:
             take("advance_commit_index", i, n)
         n = said("last_applied")
         if n is not None and (self.begin == "apply_entries" or n > s[i].last_applied):
-            take("apply_entries", i, n)
+            for k in range(s[i].last_applied + 1, n + 1) if "sessions" in self.spec.extensions else (n,):
+                take("apply_entries", i, k)
+                wrong += self._answers_otherwise(s, k)
         for m in e.sends or ():
             sent = self.of_spec(m)
             if sent in s.messages:
@@ -298,6 +300,12 @@ class Inquiry:
             else:
                 wrong += 1
         return Rerun(steps or [Step(self.begin, (), s, (), None)], s, wrong + len(list(self._unlike(s))))
+
+    def _answers_otherwise(self, s: State[Any, Any], n: int) -> bool:
+        """Whether the event says of entry n, just applied, that a client gets another answer."""
+        answers = getattr(self.e, "answers", UNSET)
+        asks = n <= s[self.i].log.length and s.past.client[s[self.i].log.at(n).value]
+        return bool(answers is not UNSET and asks and answers.get(n, s[self.i].answer) != s[self.i].answer)
 
     def _not_run(self) -> Rerun:
         """An event that the specification has no steps for."""

@@ -315,6 +315,8 @@ def fused(replay: Steps) -> tuple[dict[str, Callable[[Any], bool]], Callable[[],
     exec(_compiled(replay.servers, replay.extensions), scope)
     functions = scope["bind"](replay)
     fast = {name: functions[name] if name in FUSED else _never for name in generated.actions}
+    if replay.appending:  # what entries mean has to be noted
+        fast["client_request"] = _never
     return fast, functions["count"]
 
 

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from raftspec.extensions import EXTENSIONS, having
+from raftspec.raft import raft
 from raftspec.spec import Spec
 from raftspec.types import Record, Type
 from raftworthy.structs import Natural, annotation_of, name_of, structs_of
@@ -91,16 +92,39 @@ def format_of(spec: Spec, servers: tuple[str, ...] = ()) -> Format:
             ("message", message | UnsetType, UNSET),
             ("state", state | UnsetType, UNSET),
             ("sends", tuple[message, ...] | UnsetType, UNSET),  # type: ignore[valid-type]
-            ("entries", tuple[entry, ...] | UnsetType, UNSET),  # type: ignore[valid-type]
+            ("entries", tuple[_appended(spec, entry), ...] | UnsetType, UNSET),  # type: ignore[misc]
             ("after", Natural | UnsetType, UNSET),
             ("seq", optional_natural, UNSET),
             ("start", optional_natural, UNSET),
             ("time", float | None, None),
             *((name, t | UnsetType, UNSET) for name, t in _said(spec, servers).items()),
+            *([("answers", dict[int, Natural] | UnsetType, UNSET)] if "sessions" in spec.extensions else []),
         ],
         gc=False,
     )
     return Format(structs, event, msgspec.json.Decoder(event))
+
+
+def appending(spec: Spec) -> dict[str, frozenset[str]]:
+    """The actions that append a command with a meaning told in numbers, each with what the meaning has."""
+    made = {}
+    for a in spec.actions.values():
+        numbers = [name for name, t in a.params.items() if t.kind == "num" and t.name != "value"]
+        if a.name not in raft.actions and any(t.name == "value" for t in a.params.values()) and numbers:
+            made[a.name] = frozenset(numbers)
+    return made
+
+
+def _appended(spec: Spec, entry: Any) -> Any:
+    """An entry that an event appends: with what its command means, where some mean anything."""
+    names = sorted(set[str]().union(*appending(spec).values()))
+    if not names:
+        return entry
+    meaning = msgspec.defstruct("Meaning", [(x, Natural | UnsetType, UNSET) for x in names], gc=False)
+    fields = [(f.name, f.type) for f in msgspec.structs.fields(entry)]
+    return msgspec.defstruct(
+        "Appended", [*fields, ("meaning", meaning | None, None)], array_like=True, gc=False
+    )
 
 
 def _said(spec: Spec, servers: tuple[str, ...]) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from typing import Any
 
 from msgspec import UNSET
 
+from raftspec.raft import Entry
 from raftworthy.generated import World
 from raftworthy.replay import leeway
 from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences, sent_by
-from raftworthy.replay.reading import Unusable
+from raftworthy.replay.meanings import note
+from raftworthy.replay.reading import Unusable, appending
 from raftworthy.replay.restarts import other_disk, restart
 from raftworthy.structs import snake_case
 
@@ -40,6 +42,8 @@ class Steps(Ledger):
         self._out: list[Any] = []  # what the specification sends in the step
         self.may_commit = self.generated.guards_of("advance_commit_index")
         handled = ((a.name, a.message) for a in self.spec.actions.values() if a.message)
+        self.appending = appending(self.spec)  # actions by which an entry is more than a command
+        self._entry = self.generated.structs[Entry]
         self._handlers: dict[str, Any] = {name: self.generated.structs[m] for name, m in handled}
 
     def take(self, e: Any, last: bool = False) -> int | None:
@@ -53,6 +57,8 @@ class Steps(Ledger):
         server = self.state.get(e.server)
         if server is None:
             raise Unusable("", f"server {e.server} is not in the header's list ({', '.join(self.servers)})")
+        if self.appending and e.entries:
+            note(self.world.past, e, self._entry, self.appending)
         if e.event in self._handlers:
             wait = self._receive(e)
             if wait is not None:
@@ -138,6 +144,9 @@ class Steps(Ledger):
         n = UNSET if e.state is UNSET else getattr(e.state, TOLD_BY[e.event])
         if n is UNSET:
             raise Unusable("", f"{e.event} needs state.{TOLD_BY[e.event]}")
+        if e.event == "apply_entries":
+            self._apply(e, me, n)
+            return True
         return self._do(e, e.event, e.server, n, last=last)
 
     def _entry_of(self, e: Any) -> list[Any]:
@@ -168,8 +177,21 @@ class Steps(Ledger):
         if commits and not self._do(e, "advance_commit_index", i, n, last=last):
             return False
         if state.last_applied is not UNSET and state.last_applied > me.last_applied:
-            self._do(e, "apply_entries", i, state.last_applied)
+            self._apply(e, me, state.last_applied)
         return True
+
+    def _apply(self, e: Any, me: Any, last: int) -> None:
+        """Entries are applied, one by one where the specification knows clients; they get these answers."""
+        if "sessions" not in self.extensions:
+            self._do(e, "apply_entries", e.server, last)
+            return
+        answers = {} if e.answers is UNSET else e.answers
+        for n in range(me.last_applied + 1, max(last, me.last_applied + 1) + 1):
+            self._do(e, "apply_entries", e.server, n)
+            told = answers.get(n, me.answer)
+            if told != me.answer and self.world.past.client.get(me.log[n - 1].value):
+                mismatch = Mismatch(f"answers[{n}]", me.answer, told)
+                raise Violation("state", e, "apply_entries", (e.server, n), mismatches=[mismatch])
 
     def _do(self, e: Any, name: str, *params: Any, last: bool = True) -> bool:
         """Take a step with guards. False if replies that aren't logged may yet allow it.

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from raftworthy.linearize.checking import Result, check
 from raftworthy.linearize.reading import read_history
+from raftworthy.replay.meanings import requests_of
 from raftworthy.replay.order import Replay
 from raftworthy.witness.checking import Counts, Refuted, Witness
 from raftworthy.witness.links import Links, NoWitness
@@ -125,4 +126,7 @@ def links(replay: Replay) -> Links:
     leaders = [s for s in replay.state.values() if s.me.role == "leader"]
     last = max(leaders, key=lambda s: s.me.current_term, default=None)
     unlogged = [] if last is None or last.logs_sends else last.me.log[len(committed) :]
-    return Links([*committed, *unlogged], len(committed))
+    entries = [*committed, *unlogged]
+    sessions = "sessions" in replay.extensions
+    requests, refused = requests_of(replay.world.past, entries) if sessions else ({}, frozenset())
+    return Links(entries, len(committed), requests, refused)
