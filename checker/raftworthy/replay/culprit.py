@@ -304,8 +304,9 @@ class Inquiry:
     def _answers_otherwise(self, s: State[Any, Any], n: int) -> bool:
         """Whether the event says of entry n, just applied, that a client gets another answer."""
         answers = getattr(self.e, "answers", UNSET)
-        asks = n <= s[self.i].log.length and s.past.client[s[self.i].log.at(n).value]
-        return bool(answers is not UNSET and asks and answers.get(n, s[self.i].answer) != s[self.i].answer)
+        if answers is UNSET or n > s[self.i].log.length or not s.past.client[s[self.i].log.at(n).value]:
+            return False
+        return bool(answers.get(n, s[self.i].answer) != s[self.i].answer)
 
     def _not_run(self) -> Rerun:
         """An event that the specification has no steps for."""
