@@ -6,7 +6,7 @@ whenever it likes. That is always safe; it keeps clients from waiting for a lead
 
 from __future__ import annotations
 
-from raftspec.raft import LEADER, History, S, ServerVariables, step_down
+from raftspec.raft import LEADER, NOBODY, History, S, ServerVariables, step_down
 from raftspec.rules import read
 from raftspec.spec import Extension, Step, when
 from raftspec.types import Server
@@ -15,7 +15,8 @@ check_quorum = Extension(
     ServerVariables,
     History,
     read("""
-check_quorum.leader_only | implied | D 6.2 | Who doesn't lead has no leadership to give up.
+check_quorum.leader_only | liveness | D 6.2 | Who doesn't lead has nothing to give up; a candidate goes on.
+check_quorum.keep_vote   | safety   | D 6.2 | Its own vote elected it, and must not be given again.
 """),
     name="check_quorum",
 )
@@ -28,5 +29,5 @@ def lose_quorum(s: S, i: Server) -> Step:
     return Step(
         i,
         when("i is leader", s.rule("check_quorum.leader_only", me.role == LEADER)),
-        then=step_down(s, me),
+        then=step_down(s, me).but(voted_for=me.voted_for if s.follows("check_quorum.keep_vote") else NOBODY),
     )

@@ -1,10 +1,9 @@
 """Real bugs of real Raft servers, each as a small change to the specification.
 
 Each is told in the thread that its `source` names. Here it is rules that are not followed, or
-actions that do something else. Left out are bugs of what isn't specified: pre-vote, snapshots, membership,
-sessions; and leases that outlive an election timeout (sofastack/sofa-jraft#34) or never end
-(hashicorp/raft#666), since no clock is specified: `raftd` can be made to have those, and what its clients
-see gives them away.
+actions that do something else; of Raft with the `extensions` in which they have a place. Left out are leases
+that outlive an election timeout (sofastack/sofa-jraft#34), since no clock is specified: `raftd` can be made to
+have those, and what its clients see gives them away.
 
     s  the state before a step     me  the acting server's variables     m  a message
 """
@@ -19,7 +18,7 @@ from raftspec.extensions import WHOLE
 from raftspec.raft import CANDIDATE, FOLLOWER, LEADER, NOBODY, AppendEntries, AppendEntriesReply, S, raft
 from raftspec.spec import OnlyIf, Spec, Step, when
 from raftspec.types import Index, Record, Server
-from raftspec.values import forall, ite
+from raftspec.values import forall, ite, no
 
 
 @dataclass(frozen=True)
@@ -150,6 +149,20 @@ def _reads_unasked(s: S, i: Server) -> Step:
     return Step(i, *step.guards, then=step.then, history=step.history)
 
 
+def _refuses_old_leader(s: S, m: Any) -> Step:
+    """Whoever knows a leader gives no pre-vote, not even to that leader, which leads no more."""
+    step = WHOLE.actions["handle_pre_vote"].function(s, m)
+    knows = s[m.target].hears == m.source
+    sends = [OnlyIf(c, reply.but(granted=reply.granted & no(knows))) for c, reply in step.sends]
+    return Step(step.server, then=step.then, send=sends)
+
+
+def _hears_who_asks(s: S, step: Step) -> Any:
+    """Giving a pre-vote counts as hearing a leader."""
+    ((_, reply),) = step.sends
+    return step.then.but(hears=ite(reply.granted, reply.target, step.then.hears))  # type: ignore[union-attr]
+
+
 # --- the table ---------------------------------------------------------------
 
 
@@ -179,6 +192,16 @@ MUTANTS = _table(
         breaks="terms_never_fall", without=frozenset({"restart.keep_term", "restart.keep_vote"}),
     ),
     Mutant(
+        "E06", "canonical/raft#196",
+        "A server that only asks who would vote for it forgets whom it has voted for.",
+        breaks="vote_is_kept", without=frozenset({"pre_vote.keep_vote"}), extensions=("pre_vote",),
+    ),
+    Mutant(
+        "E07", "canonical/raft#196, a comment",
+        "A candidate takes the answer to its question for a vote.",
+        breaks="one_leader_per_term", without=frozenset({"pre_vote.no_vote"}), extensions=("pre_vote",),
+    ),
+    Mutant(
         "E10", "sofastack/sofa-jraft#1241",
         "A candidate asks for votes before its own is on disk; after a crash it starts the same term again.",
         breaks="terms_never_fall", actions=then(("restart",), _term_not_yet_on_disk),
@@ -187,6 +210,24 @@ MUTANTS = _table(
         "E11", "sofastack/sofa-jraft, found by model checking",
         "The file with term and vote is gone, and the server starts without a word as if it were new.",
         breaks="terms_never_fall", without=frozenset({"restart.keep_term", "restart.keep_vote"}),
+    ),
+    Mutant(
+        "E13", "hashicorp/raft#606",
+        "A server that knows a leader gives no pre-vote, even to that leader, who asks as it leads no more.",
+        harmless="Elections only take longer, until the voters' own timeouts.",
+        actions={"handle_pre_vote": _refuses_old_leader}, extensions=("pre_vote",),
+    ),
+    Mutant(
+        "E14", "hashicorp/raft#609",
+        "Giving a pre-vote counts as hearing a leader, so the server doesn't ask for itself.",
+        harmless="Who asks and can't be elected only keeps those waiting who could.",
+        actions=then(("handle_pre_vote",), _hears_who_asks), extensions=("pre_vote",),
+    ),
+    Mutant(
+        "E15", "etcd-io/etcd#8243",
+        "A question of an older term gets no answer, so who asks never learns the newer one.",
+        harmless="Nobody is elected, if one server has the newer term and another the newer log.",
+        without=frozenset({"pre_vote.refuse"}), extensions=("pre_vote",),
     ),
     Mutant(
         "E16", "hashicorp/raft#695",
@@ -241,6 +282,16 @@ MUTANTS = _table(
         "A refusal names the wrong entry to go back to, so the leader tries the same one again.",
         harmless="A wrong entry is never stored; but the follower never gets the right one either.",
         without=frozenset({"replicate.back_off"}),
+    ),
+    Mutant(
+        "R14", "hashicorp/raft#666",
+        "A leader doesn't look at the term of what answers its heartbeats, and takes it for a sign of life.",
+        harmless="It goes on in its old term, where nobody commits; check quorum, and a lease, never end.",
+        actions=ignoring(
+            "handle_append_entries_reply",
+            term__step_down=False, term__adopt_newer=False, term__fresh_vote=False,
+        ),
+        extensions=("check_quorum",),
     ),
     Mutant(
         "R15", "deventlab/d-engine#329",

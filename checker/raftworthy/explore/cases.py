@@ -42,9 +42,17 @@ class Walk:
                     return self.do(f"handle_{kind}", m)
         raise ValueError(f"{source} sent no {kind} to {target} in {len(self.path)} steps")
 
+    def stand(self, i: str, *voters: str) -> Walk:
+        """Server i begins an election; if it has to ask before, these servers would vote for it."""
+        if "pre_vote" in self.model.bounds.extensions:
+            self.do("start_pre_vote", i)
+            for voter in voters:
+                self.receive("pre_vote", i, voter).receive("pre_vote_reply", voter, i)
+        return self.do("timeout", i)
+
     def elect(self, i: str, *voters: str) -> Walk:
         """Server i becomes leader with other servers' votes."""
-        self.do("timeout", i)
+        self.stand(i, *voters)
         for voter in voters:
             self.receive("request_vote", i, voter).receive("request_vote_reply", voter, i)
         return self.do("become_leader", i)
@@ -147,6 +155,19 @@ def alone(w: Walk) -> Walk:
     return joint(w).change("change_voters", "n1", "n1").send("n1", "n2").do("advance_commit_index", "n1", 2)
 
 
+def candidates_ask(w: Walk) -> Walk:
+    """n1 and n2 are candidates of term 1, and ask again: n3 would vote for either. With pre_vote only."""
+    w.stand("n1", "n3").stand("n2", "n3")
+    for i in ("n1", "n2"):
+        w.do("start_pre_vote", i).receive("pre_vote", i, "n3")
+    return w
+
+
+def followed(w: Walk) -> Walk:
+    """As `committed`, and n2 leads term 2 with n1's vote; n3 has nothing."""
+    return committed(w).elect("n2", "n1")
+
+
 def registered(w: Walk) -> Walk:
     """n1 is alone, leads term 1, and has registered a client at time 1."""
     return w.elect("n1").appends("register_client", "n1", 1)
@@ -213,7 +234,7 @@ EXTENSION_BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     f.__name__: f
     for f in (
         change_left_behind, changed_beside, joint, alone, registered, asked_of_two,
-        succeeded, behind, outdone, outdone_reader, returned_reader,
+        candidates_ask, followed, succeeded, behind, outdone, outdone_reader, returned_reader,
     )
 }  # fmt: skip
 
@@ -372,10 +393,22 @@ MUTANT_CASES: Mapping[str, Case] = {
     "L02": Case(_reading(max_log=2), "outdone"),
 }
 
+ASKING: dict[str, Any] = {"extensions": ("pre_vote",)}
+TRANSFER: dict[str, Any] = {"extensions": ("leadership_transfer",)}
 SESSIONS = Bounds(servers=1, max_term=1, max_log=3, extensions=("sessions",))
 MEMBERS: dict[str, Any] = {"extensions": ("membership",)}
 # The same of extensions.
 EXTENSION_CASES: Mapping[str, Case] = {
+    "pre_vote.majority": Case(Bounds(max_log=0, **ASKING)),
+    "pre_vote.keep_term": Case(Bounds(max_log=0, **ASKING)),
+    "pre_vote.keep_vote": Case(Bounds(max_log=0, **ASKING)),
+    "pre_vote.no_vote": Case(Bounds(max_log=0, **ASKING), "candidates_ask"),
+    "E06": Case(Bounds(max_log=0, **ASKING)),
+    "E07": Case(Bounds(max_log=0, **ASKING), "candidates_ask"),
+    "check_quorum.keep_vote": Case(Bounds(max_log=0, extensions=("check_quorum",))),
+    "transfer.leader_only": Case(Bounds(max_log=0, **TRANSFER)),
+    "transfer.caught_up": Case(Bounds(**TRANSFER), "followed"),
+    "transfer.current_term": Case(Bounds(**TRANSFER)),
     "membership.in_force_when_stored": Case(
         Bounds(max_log=3, commands=3, changes=2, crashes=1, max_messages=10, **MEMBERS), "alone"
     ),

@@ -102,7 +102,57 @@ WAITS: Mapping[str, Wait] = {
 
 # The same of extensions.
 CHANGES = (Bounds(servers=2, max_term=1, max_log=2, commands=2, changes=2, extensions=("membership",)),)
+# Small, and such that pre-vote decides something: two servers with entries, three without.
+ASKED = (
+    Bounds(servers=2, max_messages=8, extensions=("pre_vote",)),
+    Bounds(max_log=0, max_messages=8, extensions=("pre_vote",)),
+)
+SLOWER = "Nothing wrong is agreed on; "
 EXTENSION_NEEDLESS: Mapping[str, Needless] = {
+    "pre_vote.not_adopted": Needless(
+        SLOWER + "a leader is only deposed sooner, by a question, if whoever asks is in a newer term.", ASKED
+    ),
+    "pre_vote.current_term": Needless(
+        SLOWER + "whoever asks in an older term only stands in one that is taken, in vain.", ASKED
+    ),
+    "pre_vote.up_to_date": Needless(
+        SLOWER + "a server that can't be elected only begins terms, and deposes a leader each time.", ASKED
+    ),
+    "pre_vote.leader_heard": Needless(
+        SLOWER + "a server that was cut off from its leader alone only deposes it for no use.", ASKED
+    ),
+    "pre_vote.refuse": Needless(
+        SLOWER + "but perhaps nobody is elected: mutant E15 is what happens then.", ASKED
+    ),
+    "pre_vote.count_granted": Needless(
+        SLOWER + "a server that was refused only begins a term, and is refused again.", ASKED
+    ),
+    "pre_vote.count_asked": Needless(
+        SLOWER + "an old answer only leads to an election that nobody may want any more.", ASKED
+    ),
+    "pre_vote.leader_found": Needless(
+        SLOWER + "a server that has found its leader only stands nevertheless, and deposes it.", ASKED
+    ),
+    "E13": Needless(
+        SLOWER + "elections take 1.17 times as long in a simulated cluster whose leaders are crashed.",
+        ASKED,
+    ),
+    "E14": Needless(
+        SLOWER + "elections take 1.5 times as long in a simulated cluster with a server that asks on and "
+        "hears no answer.", ASKED,
+    ),
+    "E15": Needless(
+        SLOWER + "in a simulated cluster where one server has the newer log and another the newer term, "
+        "nobody is elected, and somebody at once with the rule.", ASKED,
+    ),
+    "R14": Needless(
+        SLOWER + "in a simulated cluster a leader whose followers have another one by now leads on.",
+        (Bounds(servers=2, max_messages=6, extensions=("check_quorum",)),),
+    ),
+    "check_quorum.leader_only": Needless(
+        SLOWER + "a candidate only gives up an election that it might have won.",
+        (Bounds(servers=2, max_messages=6, extensions=("check_quorum",)),),
+    ),
     "membership.through_joint": Needless(
         "Entering one joint configuration out of another leaves and enters at once: the servers that vote "
         "now decide with those that will.",
@@ -114,7 +164,7 @@ EXTENSION_NEEDLESS: Mapping[str, Needless] = {
     "membership.caught_up": Needless(
         "A leader may choose when a server has caught up; until it has, it only doesn't help.", CHANGES
     ),
-}
+}  # fmt: skip
 EXTENSION_WAITS: Mapping[str, Wait] = {
     "membership.removed_leader_steps_down": Wait(
         "a leader stops leading within its term",

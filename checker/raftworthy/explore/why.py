@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from raftspec.extensions import WHOLE, having
+from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS, Mutant
 from raftspec.spec import Rule, State
 from raftspec.types import Type
@@ -27,7 +27,6 @@ from raftworthy.explore.reference import (
     Path,
     Result,
     UnusableError,
-    explore,
 )
 from raftworthy.generated import Variables, World, to_spec
 from raftworthy.wording import Reader
@@ -142,11 +141,11 @@ def _waits(a: Answer, wait: Wait) -> Answer:
 def _needless(a: Answer, needless: Needless) -> Answer:
     explored = []
     for bounds in needless.bounds:
-        spec = having(*bounds.extensions)
-        result = explore(spec, bounds, without=a.without)
+        case = Case(bounds)
+        result = case.explore(without=a.without, mutant=a.mutant)
         if result.violation:
-            return Answer(a.name, a.rule, a.mutant, _disaster(a, Case(bounds), result))
-        complete = explore(spec, bounds).distinct if needless.same else None
+            return Answer(a.name, a.rule, a.mutant, _disaster(a, case, result))
+        complete = case.explore().distinct if needless.same else None
         if complete not in (None, result.distinct):
             return a
         explored.append(Explored(bounds, result.distinct, complete))
