@@ -1,9 +1,9 @@
 """Real bugs of real Raft servers, each as a small change to the specification.
 
 Each is told in the thread that its `source` names. Here it is rules that are not followed, or
-actions that do something else; of Raft with the `extensions` in which they have a place. Left out are leases
-that outlive an election timeout (sofastack/sofa-jraft#34), since no clock is specified: `raftd` can be made to
-have those, and what its clients see gives them away.
+actions that do something else; of Raft with the `extensions` in which they have a place. Left out are
+leases that outlive an election timeout (sofastack/sofa-jraft#34), since no clock is specified: `raftd` can
+be made to have those, and what its clients see gives them away.
 
     s  the state before a step     me  the acting server's variables     m  a message
 """

@@ -300,6 +300,9 @@ def lockstep_command(
     entries: int = 1,
     messages: Annotated[int | None, Parameter(help="different messages ever sent")] = 8,
     broken: Annotated[str | None, Parameter(name="--break", help="leave out this rule in the server")] = None,
+    with_: Annotated[
+        list[str] | None, Parameter(name="--with", help="extensions of Raft: pre_vote, …", negative="")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Put the core of raftd into every state that the specification reaches, and compare each step.
@@ -309,12 +312,15 @@ def lockstep_command(
     Examples:
         raftworthy lockstep
         raftworthy lockstep --break vote.up_to_date
+        raftworthy lockstep --with pre_vote --with leadership_transfer --servers 2 --messages 10
     """
+    from raftworthy.explore.cases import with_extensions
     from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.lockstep import lockstep, render
 
     try:
-        bounds = Bounds(servers, terms, log, messages, crashes, commands, entries)
+        limits = (servers, terms, log, messages, crashes, commands, entries)
+        bounds = Bounds(*limits, extensions=with_extensions(with_, None))
         with progress_bar("lockstep", "states") as progress:
             result = lockstep(bounds, broken=broken, progress=lambda p: progress(p.distinct, None))
     except UnusableError as error:

@@ -14,10 +14,11 @@ import msgspec
 from raftd.core import Batch, Core, NotLeader, Persistent
 from raftd.log import Log
 from raftd.trace import digest, traced_message
-from raftspec.properties import raft
+from raftspec.extensions import having
 from raftspec.raft import AppendEntries, Entry
 from raftspec.spec import State, run
-from raftworthy.lockstep.core import core_entry, core_step, core_variables, spec_message
+from raftspec.values import ServerSet
+from raftworthy.lockstep.core import FIGURE_2, core_entry, core_step, core_variables, spec_message
 from raftworthy.lockstep.inputs import Input, S
 from raftworthy.lockstep.specification import spec_step, variables_of
 from raftworthy.lockstep.wording import describe_message, show
@@ -52,6 +53,8 @@ def compare(
         return (Difference("assertion", "the step is taken", f"{type(error).__name__}: {error}"),)
     if t is None:
         return (Difference("answer", "the step is refused", "the step is taken"),)
+    if batch.event["event"] != given.event:
+        return (Difference("event", given.event, batch.event["event"]),)
     expected, got = variables_of(t[i]), core_variables(core)
     differences = [
         Difference(name, show(expected.get(name)), show(got.get(name)))
@@ -87,7 +90,7 @@ def _message_differences(t: S, i: str, batch: Batch) -> Iterator[Difference]:
         yield Difference("sends", describe_message(m), "nothing")
     for m in sorted(got - expected, key=describe_message):
         yield Difference("sends", "nothing", describe_message(m))
-    allowing = State(t.variables, t.past, rules=MAY_SEND)
+    allowing = State(t.variables, t.past, rules=MAY_SEND, extensions=t.extensions)
     for m in sent:
         if not isinstance(m, AppendEntries):
             continue
@@ -95,7 +98,7 @@ def _message_differences(t: S, i: str, batch: Batch) -> Iterator[Difference]:
             yield Difference("sends", f"a message of {i}", describe_message(m))
             continue
         params = (i, m.target, m.prev_log_index, m.entries.length, m.leader_commit)
-        failed, after = run(raft.actions["append_entries"], allowing, *params)
+        failed, after = run(having(*t.extensions).actions["append_entries"], allowing, *params)
         if failed:
             yield Difference("sends", f"nothing, unless {failed}", describe_message(m))
         elif after.messages != {m}:
@@ -112,7 +115,7 @@ def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Diffe
             yield Difference(f"trace: {name}", show(after[name]), show(told.get(name)))
     if batch.event["sends"] != [traced_message(m) for m in batch.send]:
         yield Difference("trace: sends", f"{len(batch.send)} messages", f"{len(batch.event['sends'])} others")
-    event: Any = msgspec.convert({**batch.event, "state": state}, trace_format(s.servers).event)
+    event: Any = msgspec.convert({**batch.event, "state": state}, trace_format(s.servers, s.extensions).event)
     replay = replay_from(s, i)
     if event.message is not msgspec.UNSET:
         replay.sent.recent[hash(event.message)] = ""
@@ -130,7 +133,7 @@ def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Diffe
 def _traced(values: Mapping[str, Any]) -> dict[str, Any]:
     """Variables as a trace has them: a log is told by its length and its last entry's term."""
     log = values["log"]
-    whole = {name: value for name, value in values.items() if name != "log"}
+    whole = {name: value for name, value in values.items() if name not in ("log", "hears")}
     return whole | {"log_length": len(log), "last_log_term": log[-1][0] if log else 0}
 
 
@@ -146,18 +149,20 @@ def rule_broken(s: S, i: str, given: Input, broken: str | None, differences: int
     Of those that explain it equally well, one is preferred that would answer so if it were taken away, then
     one of the step's own: any message can bring a newer term, and much follows from any step.
     """
-    s = State(s.variables, s.past)
+    s = State(s.variables, s.past, extensions=s.extensions)
     asked: set[tuple[str, bool]] = set()
     spec_step(s, i, given, asked)
     own = {a.rule for a in s.asked}
-    without, order = replay_actions(s.servers).tracer.rules, list(raft.rules)
+    without = replay_actions(s.servers, s.extensions).tracer.rules
+    order = list(having(*s.extensions).rules)
 
     def preference(rule: str, holds: bool) -> tuple[Any, ...]:
         return (holds == without.get(rule), rule.startswith("term."), rule not in own, order.index(rule))
 
     best: str | None = None
     for rule, holds in sorted(asked, key=lambda a: preference(*a)):
-        t = spec_step(State(s.variables, s.past, rules={rule: not holds}), i, given)
+        otherwise = State(s.variables, s.past, rules={rule: not holds}, extensions=s.extensions)
+        t = spec_step(otherwise, i, given)
         left = differences if t is None else len(compare(s, t, i, given, broken, traced=False))
         if left < differences:
             best, differences = rule, left
@@ -166,13 +171,16 @@ def rule_broken(s: S, i: str, given: Input, broken: str | None, differences: int
 
 def replay_from(s: S, i: str) -> Replay:
     """A replay in which server i has come to this state; its log holds digests, as in a trace."""
-    replay = Replay(s.servers)
+    replay = Replay(s.servers, extensions=s.extensions)
     me, v = s[i], replay.world.variables[i]
-    entry = trace_format(s.servers).structs[Entry]
+    entry = trace_format(s.servers, s.extensions).structs[Entry]
     v.role = str(me.role)
     v.log = ReplayLog(entry(e.term, digest(e.value.encode())) for e in me.log)
     v.votes = frozenset(me.votes)
     v.match_index = dict(me.match_index.items)
     for name in ("current_term", "voted_for", "commit_index", "last_applied"):
         setattr(v, name, getattr(me, name))
+    for name in type(me).types().keys() - FIGURE_2:
+        value = getattr(me, name)
+        setattr(v, name, frozenset(value) if isinstance(value, ServerSet) else value)
     return replay

@@ -9,29 +9,30 @@ import random
 from typing import Any
 
 import raftd.messages
-from raftd.core import Batch, Config, Core, Persistent
+from raftd.core import Batch, Config, Core, NotLeader, Persistent
 from raftd.core import Role as CoreRole
 from raftd.faults import make_core
 from raftd.log import Log
+from raftspec.extensions import WHOLE
 from raftspec.properties import raft
 from raftspec.raft import AppendEntries, AppendEntriesReply, Entry
 from raftspec.types import Message
 from raftworthy.generated import to_spec
 from raftworthy.lockstep.inputs import Input, S
 
-MESSAGES = {m.__name__: m for m in raft.messages}
-CONFIG = Config()
+MESSAGES = {m.__name__: m for m in WHOLE.messages}
+FIGURE_2 = frozenset(raft.server.types())
 
 
 def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Batch]:
     """Put a core into server i's place and give it the input."""
-    me = s[i]
+    me, config = s[i], Config().having(s.extensions)
     log = Log(map(core_entry, me.log))
     if given.event == "restart":
         disk = Persistent(me.current_term, me.voted_for, log)
-        core = make_core(i, s.servers, random.Random(0), CONFIG, disk, broken)
+        core = make_core(i, s.servers, random.Random(0), config, disk, broken)
         return core, core.start(0.0)
-    core = make_core(i, s.servers, random.Random(0), CONFIG, broken=broken)
+    core = make_core(i, s.servers, random.Random(0), config, broken=broken)
     match_index = {j: me.match_index[j] for j in core.peers}
     core.restore(
         0.0,
@@ -44,14 +45,25 @@ def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Bat
         votes=me.votes,
         match_index=match_index,
         next_index={j: n + 1 for j, n in match_index.items()} if given.behind else None,
+        extended={name: getattr(me, name) for name in type(me).types() if name not in FIGURE_2},
     )
     if given.message is not None:
         return core, core.receive(0.0, core_message(given.message, given.hint))
     if given.commands:
         return core, core.propose(0.0, [c.encode() for c in given.commands])
-    if given.event == "timeout":
-        return core, core.start_election(0.0)
-    return core, core.send_heartbeats(CONFIG.heartbeat_interval if given.silent else 0.0)
+    if given.event == "append_entries":
+        return core, core.send_heartbeats(config.heartbeat_interval if given.silent else 0.0)
+    if given.event == "transfer_leadership":
+        return core, _taken(core.hand_over(0.0, given.successor))
+    # Time passes: longer than an election timeout, in which nobody is heard.
+    return core, _taken(core.tick(2 * config.election_timeout))
+
+
+def _taken(batch: Batch | None) -> Batch:
+    """The step, if there is one; a leader that can't do it says nothing."""
+    if batch is None:
+        raise NotLeader("", None)
+    return batch
 
 
 def core_variables(core: Core) -> dict[str, Any]:
@@ -68,6 +80,11 @@ def core_variables(core: Core) -> dict[str, Any]:
         values["votes"] = sorted(core.votes)
     if core.role is CoreRole.LEADER:
         values["match_index"] = {j: n for j, n in core.match_index.items() if n}
+    if core.config.pre_vote:
+        values["pre_votes"] = sorted(core.pre_votes)
+        values["hears"] = core.leader if core.leader != core.server else None
+    if core.config.leadership_transfer:
+        values["told_to_stand"] = core.told_to_stand
     return values
 
 

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from raftspec.properties import raft
+from raftspec.extensions import WHOLE, having
 from raftspec.raft import LEADER, AppendEntriesReply
-from raftspec.spec import State
+from raftspec.spec import State, run
 from raftspec.types import Message
 from raftworthy.lockstep.wording import describe_message
 
 S = State[Any, Any]
 
-HANDLERS = {a.message: a.name for a in raft.actions.values() if a.message}
+HANDLERS = {a.message: a.name for a in WHOLE.actions.values() if a.message}
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Input:
     behind: bool = False  # leader: next_index follows match_index, instead of the log's end
     silent: bool = False  # leader: nobody has answered for a heartbeat's time
     hint: int = 0  # in a refusal: where to try next
+    successor: str | None = None  # to whom a leader hands over
 
     def __str__(self) -> str:
-        told = describe_message(self.message) if self.message else ", ".join(self.commands)
+        told = describe_message(self.message) if self.message else self.successor or ", ".join(self.commands)
         chosen = [
             f"hint={self.hint}" if self.hint else "",
             "next_index = match_index + 1" if self.behind else "",
@@ -63,6 +64,18 @@ def inputs(s: S, i: str, messages: Iterable[Message], alone: bool = True) -> Ite
             yield Input("append_entries", behind=behind)
             yield Input("append_entries", behind=behind, silent=True)
     if alone:
-        if not leads:
-            yield Input("timeout")
-        yield Input("restart")
+        yield from _of_itself(s, i)
+
+
+def _of_itself(s: S, i: str) -> Iterator[Input]:
+    """What happens to server i without a message: time passes, an operator wants something, it dies."""
+    if s[i].role != LEADER:
+        # Whoever has to ask first asks, until enough would vote for it.
+        waits, _ = run(having(*s.extensions).actions["timeout"], s, i)
+        yield Input("start_pre_vote" if waits and s.has("pre_vote") else "timeout")
+    else:
+        if s.has("check_quorum"):
+            yield Input("lose_quorum")
+        if s.has("leadership_transfer"):
+            yield from (Input("transfer_leadership", successor=j) for j in s.servers if i != j)
+    yield Input("restart")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raftspec.properties import raft
+from raftspec.extensions import WHOLE
 from raftworthy.explore.reference import Result as Explored
 from raftworthy.lockstep.comparing import Difference
 
@@ -81,7 +81,7 @@ def render(r: Result) -> str:
         lines.append(f"  given {d.input}")
         lines += [f"  {x.name}: expected {x.expected}, got {x.got}" for x in d.differences]
         if d.rule:
-            rule = raft.rules[d.rule]
+            rule = WHOLE.rules[d.rule]
             where = f"section {rule.section}" if rule.section[0].isdigit() else rule.section
             lines.append(f"because: rule {d.rule} ({where}): {rule.why}")
         lines.append(f"differs, after {r.inputs:,} inputs on which both agree ({e.seconds:.1f} s)")
@@ -106,6 +106,7 @@ def render(r: Result) -> str:
 def _again(r: Result) -> str:
     b = r.explored.bounds
     broken = f" --break {r.broken}" if r.broken else ""
+    broken += "".join(f" --with {name}" for name in b.extensions)
     limit = "" if b.max_messages is None else f" --messages {b.max_messages}"
     return (
         f"raftworthy lockstep --servers {b.servers} --terms {b.max_term} --log {b.max_log} "

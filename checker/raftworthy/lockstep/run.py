@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raftd.faults import BREAKS
-from raftspec.properties import raft
-from raftspec.rules import POLICY
+from raftspec.extensions import having
 from raftspec.types import Type
 from raftworthy.explore.reference import Bounds, Progress, UnusableError, describe, explore
 from raftworthy.generated import World, to_spec
@@ -23,8 +22,10 @@ from raftworthy.lockstep.wording import show_variables
 # Reaches leaders with logs in both terms, conflicts, commits of both, and late copies of every message.
 DEFAULT_BOUNDS = Bounds(servers=3, max_term=2, max_log=1, commands=2, crashes=1, max_messages=8)
 
-# Figure 2's choices that raftd doesn't make, or that only set `next_index`. Off, they open more states.
-NOT_FOLLOWED = POLICY - {"vote.refuse", "append.refuse", "election.not_leader", "replicate.latest_commit"}
+# The choices that raftd makes, too. The others only set `next_index`; off, they open more states.
+FOLLOWED = {
+    "vote.refuse", "append.refuse", "election.not_leader", "replicate.latest_commit", "pre_vote.leader_heard",
+}  # fmt: skip
 
 
 def lockstep(
@@ -43,8 +44,14 @@ def lockstep(
     if broken is not None and broken not in BREAKS:
         raise UnusableError(f"no fault is called {broken!r}; there are {', '.join(sorted(BREAKS))}")
     comparison = Comparison(bounds.names, broken)
+    spec = having(*bounds.extensions)
     explored = explore(
-        raft, bounds, without=NOT_FOLLOWED, properties=(), find=comparison.differs_in, progress=progress
+        spec,
+        bounds,
+        without=spec.policy - FOLLOWED,
+        properties=(),
+        find=comparison.differs_in,
+        progress=progress,
     )
     found = comparison.found
     if found is not None and explored.witness is not None:
@@ -52,9 +59,9 @@ def lockstep(
     return Result(
         explored,
         broken,
-        {e: comparison.agreed[e] for e in raft.actions if e in comparison.agreed},
+        {e: comparison.agreed[e] for e in spec.actions if e in comparison.agreed},
         comparison.rested,
-        tuple(r for r in raft.rules if {(r, True), (r, False)} <= comparison.asked),
+        tuple(r for r in spec.rules if {(r, True), (r, False)} <= comparison.asked),
         found,
     )
 

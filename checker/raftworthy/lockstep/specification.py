@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from raftd.core import NO_OP
-from raftspec.properties import raft
+from raftspec.extensions import having
 from raftspec.raft import CANDIDATE, LEADER
 from raftspec.spec import State, run
 from raftspec.types import Type
+from raftspec.values import ServerSet
 from raftworthy.generated import World, to_spec
 from raftworthy.lockstep.inputs import Input, S
 
@@ -25,10 +26,12 @@ def spec_state(world: World) -> S:
 
     Its messages are left out, so that those after a step are those that it sent.
     """
-    record = Type("record", cls=raft.server)
+    spec = having(*world.past.extensions)
+    record = Type("record", cls=spec.server)
     variables = {i: to_spec(v, record) for i, v in world.variables.items()}
     applied = {i: me.but(last_applied=me.commit_index) for i, me in variables.items()}
-    return State(applied, to_spec(world.past, Type("record", cls=raft.history)))
+    past = to_spec(world.past, Type("record", cls=spec.history))
+    return State(applied, past, extensions=spec.extensions)
 
 
 def spec_step(s: S, i: str, given: Input, asked: set[tuple[str, bool]] | None = None) -> S | None:
@@ -38,9 +41,9 @@ def spec_step(s: S, i: str, given: Input, asked: set[tuple[str, bool]] | None = 
     """
     heard: list[S] = [s]
     failed: str | None = None
-    t = s
+    t, actions = s, having(*s.extensions).actions
     for action, *params in _actions(i, given):
-        failed, t = run(raft.actions[action], t, *params)
+        failed, t = run(actions[action], t, *params)
         heard.append(t)
         if failed:
             break
@@ -58,6 +61,8 @@ def _actions(i: str, given: Input) -> Iterator[tuple[Any, ...]]:
     elif given.commands:
         for command in given.commands:
             yield "client_request", i, command
+    elif given.successor is not None:
+        yield given.event, i, given.successor
     elif given.event != "append_entries":  # which changes nothing; what it may send, is asked later
         yield given.event, i
 
@@ -65,9 +70,10 @@ def _actions(i: str, given: Input) -> Iterator[tuple[Any, ...]]:
 def settle(s: S, i: str, heard: list[S] | None = None) -> S:
     """Server i does at once what Figure 2 lets it do by itself: lead, with a no-op; commit; apply."""
     passed: list[S] = []
+    actions = having(*s.extensions).actions
 
     def take(action: str, *params: Any) -> bool:
-        failed, t = run(raft.actions[action], passed[-1], *params)
+        failed, t = run(actions[action], passed[-1], *params)
         if not failed:
             passed.append(t)
         return not failed
@@ -99,4 +105,8 @@ def variables_of(me: Any) -> dict[str, Any]:
         values["votes"] = sorted(me.votes)
     if me.role == LEADER:
         values["match_index"] = dict(me.match_index.items)
+    for name in ("pre_votes", "hears", "told_to_stand"):
+        if name in type(me).types():
+            value = getattr(me, name)
+            values[name] = sorted(value) if isinstance(value, ServerSet) else value
     return values
