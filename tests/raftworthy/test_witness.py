@@ -375,6 +375,12 @@ def test_clients_in_files_of_their_own_are_checked_alike(tmp_path: Path) -> None
     assert counts([servers, written(tmp_path / "history.ndjson", lines)]) == expected
     both = [written(tmp_path / "odd.ndjson", odd), written(tmp_path / "even.ndjson", even)]
     assert counts([*both, servers]) == expected
+    header, *rest = servers.read_bytes().splitlines(keepends=True)
+    each = [tmp_path / f"{name}.ndjson" for name in server_names(3)]
+    for path in each:
+        own = f'"server":"{path.stem}"'.encode()
+        path.write_bytes(b"".join([header, *(line for line in rest if own in line)]))
+    assert counts([both[0], *each, both[1]]) == expected
 
 
 def test_an_invoke_at_the_time_of_a_return_comes_before_it(tmp_path: Path) -> None:
