@@ -5,7 +5,7 @@ The events are taken once more up to that point, this time with a note of all th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -184,7 +184,8 @@ class _Teller:
             yield again
         if self.kind == "lost":
             for index in self.witness.links.without_effect(self.call.asked):
-                yield f"entry {index} asks for it, and is not executed: by then its session has ended"
+                why = "its session has ended by then, or its client has the response"
+                yield f"entry {index} asks for it, and is not executed: {why}"
 
     def _second_execution(self) -> str | None:
         """The entry that asks for an operation once more, if executing that, too, gives what was told."""
@@ -214,27 +215,27 @@ class _Teller:
         """Where the leader appended what this is about."""
         links, asked = self.witness.links, self.call.asked
         if self.kind == "lost":
-            if found := appended(self.traces, lambda entry: entry.value == asked.digest):
-                place, server, entry = found
-                what = f"{server} appended its entry in term {entry.term}, and it wasn't committed"
+            if asked.digest is not UNSET and (found := appended(self.traces, asked.digest)):
+                place, server, term = found
+                what = f"{server} appended its entry in term {term}, and it wasn't committed"
                 yield Cause(str(place), what)
             return
         for n in sorted({self.call.index, self.call.by.index if self.call.by else 0} - {0}):
-            wanted = links.entries[n - 1]
-            if found := appended(self.traces, wanted.__eq__):
-                place, server, _ = found
-                yield Cause(str(place), f"{server} appended entry {n} in term {wanted.term}")
+            entry = links.entries[n - 1]
+            if found := appended(self.traces, entry.value, entry.term):
+                place, server, term = found
+                yield Cause(str(place), f"{server} appended entry {n} in term {term}")
 
 
-def appended(traces: Sequence[Path], is_it: Callable[[Any], bool]) -> tuple[Place, str, Any] | None:
-    """The first event in which a leader appended a certain entry: where, who, and the entry."""
+def appended(traces: Sequence[Path], digest: str, term: int | None = None) -> tuple[Place, str, int] | None:
+    """The first event in which a leader appended such an entry, in this term or any: where, who, and when."""
     for path in traces:
         for lines, events in TraceFile.open(path).events(lenient=True):
             for line, e in zip(lines, events, strict=True):
                 if e.entries and e.event != "restart":
                     for entry in e.entries:
-                        if is_it(entry):
-                            return Place(str(path), line), e.server, entry
+                        if entry.value == digest and entry.term == (term or entry.term):
+                            return Place(str(path), line), e.server, entry.term
     return None
 
 
