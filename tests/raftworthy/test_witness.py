@@ -514,3 +514,26 @@ def test_where_servers_lines_are_lost_clients_are_left_out_and_counted(
     said = capsys.readouterr().out
     assert f"not checked: {len(lines)} events of clients" in said, said
     assert end.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("log", "balance", "wrong"),
+    [
+        (["deposit", "interest"], 110, None),
+        (["interest", "deposit"], 110, "answer"),
+        (["deposit", "interest"], 100, "look"),
+        (["deposit", "interest", "interest"], 121, "look"),
+    ],
+)
+def test_a_bank_is_held_to_the_order_of_its_log(log: list[str], balance: int, wrong: str | None) -> None:
+    """Replicas that don't agree on the order of a deposit and interest leave different balances."""
+    asks = {"event": "invoke", "key": "account", "seq": 1}
+    lines = [
+        {**asks, "client": "a", "operation": "deposit", "value": 100, "digest": "deposit"},
+        {**asks, "client": "b", "operation": "interest", "value": 10, "digest": "interest"},
+        told("b", value=110),
+        told("a", value=100),
+        {**get("c"), "key": "account"},
+        told("c", value=balance),
+    ]
+    assert refuted(lines, log) == wrong

@@ -31,7 +31,7 @@ class Line(msgspec.Struct, gc=False):
     event: str
     client: str | None = None
     seq: int = 0
-    operation: Literal["get", "put", "append", "cas", "delete"] | UnsetType = UNSET
+    operation: Literal["get", "put", "append", "cas", "delete", "deposit", "interest"] | UnsetType = UNSET
     key: str | UnsetType = UNSET
     value: Value | UnsetType = UNSET
     expected: Value | UnsetType = UNSET
@@ -47,6 +47,7 @@ class Line(msgspec.Struct, gc=False):
 
 
 LINE = msgspec.json.Decoder(Line)
+OF_A_BANK = ("deposit", "interest")  # what they leave follows from what they find
 
 
 def client_event() -> type[msgspec.Struct]:
@@ -223,10 +224,12 @@ def wrong_invoke(line: Line) -> str | None:
     operation = line.operation
     if operation is UNSET or line.key is UNSET:
         return "an invoke needs operation and key"
-    if operation in ("put", "append", "cas") and line.value is UNSET:
+    if operation in ("put", "append", "cas", *OF_A_BANK) and line.value is UNSET:
         return f"the invoke of a {operation} needs a value"
     if operation == "append" and not isinstance(line.value, str):
         return f"text is appended, not {line.value!r}"
+    if operation in OF_A_BANK and not isinstance(line.value, int):
+        return f"a number is added to a balance, not {line.value!r}"
     if operation == "cas" and line.expected is UNSET:
         return "the invoke of a cas needs expected, the value that it replaces"
     return None
@@ -251,6 +254,9 @@ def asked_by(place: Place, line: Line, position: int) -> Asked:
         raise Unusable(place, wrong)
     assert line.client is not None
     assert line.operation is not UNSET
+    if line.operation == "deposit" or line.operation == "interest":
+        what = "no order is searched for; beside servers' traces raftworthy replay takes it"
+        raise Unusable(place, f"of a {line.operation} {what}")
     assert line.key is not UNSET
     value = None if line.value is UNSET else line.value
     expected = None if line.expected is UNSET else line.expected

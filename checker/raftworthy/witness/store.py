@@ -54,7 +54,8 @@ class Store:
     def execute(self, index: int, asked: Any) -> Value | Impossible:
         """Let what an invoke asks for take effect at an index; what its key held before.
 
-        `IMPOSSIBLE` if the state machine can't do it: text put behind a number.
+        In a bank, what the account holds now. `IMPOSSIBLE` if the state machine can't do it: text put behind
+        a number.
         """
         key = self.key(asked.key)
         found = key.values[-1]
@@ -71,4 +72,10 @@ class Store:
                     key.set(index, asked.value)
             case "delete":
                 key.set(index, None)
+            case "deposit" | "interest":
+                if isinstance(found, str):
+                    return IMPOSSIBLE
+                found = found or 0
+                found += asked.value if asked.operation == "deposit" else found * asked.value // 100
+                key.set(index, found)
         return found

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET
 
 from raftworthy.linearize.history import Builder, Impossible, Operation, Value, shown
-from raftworthy.linearize.reading import asked_by, finish
+from raftworthy.linearize.reading import OF_A_BANK, asked_by, finish
 from raftworthy.replay.provenance import Cause
 from raftworthy.replay.reading import Place, TraceFile
 from raftworthy.witness.checking import Call, Refuted, Witness
@@ -241,6 +241,11 @@ def appended(traces: Sequence[Path], digest: str, term: int | None = None) -> tu
 
 def named(call: Call) -> str:
     """An operation for people: put blue of c2 (lines 4-7)."""
+    if call.asked.operation in OF_A_BANK:
+        seen: Any = UNSET if call.told is None else call.told.value
+        answer = "" if seen is UNSET else f" -> {shown(seen)}"
+        lines = f"lines {call.line}-{call.end}" if call.end else f"line {call.line}, no answer"
+        return f"{call.asked.operation} {call.asked.value}{answer} of {call.asked.client} ({lines})"
     builder = Builder()
     place = Place(call.file, call.line)
     asked = asked_by(place, call.asked, call.line)
