@@ -17,15 +17,18 @@ from raftd.kv import Get, Put, encode_command
 from raftd.messages import Entry as LogEntry
 from raftd.simulated_clients import Clients, Driver, Request
 from raftd.simulator import ALL_FAULTS, Server, Simulation, server_names
+from raftspec.raft import Entry as RaftEntry
 from raftworthy.cli import app
 from raftworthy.linearize.checking import check
 from raftworthy.linearize.reading import LINE, Line, assemble, read_history
 from raftworthy.measure import minimal
+from raftworthy.replay.order import Replay
 from raftworthy.replay.reading import Place
 from raftworthy.replay.verdict import check as check_traces
 from raftworthy.witness.checking import Refuted, Witness
 from raftworthy.witness.links import Links, NoWitness
 from raftworthy.witness.reading import client_events
+from raftworthy.witness.verdict import links
 
 
 class Entry(NamedTuple):
@@ -537,3 +540,24 @@ def test_a_bank_is_held_to_the_order_of_its_log(log: list[str], balance: int, wr
         told("c", value=balance),
     ]
     assert refuted(lines, log) == wrong
+
+
+def test_the_specification_says_which_requests_of_sessions_are_executed() -> None:
+    """A second try isn't, nor is who has no session; also where no line says what was applied."""
+    replay = Replay(server_names(3), None, frozenset({"sessions"}))
+    entry = replay.generated.structs[RaftEntry]
+    log = [entry(1, value) for value in ("registers", "asks", "no-op", "asks again", "a stranger asks")]
+    past, leader = replay.world.past, replay.world.variables["n1"]
+    past.committed[:] = leader.log[:] = log
+    leader.commit_index = len(log)
+    past.registered["registers"] = 1
+    for value, client in (("asks", 1), ("asks again", 1), ("a stranger asks", 3)):
+        past.client[value], past.sequence[value], past.lowest[value], past.time[value] = client, 1, 1, 1
+    for _ in range(2):
+        found = links(replay)
+        invoke = {**put("a", "1"), "session": 1}
+        (_, _, line), (_, _, other) = events([invoke, {**invoke, "session": 3}])
+        assert found.find(line, "", 1) == 2
+        assert found.without_effect(line) == [4]
+        assert found.find(other, "", 1) == 0
+        assert found.without_effect(other) == [5]

@@ -125,3 +125,86 @@ def committed_before_it_was_asked_for() -> Cluster:
     c1.asks_to_put("x", "green")
     c1.is_told()
     return c
+
+
+# --- with sessions: an entry says whose request it is --------------------------------------
+
+
+class Session(Client):
+    """A client with a session, whose entries say which of its requests they are for."""
+
+    def __init__(self, c: Cluster, name: str, leader: str) -> None:
+        super().__init__(c, name)
+        self.leader = leader
+        self.id = self._append({"registered": 1}, f"{name} registers")
+        c.settle()
+
+    def asks_to_put(self, key: str, value: str) -> bytes:
+        self._asks({"operation": "put", "key": key, "value": value, "session": self.id})
+        return b""
+
+    def is_appended(self, time: int = 1) -> int:
+        """The leader appends the request, perhaps once more, and it is committed."""
+        seq = self.who["seq"]
+        meaning = {"client": self.id, "sequence": seq, "lowest": seq, "time": time}
+        index = self._append(meaning, f"{self.who} {self.c.cores[self.leader].log.last_index}")
+        self.c.settle()
+        return index
+
+    def _append(self, meaning: dict[str, int], command: str) -> int:
+        self.c.mean(command, meaning)
+        self.c.propose(self.leader, command)
+        return self.c.cores[self.leader].log.last_index
+
+
+def with_sessions() -> tuple[Cluster, Session, Session, Client]:
+    """Three servers that n1 leads, two clients with sessions, and one who only reads."""
+    c = Cluster(*THREE, extensions=("sessions",))
+    c.elect("n1", "n2", "n3")
+    c.settle()
+    return c, Session(c, "c1", "n1"), Session(c, "c2", "n1"), Client(c, "c3")
+
+
+def asked_again() -> tuple[Cluster, Session, Session, Client]:
+    """A request is tried again after what another client wrote, and has two entries."""
+    c, c1, c2, c3 = with_sessions()
+    c1.asks_to_put("x", "green")
+    c1.is_appended()
+    c2.asks_to_put("x", "blue")
+    c2.is_appended()
+    c2.is_told()
+    c1.is_appended()
+    c1.is_told()
+    return c, c1, c2, c3
+
+
+@recorded(CLIENTS)
+def session_asked_again() -> Cluster:
+    """The second entry has no effect."""
+    c, _, _, c3 = asked_again()
+    c3.gets("x", "blue")
+    return c
+
+
+@recorded(CLIENTS)
+def session_executed_twice() -> Cluster:
+    """The state machine executes the second entry, too."""
+    c, _, _, c3 = asked_again()
+    c3.gets("x", "green")
+    return c
+
+
+@recorded(CLIENTS)
+def session_acknowledged_after_its_end() -> Cluster:
+    """A session ends, and a request that comes later is acknowledged, though it isn't executed."""
+    c, c1, c2, c3 = with_sessions()
+    c2.asks_to_put("x", "blue")
+    c2.is_appended(time=9)
+    c2.is_told()
+    c.mean("sessions end", {"expired": 5})
+    c.propose("n1", "sessions end")
+    c1.asks_to_put("x", "green")
+    c1.is_appended()
+    c1.is_told()
+    c3.gets("x", "blue")
+    return c

@@ -16,7 +16,7 @@ from typing import Any
 from raftd.core import Batch, Config, Core, Persistent, Role
 from raftd.faults import make_core
 from raftd.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
-from raftd.trace import client_line, header, line
+from raftd.trace import client_line, digest, header, line
 
 STEP = 0.01  # seconds from one step to the next
 
@@ -26,13 +26,20 @@ Kind = type[RequestVote] | type[RequestVoteReply] | type[AppendEntries] | type[A
 class Cluster:
     """Servers, their disks, the messages in flight, and the lines they have traced.
 
-    `broken` names for some servers the rule that they break, of `raftd.faults.BREAKS`.
+    `broken` names for some servers the rule that they break, of `raftd.faults.BREAKS`. `extensions` are what
+    the trace says that these servers have; the script sees to what commands mean then.
     """
 
     def __init__(
-        self, *servers: str, config: Config | None = None, broken: Mapping[str, str] | None = None
+        self,
+        *servers: str,
+        config: Config | None = None,
+        broken: Mapping[str, str] | None = None,
+        extensions: tuple[str, ...] = (),
     ) -> None:
         self.servers = servers
+        self.extensions = extensions
+        self._meanings: dict[str, dict[str, int]] = {}
         self.config = config or Config()
         self.broken = broken or {}
         self.cores: dict[str, Core] = {}  # of the servers that are up
@@ -84,6 +91,10 @@ class Cluster:
         """A client asks for commands."""
         encoded = [c.encode() if isinstance(c, str) else c for c in commands]
         self._step(leader, partial(self.cores[leader].propose, commands=encoded))
+
+    def mean(self, command: str, meaning: dict[str, int]) -> None:
+        """Where a leader appends this command, the trace says what it means."""
+        self._meanings[digest(command.encode())] = meaning
 
     def deliver(self, source: str, target: str, kind: Kind | None = None, again: bool = False) -> Message:
         """The oldest message of a link arrives; a copy of it stays in flight to arrive `again`."""
@@ -144,7 +155,7 @@ class Cluster:
 
     def trace(self) -> bytes:
         """One file for all servers."""
-        return header(self.servers) + b"".join(text for _, _, text in self._lines)
+        return header(self.servers, self.extensions) + b"".join(text for _, _, text in self._lines)
 
     def traces(self) -> dict[str, bytes]:
         """A file for each start of each server, by name."""
@@ -171,6 +182,12 @@ class Cluster:
 
     def _trace(self, event: dict[str, Any]) -> None:
         server = event["server"]
+        if self._meanings and event["event"] != "restart" and "entries" in event:
+            entries = [
+                [term, told, self._meanings[told]] if told in self._meanings else [term, told]
+                for term, told in event["entries"]
+            ]
+            event = {**event, "entries": entries}
         self._seq[server] += 1
         text = line(event, self._seq[server], self._starts[server])
         self._lines.append((server, self._starts[server], text))

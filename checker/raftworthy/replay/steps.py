@@ -226,6 +226,8 @@ class Steps(Ledger):
 
     def _client_request(self, e: Any, me: Any) -> None:
         """A leader appends the event's entries."""
+        if self.appending:  # the fast path may have taken the event so far
+            note(self.world.past, e, self._entry, self.appending)
         for entry in e.entries:
             params = (e.server, entry.value)
             failed = self.actions["client_request"](self.world, *params, self._out.append)

@@ -134,7 +134,7 @@ class _Teller:
         match self.kind:
             case "lost":
                 committed = self.witness.links.committed
-                return f"{name} was acknowledged, and none of the {committed:,} committed entries is its"
+                return f"{name} was acknowledged, and takes effect by none of {committed:,} committed entries"
             case "order":
                 return f"{name} is entry {call.index}, before that of what had returned when it was invoked"
             case "answer":
