@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, cast
+from typing import Final, Literal, cast
 
 from raftd import codec
 from raftd.addresses import Address, Addresses
@@ -27,6 +27,7 @@ from raftd.codec import (
     FaultRequest,
     Faults,
     GetRequest,
+    MembersRequest,
     PutRequest,
     Read,
     Redirect,
@@ -118,6 +119,23 @@ class Client:
         if not isinstance(reply, Status):
             raise RequestError(f"{server} answered a status request with {reply}", may_have_executed=False)
         return reply
+
+    async def change_members(
+        self,
+        action: Literal["add", "promote", "remove", "set"],
+        server: str = "",
+        *,
+        address: str = "",
+        promoted: bool = True,
+        voters: tuple[str, ...] = (),
+        timeout: float | None = None,
+    ) -> None:
+        """Change who is in the cluster; returns once the configuration is committed. See `MembersRequest`."""
+        await self._to_leader(
+            lambda id: MembersRequest(id, action, server, address, promoted, voters),
+            timeout,
+            repeatable=False,
+        )
 
     async def fault(self, server: str, faults: Faults, timeout: float | None = None) -> None:
         """For tests: these faults are in force around `server`, and no others. Needs its `--fault-switch`."""

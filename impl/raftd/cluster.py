@@ -74,6 +74,7 @@ class Cluster:
         """
         self.servers = tuple(f"n{number}" for number in range(1, size + 1))
         self.addresses = dict(zip(self.servers, free_addresses(size), strict=True))
+        self._first = self.addresses.copy()  # whoever is in none of these joins
         self._temporary = tempfile.TemporaryDirectory(prefix="raftd-") if folder is None else None
         self.folder = Path(self._temporary.name) if self._temporary else folder or Path()
         self.traces = self.folder / "traces"
@@ -129,7 +130,9 @@ class Cluster:
         """Start a server that isn't running, with more `options` if you like."""
         assert not self.is_alive(server), f"{server} is running already"
         command = [sys.executable, "-m", "raftd.serve"]
-        command += ["--server", server, "--cluster", format_addresses(self.addresses)]
+        known = self._first | {server: self.addresses[server]}
+        command += ["--server", server, "--cluster", format_addresses(known)]
+        command += [] if server in self._first else ["--join"]
         command += ["--data", str(self.data(server)), "--fault-switch", "--exit-with-stdin"]
         command += [*self._options, *self._own_options.get(server, ()), *options]
         packages = str(Path(raftd.__file__).parent.parent)
@@ -139,6 +142,14 @@ class Cluster:
             self._processes[server] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path}
             )
+
+    def join(self, *options: str) -> str:
+        """Start one more server, which is no member until it is added."""
+        server = f"n{len(self.servers) + 1}"
+        (self.addresses[server],) = free_addresses(1)
+        self.servers += (server,)
+        self.restart(server, *options)
+        return server
 
     def restart(self, server: str, *options: str) -> None:
         """Start a dead server again, and wait until it answers."""

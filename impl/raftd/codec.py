@@ -11,7 +11,7 @@ Nothing here knows sockets: bytes in, values out.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -112,6 +112,21 @@ class StatusRequest(msgspec.Struct, frozen=True, tag="status", tag_field="kind")
     id: int
 
 
+class MembersRequest(msgspec.Struct, frozen=True, tag="members", tag_field="kind"):
+    """Change who is in the cluster; done when the configuration is committed.
+
+    `action` is `add` (a learner, at an `address` as `host:port`, that votes when it has caught up if it is
+    `promoted`), `promote`, `remove`, or `set`: to `voters`, through a joint configuration.
+    """
+
+    id: int
+    action: Literal["add", "promote", "remove", "set"]
+    server: str = ""
+    address: str = ""
+    promoted: bool = True
+    voters: tuple[str, ...] = ()
+
+
 class Faults(msgspec.Struct, frozen=True, omit_defaults=True):
     """What goes wrong around a server, which itself knows nothing of it: by default nothing."""
 
@@ -129,7 +144,7 @@ class FaultRequest(msgspec.Struct, frozen=True, tag="fault", tag_field="kind"):
     faults: Faults = Faults()
 
 
-Request = PutRequest | GetRequest | DeleteRequest | StatusRequest | FaultRequest
+Request = PutRequest | GetRequest | DeleteRequest | StatusRequest | MembersRequest | FaultRequest
 
 
 # --- replies ----------------------------------------------------------------------------------------
@@ -175,6 +190,16 @@ class FollowerStatus(msgspec.Struct, frozen=True):
     silent: float
 
 
+class Members(msgspec.Struct, frozen=True):
+    """The configuration in force at a server, which may not be committed yet. Dissertation, chapter 4."""
+
+    voters: tuple[str, ...]
+    outgoing: tuple[str, ...]  # who decides, too, in a joint configuration
+    learners: tuple[str, ...]
+    committed: bool
+    addresses: dict[str, str] = {}  # of those that joined later
+
+
 class Status(msgspec.Struct, frozen=True, tag="status_reply", tag_field="kind"):
     """A server as it sees itself. `followers` is what a leader knows of them, empty for all others."""
 
@@ -189,6 +214,7 @@ class Status(msgspec.Struct, frozen=True, tag="status_reply", tag_field="kind"):
     start: int
     snapshot_index: int = 0  # the last entry that its snapshot stands for
     followers: dict[str, FollowerStatus] = {}
+    members: Members | None = None  # where membership can change
     faults: Faults = Faults()
 
 

@@ -53,6 +53,7 @@ async def serve(
     fault_switch: bool = False,
     kill_at: KillAt | None = None,
     broken: str | None = None,
+    joins: bool = False,
 ) -> None:
     """Run one server until SIGTERM or SIGINT, for `duration` seconds, or until its stdin is closed.
 
@@ -61,21 +62,35 @@ async def serve(
     """
     config = config or Config()
     assert config.max_entries * (MAX_COMMAND + 64) < MAX_MESSAGE, "an AppendEntries would not fit a frame"
+    if joins and not config.membership:
+        raise ValueError("--join needs --with membership, on all servers")
+    if config.membership and config.snapshot_after:
+        raise ValueError(
+            "snapshots don't hold configurations: leave out --snapshot-after or --with membership"
+        )
     transport = Transport(
-        server, addresses, listen, cluster=cluster, tls=tls, max_connections=max_connections
+        server,
+        addresses,
+        listen,
+        cluster=cluster,
+        tls=tls,
+        max_connections=max_connections,
+        joins=joins,
+        open_to_new=config.membership,
     )
     servers = tuple(addresses)
+    first = tuple(i for i in servers if not (joins and i == server))
     with contextlib.ExitStack() as open_files:
         storage = open_files.enter_context(Storage(data, server, servers, cluster))
         events: Trace = NoTrace(lambda: storage.note_started(storage.started + 1))
         if trace is not None:
             events = file = TraceFile(
-                trace, server, servers, storage.started, storage.note_started, config.extensions
+                trace, server, servers, storage.started, storage.note_started, config.extensions, first
             )
             open_files.callback(file.close)
         rng = random.Random(seed)
         core = make_core(
-            server, servers, rng, config, storage.persistent, broken=broken, traced=trace is not None
+            server, first, rng, config, storage.persistent, broken=broken, traced=trace is not None
         )
         running = Server(
             core,
@@ -159,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"an extension of Raft ({', '.join(EXTENSIONS)}), the same on all servers; "
         f"if none is named: {', '.join(USUAL)}",
+    )
+    parser.add_argument(
+        "--join",
+        action="store_true",
+        help="--cluster names the first servers and this one, which joins them: see raftworthy members add",
     )
     parser.add_argument("--figure-2", action="store_true", help="no extensions")
     parser.add_argument(
@@ -305,6 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 fault_switch=options.fault_switch,
                 kill_at=options.kill_at,
                 broken=options.broken,
+                joins=options.join,
             )
         )
     except StorageError as error:

@@ -18,9 +18,10 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, assert_never
 
+from raftd.addresses import parse_addresses
 from raftd.codec import (
     MAX_COMMAND,
     DeleteRequest,
@@ -29,6 +30,8 @@ from raftd.codec import (
     Faults,
     FollowerStatus,
     GetRequest,
+    Members,
+    MembersRequest,
     PutRequest,
     Read,
     Redirect,
@@ -38,8 +41,8 @@ from raftd.codec import (
     StatusRequest,
     UnknownOutcome,
 )
-from raftd.configurations import for_state_machine
-from raftd.core import Batch, Core, NotLeader, Persist, Role
+from raftd.configurations import Configuration, for_state_machine
+from raftd.core import Batch, CannotChange, Core, NotLeader, Persist, Role
 from raftd.kv import Command, Delete, Get, KeyValue, Put, encode_command
 from raftd.messages import (
     Aside,
@@ -163,9 +166,11 @@ class Server:
         self._messages: deque[Message | Aside] = deque(maxlen=MAX_MESSAGES)
         self.readers = Readers(core, self.machine.read, self._redirect)
         self._proposals: list[Proposal] = []
+        self._changes: list[tuple[MembersRequest, Respond]] = []
         # What this leader has appended in `_appended_term` and not applied yet, by log index.
         self._appended: dict[int, Proposal] = {}
         self._appended_term = 0
+        self._met = 0  # the configuration whose members have been met
         self._woken = asyncio.Event()
         self._waiting = False  # for what wakes us; no step is under way
         self._due = 0.0  # when time wakes us
@@ -226,7 +231,8 @@ class Server:
         except BaseException as failure:  # the loop would take it for the peer's, and only hang up on it
             self._failure = failure
             self.stop()
-        if self._leaving is not None or self.core.deadline < self._due or self.core.snapshot_due:
+        due = self.core.snapshot_due or self.core.change_due() is not None
+        if self._leaving is not None or self.core.deadline < self._due or due:
             self._woken.set()
 
     def _on_request(self, request: Request, respond: Respond) -> None:
@@ -243,6 +249,15 @@ class Server:
                 self._enqueue(id, Delete(key), respond)
             case StatusRequest(id):
                 respond(self.status(id))
+            case MembersRequest(id) if not self.core.config.membership:
+                respond(
+                    Refused(
+                        id, "the members are as they were given: start all servers with --with membership"
+                    )
+                )
+            case MembersRequest():
+                self._changes.append((request, respond))
+                self._woken.set()
             case FaultRequest(id) if not self._fault_switch:
                 respond(
                     Refused(id, "the fault switch is off: for tests, start the server with --fault-switch")
@@ -298,12 +313,14 @@ class Server:
         leader = self.core.leader
         if leader is None or leader == self.core.server:
             return Redirect(id, None, None)
-        return Redirect(id, leader, self._transport.addresses[leader])
+        return Redirect(id, leader, self._transport.addresses.get(leader))
 
     async def _input_or_deadline(self) -> None:
         """Wait for proposals or for time. All that had come is done, and messages don't wait for us."""
         assert not self._messages
         assert not self._proposals
+        if self._changes or self._stopping:
+            return
         self._woken.clear()
         if self._stopping:
             return
@@ -327,6 +344,7 @@ class Server:
         if self._proposals:
             proposals, self._proposals = self._proposals, []
             self._propose(proposals)
+        self._change_members()
         batch = self.core.tick(self._clock())
         if batch is not None:
             self._step(batch)
@@ -362,16 +380,72 @@ class Server:
     def _propose(self, proposals: list[Proposal]) -> None:
         try:
             batch = self.core.propose(self._clock(), [proposal.command for proposal in proposals])
-        except NotLeader as error:
-            address = self._transport.addresses[error.leader] if error.leader else None
+        except NotLeader:
             for proposal in proposals:
-                proposal.respond(Redirect(proposal.id, error.leader, address))
+                proposal.respond(self._redirect(proposal.id))
             return
         self.counts.commands += len(proposals)
         first = self.core.log.last_index - len(proposals) + 1
         self._appended_term = self.core.current_term
         self._appended.update(enumerate(proposals, start=first))
         self._step(batch)
+
+    def _change_members(self) -> None:
+        """What operators ask of a leader, and what it does by itself to bring a change to its end."""
+        changes, self._changes = self._changes, []
+        for request, respond in changes:
+            try:
+                self._change(self._wanted(request), Proposal(request.id, b"", respond))
+            except NotLeader:
+                respond(self._redirect(request.id))
+            except (CannotChange, ValueError) as error:
+                respond(Refused(request.id, str(error)))
+        if (wanted := self.core.change_due()) is not None:
+            self._change(wanted)
+
+    def _wanted(self, request: MembersRequest) -> Configuration:
+        """The configuration that an operator asks for.
+
+        Raises:
+            NotLeader, CannotChange, ValueError: the address is none.
+        """
+        core, server = self.core, request.server
+        if core.role is not Role.LEADER:
+            raise NotLeader(core.server, core.leader)
+        now = core.configuration
+        match request.action:
+            case "add":
+                parse_addresses(f"{server}={request.address}")
+                if server in now.members:
+                    raise CannotChange(f"{server} is a member already")
+                return core.with_learner(server, request.address, request.promoted)
+            case "promote" | "remove" if server not in now.members:
+                raise CannotChange(f"{server} is no member; there are {', '.join(now.members)}")
+            case "promote":
+                if server in now.voters:
+                    raise CannotChange(f"{server} votes already")
+                return core.with_voter(server)
+            case "remove":
+                return core.without(server)
+            case "set":
+                if strangers := sorted(set(request.voters) - set(now.members)):
+                    raise CannotChange(f"{strangers[0]} is no member: add it as a learner first")
+                return core.joint_with(request.voters)
+
+    def _change(self, wanted: Configuration, proposal: Proposal | None = None) -> None:
+        """A leader appends a configuration; who asked for it is told when it is committed."""
+        batch = self.core.change(self._clock(), wanted)
+        if proposal is not None:
+            index = self.core.configured
+            self._appended_term = self.core.current_term
+            self._appended[index] = replace(proposal, command=self.core.log.entry(index).command)
+        log.info("%s: the voters are %s", self.core.server, ", ".join(wanted.voters), extra=self._fields())
+        self._step(batch)
+
+    def _meet(self) -> None:
+        """Whoever has joined is to be reached where its configuration says."""
+        for server, address in self.core.configuration.addresses.items():
+            self._transport.meet(server, parse_addresses(f"{server}={address}")[server])
 
     def _step(self, batch: Batch) -> None:
         """Trace, persist, send, apply, in this order."""
@@ -386,6 +460,9 @@ class Server:
             self._pass("after-persist", persisting)
         if self._trace_after_persist:
             self._write_trace(batch, persisting)
+        if self.core.configured != self._met:
+            self._met = self.core.configured
+            self._meet()
         for count, message in enumerate(batch.send):
             self._send(message)
             if count == 0:
@@ -485,8 +562,13 @@ class Server:
         followers = {
             peer: FollowerStatus(match, core.log.last_index - match, round(core.heard(peer, now), 3))
             for peer, match in core.match_index.items()
-            if core.role is Role.LEADER
+            if core.role is Role.LEADER and peer in core.peers
         }
+        in_force = core.configuration
+        committed = core.configured <= core.commit_index
+        members = Members(
+            in_force.voters, in_force.outgoing, in_force.learners, committed, in_force.addresses
+        )
         return Status(
             id,
             server=core.server,
@@ -500,4 +582,5 @@ class Server:
             start=self._storage.start,
             followers=followers,
             faults=self._faults,
+            members=members if core.config.membership else None,
         )

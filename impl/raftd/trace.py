@@ -129,6 +129,7 @@ class TraceFile:
         started: int = 0,
         note_started: Callable[[int], None] = lambda number: None,
         extensions: tuple[str, ...] = (),
+        voters: tuple[str, ...] | None = None,
     ) -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -138,7 +139,7 @@ class TraceFile:
         self.path = directory / f"{server}.{self.start}.ndjson"
         self.seq = 0
         # The header goes out with the first event: a file without events is no start.
-        self._unwritten = header(servers, extensions)
+        self._unwritten = header(servers, extensions, voters)
         self._descriptor = -1
 
     def write(self, event: dict[str, Any]) -> None:

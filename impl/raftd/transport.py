@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from raftd import codec
-from raftd.addresses import Addresses, format_addresses
+from raftd.addresses import Address, Addresses, format_addresses
 from raftd.codec import ClientHello, CodecError, PeerHello, Refused, Reply, Request
 from raftd.messages import Aside, Message
 from raftd.security import Tls, names
@@ -52,13 +52,21 @@ class Transport:
         cluster: str | None = None,
         tls: Tls | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        joins: bool = False,
+        open_to_new: bool = False,
     ) -> None:
-        """`cluster` tells clusters apart; two that give none are the same if all their addresses are."""
+        """`cluster` tells clusters apart; two that give none are the same if all their addresses are.
+
+        `addresses` are those of the first configuration, and its own if it `joins` later. With `open_to_new`,
+        servers of the same cluster may call that are not among them.
+        """
         if server not in addresses:
             raise ValueError(f"{server!r} is not one of the cluster's servers: {', '.join(addresses)}")
         self.server = server
         self.addresses = dict(addresses)
-        self.cluster = cluster or format_addresses(dict(sorted(addresses.items())))
+        first = {i: a for i, a in sorted(addresses.items()) if not (joins and i == server)}
+        self.cluster = cluster or format_addresses(first)
+        self._open_to_new = open_to_new
         self.max_connections = max_connections
         self.accepting = tls.accepting() if tls else None
         self.opening = tls.opening() if tls else None
@@ -85,11 +93,20 @@ class Transport:
         )
         self._tasks = [asyncio.create_task(link.run()) for link in self._links.values()]
 
+    def meet(self, peer: str, address: Address) -> None:
+        """Keep a connection to a server that has joined, or has another address now."""
+        if peer == self.server or self.addresses.get(peer) == address:
+            return
+        self.addresses[peer] = address
+        if peer not in self._links:
+            link = self._links[peer] = _Link(self, peer)
+            self._tasks.append(asyncio.create_task(link.run()))
+
     def send(self, message: Message | Aside) -> None:
         """Hand a message to the connection of its target, or drop it."""
         assert message.source == self.server, message
-        if message.target not in self._mute:
-            self._links[message.target].send(message)
+        if message.target not in self._mute and (link := self._links.get(message.target)):
+            link.send(message)
 
     def lose(self, mute: Iterable[str], deaf: Iterable[str]) -> None:
         """Fault switch: lose all messages to `mute`, the waiting ones too, and from `deaf`; and no others."""
@@ -119,7 +136,7 @@ class Transport:
 
     def greeted_by(self, hello: PeerHello, names: frozenset[str]) -> None:
         """A peer has connected, with a certificate for `names`; refuse one that isn't of this cluster."""
-        if hello.source not in self._links:
+        if hello.source not in self._links and not self._open_to_new:
             raise CodecError(f"{hello.source!r} is not a peer of {self.server}")
         if self.accepting and hello.source not in names:
             raise CodecError(
@@ -127,11 +144,12 @@ class Transport:
             )
         if hello.target != self.server:
             raise CodecError(f"{hello.source} wants {hello.target!r}, this is {self.server}")
-        if set(hello.servers) != set(self.addresses):
+        if set(hello.servers) != set(self.addresses) and not self._open_to_new:
             raise CodecError(f"{hello.source} is in another cluster: {', '.join(hello.servers)}")
         if hello.cluster != self.cluster:
             raise CodecError(f"{hello.source} is in the cluster {hello.cluster}, this is {self.cluster}")
-        self._links[hello.source].hurry()
+        if hello.source in self._links:
+            self._links[hello.source].hurry()
 
     def received(self, peer: str, message: Message | Aside) -> None:
         """A peer has sent a message; refuse one that isn't from it to us."""
@@ -190,9 +208,9 @@ class _Link(asyncio.Protocol):
     async def run(self) -> None:
         """Connect, wait for the connection to break, wait a little; for ever."""
         loop = asyncio.get_running_loop()
-        host, port = self._owner.addresses[self._peer]
         back_off = FIRST_BACK_OFF
         while True:
+            host, port = self._owner.addresses[self._peer]
             self._lost.clear()
             self._hurry.clear()
             began = loop.time()

@@ -14,6 +14,7 @@ from raftworthy.cli import (  # noqa: F401  (each adds its commands)
     exploring,
     exporting,
     linearizing,
+    managing,
     measuring,
     proving,
     serving,
