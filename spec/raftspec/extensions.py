@@ -14,11 +14,12 @@ from raftspec.pre_vote import pre_vote
 from raftspec.properties import raft
 from raftspec.reads import reads
 from raftspec.sessions import sessions
+from raftspec.snapshots import snapshots
 from raftspec.spec import Extension, Spec
 from raftspec.types import Record
 
 EXTENSIONS: dict[str, Extension] = {
-    x.name: x for x in (pre_vote, check_quorum, leadership_transfer, membership, reads, sessions)
+    x.name: x for x in (pre_vote, check_quorum, leadership_transfer, membership, reads, sessions, snapshots)
 }
 
 

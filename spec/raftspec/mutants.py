@@ -3,7 +3,9 @@
 Each is told in the thread that its `source` names. Here it is rules that are not followed, or
 actions that do something else; of Raft with the `extensions` in which they have a place. Left out are
 leases that outlive an election timeout (sofastack/sofa-jraft#34), since no clock is specified: `raftd` can
-be made to have those, and what its clients see gives them away.
+be made to have those, and what its clients see gives them away; of snapshots S06 (etcd-io/raft#124), which is
+about when a leader goes on with entries: a test of raftd's core is about that; and S08 (jgroups-raft#301), a
+state machine that isn't replaced but added to: the simulator sees it by the states that servers save.
 
     s  the state before a step     me  the acting server's variables     m  a message
 """
@@ -163,6 +165,24 @@ def _hears_who_asks(s: S, step: Step) -> Any:
     return step.then.but(hears=ite(reply.granted, reply.target, step.then.hears))  # type: ignore[union-attr]
 
 
+def _term_of_snapshot(s: S, step: Step) -> Any:
+    """A server that loads a snapshot is back in the term of its last entry."""
+    now: Any = step.then
+    loads = now.snapshot_index > 0
+    return now.but(current_term=ite(loads, now.log.at(now.snapshot_index).term, now.current_term))
+
+
+def _compacted_term_unknown(s: S, i: Server, j: Server, prev: Index, size: Index, commit: Index) -> Step:
+    """The entry before those that are sent is the last that is compacted, and its term is forgotten."""
+    step = WHOLE.actions["append_entries"].function(s, i, j, prev, size, commit)
+    me: Any = s[i]
+    (sent,) = step.sends
+    assert isinstance(sent, AppendEntries)
+    return Step(
+        i, *step.guards, send=sent.but(prev_log_term=ite(prev > me.snapshot_index, sent.prev_log_term, 0))
+    )
+
+
 # --- the table ---------------------------------------------------------------
 
 
@@ -313,5 +333,32 @@ MUTANTS = _table(
         "L02", "deventlab/d-engine#381",
         "A leader asks whether it still leads, and reads before the answers are there.",
         breaks="reads_see_what_was_committed", without=frozenset({"reads.majority"}), extensions=("reads",),
+    ),
+    Mutant(
+        "S01", "willemt/raft#118",
+        "What a follower needs is compacted, and it is sent what comes after the snapshot instead.",
+        breaks="log_matching", without=frozenset({"snapshot.send_kept"}), extensions=("snapshots",),
+    ),
+    Mutant(
+        "S02", "willemt/raft#118",
+        "Loading a snapshot takes the server back to the term of the snapshot's last entry.",
+        breaks="terms_never_fall", actions=then(("restart",), _term_of_snapshot), extensions=("snapshots",),
+    ),
+    Mutant(
+        "S04", "hashicorp/raft#704",
+        "A snapshot is installed, and what conflicts in the log stays: entries that are not the leader's.",
+        breaks="log_matching", without=frozenset({"snapshot.discard_conflict"}), extensions=("snapshots",),
+    ),
+    Mutant(
+        "S05", "etcd-io/raft, commit 76f1249",
+        "A leader says of the last compacted entry that its term is 0.",
+        harmless="No log joins there, so nothing wrong is stored; but the follower never gets what follows.",
+        actions={"append_entries": _compacted_term_unknown}, extensions=("snapshots",),
+    ),
+    Mutant(
+        "S07", "lni/dragonboat#409",
+        "Writing a snapshot fails without a word, and what it was to stand for is acknowledged all the same.",
+        breaks="committed_never_changes", without=frozenset({"restart.keep_snapshot"}),
+        extensions=("snapshots",),
     ),
 )  # fmt: skip

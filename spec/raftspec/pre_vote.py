@@ -18,6 +18,7 @@ from raftspec.raft import (
     ServerVariables,
     adopt,
     has_quorum,
+    term_at,
     up_to_date,
 )
 from raftspec.rules import read
@@ -84,7 +85,7 @@ def start_pre_vote(s: S, i: Server) -> Step:
             hears=NOBODY,
         ),
         send=[
-            only_if(i != j, PreVote(i, j, me.current_term, me.log.length, me.log.last.term))
+            only_if(i != j, PreVote(i, j, me.current_term, me.log.length, term_at(s, me, me.log.length)))
             for j in s.servers
         ],
     )
@@ -98,7 +99,7 @@ def handle_pre_vote(s: S, m: PreVote) -> Step:
     heard_of_no_other = (me.hears == NOBODY) | (me.hears == m.source)
     grants = (
         s.rule("pre_vote.current_term", m.term >= me.current_term)
-        & s.rule("pre_vote.up_to_date", up_to_date(me, m))
+        & s.rule("pre_vote.up_to_date", up_to_date(s, me, m))
         & s.rule("pre_vote.leader_heard", (me.role != LEADER) & heard_of_no_other)
     )
     return Step(

@@ -16,9 +16,9 @@ from typing import Any
 from raftspec.configurations import Who, has_left, have_majority, newest_kept, newest_stored
 from raftspec.rules import RULES
 from raftspec.session_table import apply_one
-from raftspec.spec import Spec, State, Step, only_if, when
+from raftspec.spec import Spec, State, Step, When, only_if, when
 from raftspec.types import Count, Index, MaybeServer, Message, Record, Server, Term, Value
-from raftspec.values import Map, Seq, ServerSet, count, exists, ite, largest, set_each, smallest
+from raftspec.values import Map, Seq, ServerSet, count, exists, ite, largest, no, set_each, smallest
 
 
 class Role(StrEnum):
@@ -105,10 +105,11 @@ def has_quorum(s: S, me: ServerVariables, who: Who, size: int) -> bool:
     return have_majority(s, me, who) if s.has("membership") else is_quorum(s, size)
 
 
-def up_to_date(me: ServerVariables, m: Any) -> bool:
+def up_to_date(s: S, me: ServerVariables, m: Any) -> bool:
     """Whether the log that m tells of is at least as complete as a server's own. Section 5.4.1."""
-    newer_log: bool = m.last_log_term > me.log.last.term
-    longer_log: bool = (m.last_log_term == me.log.last.term) & (m.last_log_index >= me.log.length)
+    last_term = term_at(s, me, me.log.length)
+    newer_log: bool = m.last_log_term > last_term
+    longer_log: bool = (m.last_log_term == last_term) & (m.last_log_index >= me.log.length)
     return newer_log | longer_log
 
 
@@ -143,6 +144,23 @@ def adopt(s: S, me: ServerVariables, term: Term) -> ServerVariables:
     )
 
 
+def term_at(s: S, me: Any, n: Index) -> Term:
+    """The term of entry n. Of what is compacted, a snapshot has its last one's."""
+    term: Term = me.log.at(n).term
+    if s.has("snapshots"):
+        known = n >= me.snapshot_index if s.follows("snapshot.last_term") else n > me.snapshot_index
+        term = ite(known, term, 0)
+    return term
+
+
+def with_leader(s: S, me: Any, m: Message, current: bool) -> Any:
+    """A server that has heard from a leader of its term doesn't ask whether it should stand for election."""
+    if not s.has("pre_vote"):
+        return me
+    found = s.rule("pre_vote.leader_found", current, without=False)
+    return me.but(pre_votes=ite(found, NO_VOTES, me.pre_votes), hears=ite(current, m.source, me.hears))
+
+
 # --- elections ---------------------------------------------------------------
 
 
@@ -151,6 +169,7 @@ def timeout(s: S, i: Server) -> Step:
     """Server i starts an election. Section 5.2."""
     me = s[i]
     term = me.current_term + 1 if s.follows("election.new_term") else me.current_term
+    last_term = term_at(s, me, me.log.length)
     guards = [when("i is not leader", s.rule("election.not_leader", me.role != LEADER))]
     if s.has("pre_vote"):
         told = me.told_to_stand if s.has("leadership_transfer") else False
@@ -165,7 +184,7 @@ def timeout(s: S, i: Server) -> Step:
             voted_for=i if s.follows("election.vote_for_self") else NOBODY,
             votes=NO_VOTES.add(i),
         ),
-        send=[only_if(i != j, RequestVote(i, j, term, me.log.length, me.log.last.term)) for j in s.servers],
+        send=[only_if(i != j, RequestVote(i, j, term, me.log.length, last_term)) for j in s.servers],
     )
 
 
@@ -173,7 +192,7 @@ def timeout(s: S, i: Server) -> Step:
 def handle_request_vote(s: S, m: RequestVote) -> Step:
     """Server m.target decides whether to vote for m.source. Figure 2, RequestVote RPC."""
     i, me = m.target, adopt(s, s[m.target], m.term)
-    complete = up_to_date(me, m)
+    complete = up_to_date(s, me, m)
     grants = (
         s.rule("vote.current_term", m.term == me.current_term)
         & s.rule("vote.up_to_date", complete)
@@ -236,19 +255,41 @@ def client_request(s: S, i: Server, v: Value) -> Step:
 @raft.action
 def append_entries(s: S, i: Server, j: Server, prev: Index, size: Index, commit: Index) -> Step:
     """Leader i sends j the `size` entries after `prev`; a heartbeat has none. Section 5.3."""
-    me = s[i]
+    me: Any = s[i]
+    kept: tuple[When, ...] = ()
+    after = prev  # entries follow the one of index `after`
+    if s.has("snapshots"):
+        kept = (when("prev is kept", s.rule("snapshot.send_kept", prev >= me.snapshot_index)),)
+        after = largest(prev, me.snapshot_index)
     return Step(
         i,
         when("i is leader", s.rule("replicate.leader_only", me.role == LEADER)),
         when("j is another server", i != j),
-        when("the entries are in the log", prev + size <= me.log.length),
+        when("the entries are in the log", after + size <= me.log.length),
+        *kept,
         when("prev is before next_index", s.rule("replicate.next_index", prev + 1 == me.next_index[j])),
         when("commit is known to i", s.rule("replicate.commit_index", commit <= me.commit_index)),
         when("commit is all that i knows", s.rule("replicate.latest_commit", commit == me.commit_index)),
         send=AppendEntries(
-            i, j, me.current_term, prev, me.log.at(prev).term, me.log.slice(prev, prev + size), commit
+            i, j, me.current_term, prev, term_at(s, me, prev), me.log.slice(after, after + size), commit
         ),
     )
+
+
+def agrees_before(s: S, me: Any, m: AppendEntries) -> bool:
+    """Whether a log has the entry that precedes the message's. What is compacted any leader has, too."""
+    same: bool = me.log.at(m.prev_log_index).term == m.prev_log_term
+    if not s.has("snapshots"):
+        return same
+    compacted = m.prev_log_index < me.snapshot_index
+    return (same & no(compacted)) | s.rule("snapshot.compacted_joins", compacted, without=False)
+
+
+def conflicts(s: S, me: Any, m: AppendEntries, k: int) -> bool:
+    """Whether the message's k-th entry is another than the log has there."""
+    n = m.prev_log_index + k
+    differs: bool = me.log.at(n).term != m.entries.at(k).term
+    return differs & (n > me.snapshot_index) if s.has("snapshots") else differs
 
 
 @raft.action
@@ -258,10 +299,8 @@ def handle_append_entries(s: S, m: AppendEntries) -> Step:
     current = s.rule("append.current_term", m.term == me.current_term)
     if s.rule("append.candidate_steps_down", current & (me.role != FOLLOWER), without=False):
         me = step_down(s, me)
-    if s.has("pre_vote"):
-        found = s.rule("pre_vote.leader_found", current, without=False)
-        me = me.but(pre_votes=ite(found, NO_VOTES, me.pre_votes), hears=ite(current, m.source, me.hears))
-    joins = s.rule("append.previous_entry", me.log.at(m.prev_log_index).term == m.prev_log_term)
+    me = with_leader(s, me, m, current)
+    joins = s.rule("append.previous_entry", agrees_before(s, me, m))
     if not (current & joins & s.rule("append.no_gap", m.prev_log_index <= me.log.length)):
         refusal = AppendEntriesReply(i, m.source, me.current_term, False, 0)
         return Step(i, then=me, send=refusal if s.follows("append.refuse") else ())
@@ -270,7 +309,7 @@ def handle_append_entries(s: S, m: AppendEntries) -> Step:
     stored = me.log.length - m.prev_log_index  # how many of the entries' places are taken
     conflict = exists(
         smallest(stored, m.entries.length),
-        lambda k: me.log.at(m.prev_log_index + k).term != m.entries.at(k).term,
+        lambda k: conflicts(s, me, m, k),
     )
     conflict = s.rule("append.truncate_conflict", conflict, without=False)
     cut = s.rule("append.truncate_only_conflict", conflict, without=True)
@@ -368,13 +407,21 @@ def apply_entries(s: S, i: Server, n: Index) -> Step:
 @raft.action
 def restart(s: S, i: Server) -> Step:
     """Server i crashes and starts again with what is persistent. Figure 2, State."""
-    me = s[i]
+    me: Any = s[i]
     log = me.log if s.follows("restart.keep_log") else me.log.prefix(me.log.length - 1)
-    after = type(me)(
+    n = 0
+    if s.has("snapshots"):  # what a snapshot holds is committed and applied
+        n = me.snapshot_index if s.follows("restart.keep_snapshot") else 0
+        log = log if s.follows("restart.keep_snapshot") else ite(me.snapshot_index > 0, log.prefix(0), log)
+    after: Any = type(me)(
         current_term=me.current_term if s.follows("restart.keep_term") else 0,
         voted_for=me.voted_for if s.follows("restart.keep_vote") else NOBODY,
         log=log,
+        commit_index=n,
+        last_applied=0 if s.has("sessions") else n,  # with sessions, entry by entry
     )
+    if s.has("snapshots"):
+        after = after.but(snapshot_index=n)
     if s.has("membership"):
         after = after.but(configured=newest_kept(s, me, log.length))
     return Step(

@@ -41,6 +41,7 @@ def explore(
     max_time: Annotated[int, Parameter(help="with sessions: what a leader's clock can say")] = 1,
     reads: Annotated[int, Parameter(help="with reads: in so many rounds")] = 1,
     with_: With = None,
+    snapshots: Annotated[int, Parameter(help="with snapshots: so many are taken")] = 1,
     without: Annotated[list[str] | None, Parameter(help="take these rules away", negative="")] = None,
     mutant: Annotated[str | None, Parameter(help="explore a known bug, by its id")] = None,
     any_policy: Annotated[bool, Parameter(help="let servers do what is safe, not only Figure 2")] = False,
@@ -111,11 +112,9 @@ def explore(
     try:
         limits = (servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
         more: dict[str, Any] = {
-            "changes": changes,
-            "requests": requests,
-            "max_time": max_time,
-            "reads": reads,
-        }
+            "changes": changes, "requests": requests, "max_time": max_time, "reads": reads,
+            "snapshots": snapshots,
+        }  # fmt: skip
         bounds = Bounds(*limits, extensions=with_extensions(with_, mutant), **more)
         if save is not None:
             check_writable(save)

@@ -223,6 +223,36 @@ def returned_reader(w: Walk) -> Walk:
     return _outdone(w.do("apply_entries", "n1", 2), 2)
 
 
+def compacted(w: Walk) -> Walk:
+    """As `committed`, and n1 has a snapshot in place of the entry, which n3 lacks. With snapshots only."""
+    return committed(w).do("apply_entries", "n1", 1).do("take_snapshot", "n1", 1)
+
+
+def appended(w: Walk) -> Walk:
+    """As `compacted`, and n2 has a second entry, as n1 knows, but not that any is committed."""
+    w = stored(w).ask("n1").send("n1", "n2").do("advance_commit_index", "n1", 1)
+    return w.do("apply_entries", "n1", 1).do("take_snapshot", "n1", 1)
+
+
+def ahead(w: Walk) -> Walk:
+    """As `compacted`, and n2 has a second entry and knows that it is committed."""
+    return compacted(w).ask("n1").send("n1", "n2").do("advance_commit_index", "n1", 2).send("n1", "n2")
+
+
+def follower_compacted(w: Walk) -> Walk:
+    """n1 leads term 1 and has committed an entry, with n3; n2 has compacted it, and n1 doesn't know."""
+    w = led(w).ask("n1").send("n1", "n3").do("advance_commit_index", "n1", 1)
+    w = w.do("append_entries", "n1", "n2", 0, 1, 1).receive("append_entries", "n1", "n2")
+    return w.do("apply_entries", "n2", 1).do("take_snapshot", "n2", 1)
+
+
+def compacted_beside(w: Walk) -> Walk:
+    """Of five n1 led term 1, with two entries on n2, too; n3 leads term 2, and has compacted its own."""
+    w = w.elect("n1", "n2", "n5").ask("n1").ask("n1").send("n1", "n2", 2).do("timeout", "n3")
+    w = w.elect("n3", "n4", "n5").ask("n3").send("n3", "n4").send("n3", "n5")
+    return w.do("advance_commit_index", "n3", 1).do("apply_entries", "n3", 1).do("take_snapshot", "n3", 1)
+
+
 BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     f.__name__: f
     for f in (
@@ -235,6 +265,7 @@ EXTENSION_BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     for f in (
         change_left_behind, changed_beside, joint, alone, registered, asked_of_two,
         candidates_ask, followed, succeeded, behind, outdone, outdone_reader, returned_reader,
+        compacted, appended, ahead, follower_compacted, compacted_beside,
     )
 }  # fmt: skip
 
@@ -371,6 +402,13 @@ RULE_CASES: Mapping[str, Case] = {
     "restart.keep_log": Case(Bounds(servers=2, max_term=1, crashes=1)),
 }
 
+WITH_SNAPSHOTS: dict[str, Any] = {"extensions": ("snapshots",)}
+COMPACTED = Bounds(max_term=1, max_log=2, max_messages=14, **WITH_SNAPSHOTS)
+ALONE = Case(Bounds(servers=1, max_term=1, crashes=1, **WITH_SNAPSHOTS))
+BESIDE = Case(
+    Bounds(servers=5, max_log=2, commands=3, entries=2, max_messages=40, **WITH_SNAPSHOTS), "compacted_beside"
+)
+
 # Each mutant that breaks something, and where.
 MUTANT_CASES: Mapping[str, Case] = {
     "E01": Case(ELECTIONS),
@@ -431,4 +469,16 @@ EXTENSION_CASES: Mapping[str, Case] = {
     "reads.ack_current_term": Case(_reading(max_term=4, max_log=3, reads=2), "returned_reader"),
     "reads.wait_applied": Case(_reading(max_term=1), "committed"),
     "reads.give_up": Case(_reading(max_log=2), "outdone"),
+    "snapshot.applied_only": ALONE,
+    "snapshot.last_term": Case(Bounds(max_term=3, commands=2, max_messages=18, **WITH_SNAPSHOTS), "settled"),
+    "snapshot.send_kept": Case(COMPACTED, "compacted", any_policy=True),
+    "snapshot.send_taken": Case(COMPACTED, "compacted", any_policy=True),
+    "snapshot.never_back": Case(COMPACTED, "ahead", any_policy=True),
+    "snapshot.keep_newer": Case(COMPACTED, "appended", any_policy=True),
+    "snapshot.discard_conflict": BESIDE,
+    "restart.keep_snapshot": ALONE,
+    "S01": Case(COMPACTED, "compacted", any_policy=True),
+    "S02": Case(Bounds(servers=1, crashes=1, **WITH_SNAPSHOTS), any_policy=True),
+    "S04": BESIDE,
+    "S07": ALONE,
 }

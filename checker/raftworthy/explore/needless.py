@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from raftspec.rules import POLICY
-from raftworthy.explore.cases import MEMBERS, RULE_CASES, SESSIONS, Case
+from raftworthy.explore.cases import MEMBERS, RULE_CASES, SESSIONS, WITH_SNAPSHOTS, Case
 from raftworthy.explore.reference import Bounds
 
 
@@ -108,6 +108,10 @@ ASKED = (
     Bounds(max_log=0, max_messages=8, extensions=("pre_vote",)),
 )
 SLOWER = "Nothing wrong is agreed on; "
+SNAPSHOTS = (
+    Bounds(max_term=1, max_messages=7, **WITH_SNAPSHOTS),
+    Bounds(max_messages=6, **WITH_SNAPSHOTS),
+)
 EXTENSION_NEEDLESS: Mapping[str, Needless] = {
     "pre_vote.not_adopted": Needless(
         SLOWER + "a leader is only deposed sooner, by a question, if whoever asks is in a newer term.", ASKED
@@ -161,11 +165,35 @@ EXTENSION_NEEDLESS: Mapping[str, Needless] = {
     "membership.somebody_votes": Needless(
         "Nothing wrong is agreed on, as nothing is any more: nobody has a majority of nobody.", CHANGES
     ),
+    "snapshot.leader_only": Needless(
+        "Whoever has a snapshot has one of committed entries, and a newer term is not led by who sends it.",
+        SNAPSHOTS,
+    ),
+    "snapshot.send_latest": Needless("An older snapshot is of committed entries, too.", SNAPSHOTS),
+    "snapshot.send_needed": Needless(
+        "A snapshot that nobody needs is taken for an acknowledgement of what is committed.", SNAPSHOTS
+    ),
+    "snapshot.current_term": Needless(
+        "What is committed in an older term is committed in this one, and more of the log than that stays.",
+        SNAPSHOTS,
+    ),
     "membership.caught_up": Needless(
         "A leader may choose when a server has caught up; until it has, it only doesn't help.", CHANGES
     ),
 }  # fmt: skip
 EXTENSION_WAITS: Mapping[str, Wait] = {
+    "snapshot.compacted_joins": Wait(
+        "a follower takes entries that begin with what it has compacted",
+        "terms('n2') == [1, 1] and s.n1.next_index['n2'] == 1",
+        Case(
+            Bounds(max_term=1, max_log=2, entries=2, max_messages=9, **WITH_SNAPSHOTS), "follower_compacted"
+        ),
+    ),
+    "S05": Wait(
+        "a follower gets an entry after the snapshot that it got",
+        "terms('n3') == [1, 1]",
+        Case(Bounds(max_term=1, max_log=2, max_messages=10, **WITH_SNAPSHOTS), "compacted"),
+    ),
     "membership.removed_leader_steps_down": Wait(
         "a leader stops leading within its term",
         "any(s[i].role == 'follower' and s.past.leaders[1] == i for i in servers)",

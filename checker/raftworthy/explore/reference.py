@@ -54,6 +54,7 @@ class Bounds:
     requests: int = 1  # with sessions: different requests of the one client
     max_time: int = 1  # with sessions: what a leader's clock can say
     reads: int = 1  # with that extension: rounds in which leaders ask whether they still lead
+    snapshots: int = 1  # that servers take of themselves, if they do
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extensions", tuple(self.extensions))  # a checkpoint has a list
@@ -67,7 +68,17 @@ class Bounds:
                 raise UnusableError(
                     f"{name} is {getattr(self, name)}; the most that can be explored is {most}"
                 )
-        for name in ("max_log", "crashes", "entries", "max_messages", "commands", "changes", "reads"):
+        counted = (
+            "max_log",
+            "crashes",
+            "entries",
+            "max_messages",
+            "commands",
+            "changes",
+            "reads",
+            "snapshots",
+        )
+        for name in counted:
             if (getattr(self, name) or 0) < 0:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 0")
 
@@ -77,7 +88,15 @@ class Bounds:
 
     @property
     def entries_applied(self) -> bool:
-        return self.applies or not {"reads", "sessions"}.isdisjoint(self.extensions)
+        return self.applies or not {"reads", "sessions", "snapshots"}.isdisjoint(self.extensions)
+
+    @property
+    def most_counted(self) -> int:
+        """How far history counts anything."""
+        more = [
+            n for name, n in (("reads", self.reads), ("snapshots", self.snapshots)) if name in self.extensions
+        ]
+        return max(self.max_commands, self.crashes, *more)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,6 +139,7 @@ class Bounds:
             "append_entries": lambda s, i, j, prev, size, commit: size <= self.entries,
             "apply_entries": lambda s, i, n: self.entries_applied,
             "begin_read": lambda s, i: s.past.rounds < self.reads,
+            "take_snapshot": lambda s, i, n: s.past.snapshots < self.snapshots,
             "restart": lambda s, i: s.past.restarts < self.crashes,
             "change_voters": self._may_change,
             "enter_joint": self._may_change,
@@ -148,6 +168,8 @@ class Bounds:
             parts.append(_plural(self.changes, "change"))
         if "reads" in self.extensions:
             parts.append(f"{_plural(self.reads, 'round')} of readers")
+        if "snapshots" in self.extensions:
+            parts.append(_plural(self.snapshots, "snapshot"))
         return ", ".join([*parts, *(f"with {name}" for name in self.extensions)])
 
 

@@ -102,7 +102,7 @@ class Layout:
         return {
             "term": b.max_term,
             "index": b.max_log + 1,
-            "count": max(b.max_commands, b.crashes, b.reads if "reads" in b.extensions else 0),
+            "count": b.most_counted,
             "value": b.max_commands,
         }[t.name]
 

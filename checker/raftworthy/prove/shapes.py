@@ -89,7 +89,7 @@ class Shapes:
                 return {
                     "term": b.max_term,
                     "index": b.max_log + 1,
-                    "count": max(b.max_commands, b.crashes),
+                    "count": b.most_counted,
                     "value": b.max_commands,
                 }[t.name]
             case "enum":
