@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from raftd.simulator import SIMULATED, Summary, server_names, simulate
 from raftspec.extensions import having
 from raftspec.snapshots import snapshots
 from raftworthy.explore.cases import COMPACTED, EXTENSION_CASES, WITH_SNAPSHOTS, Case
@@ -13,6 +17,7 @@ from raftworthy.explore.needless import EXTENSION_NEEDLESS, EXTENSION_WAITS
 from raftworthy.explore.reference import Bounds, Model, explore_model
 from raftworthy.explore.why import why
 from raftworthy.native import available
+from raftworthy.replay.verdict import check
 
 # What is violated first without each rule, and after how many steps, beginning included.
 EXPECTED = {
@@ -67,3 +72,48 @@ def test_both_engines_count_the_same_states(bounds: Bounds) -> None:
     native = explore_native(model, permits=nothing("counted"))
     assert by_python.violation is None
     assert (by_python.distinct, by_python.depth) == (native.distinct, native.depth)
+
+
+# --- traces ------------------------------------------------------------------
+
+
+def recorded(path: Path, seed: int, **options: Any) -> Summary:
+    with path.open("wb") as file:
+        config = replace(SIMULATED, snapshot_after=(60, 200, 600)[seed % 3])
+        return simulate(seed, server_names(3), 1500, out=file, config=config, **options)
+
+
+def test_traces_with_snapshots_conform(tmp_path: Path) -> None:
+    """Taken, sent, installed, and found on the disk after a crash in the middle of any step."""
+    taken = installed = restarts = 0
+    for seed in range(8):
+        file = tmp_path / f"{seed}.ndjson"
+        summary = recorded(file, seed)
+        found = check([file])
+        assert found.verdict == "conforms", f"seed {seed}: {found.error}"
+        taken, installed = taken + summary.snapshots, installed + summary.installed
+        restarts += summary.starts - 3
+    assert taken > 100
+    assert installed > 20
+    assert restarts > 8
+
+
+@pytest.mark.parametrize("name", ["last_included_index", "last_included_term", "snapshot_index"])
+def test_a_lie_about_a_snapshot_is_found(name: str, tmp_path: Path) -> None:
+    """Each number of a message received, and of an event that compacts."""
+    file = tmp_path / "lie.ndjson"
+    recorded(file, 1)
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    lies = 0
+    for k, event in enumerate(events):
+        place = event.get("state", {}) if name == "snapshot_index" else event.get("message", {})
+        if name not in place or event["event"] == "restart":
+            continue
+        said, place[name] = place[name], place[name] + 1
+        file.write_text("".join(json.dumps(e) + "\n" for e in events[: k + 1]))
+        assert check([file]).verdict == "violates", event
+        place[name] = said
+        lies += 1
+        if lies == 5:
+            return
+    pytest.fail(f"{lies} events say {name}")

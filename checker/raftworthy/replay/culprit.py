@@ -18,6 +18,7 @@ from msgspec import UNSET
 from raftspec.graph import postorder
 from raftspec.properties import raft
 from raftspec.raft import Entry, ServerVariables
+from raftspec.snapshots import InstallSnapshot
 from raftspec.spec import State, run
 from raftspec.tracing import Transition
 from raftspec.types import Record, Type
@@ -327,6 +328,11 @@ class Inquiry:
     def of_spec(self, m: Any) -> Any:
         """A message of a trace as the specification's."""
         cls = next(cls for cls in self.spec.messages if cls.__name__ == type(m).__name__)
+        if hasattr(m, "last_included_index"):
+            n = m.last_included_index
+            return InstallSnapshot(
+                m.source, m.target, m.term, self.past.committed.but(self.past.committed[:n])
+            )
         return to_spec(m, Type("record", cls=cls))
 
 

@@ -174,6 +174,7 @@ class Server:
     seq: int = 0
     start: int = 0
     before: Persistent | None = None  # what the disk held before the last step
+    compacted: tuple[int, int] = (0, 0)  # the number of a step, and how far the log was compacted before it
     news: Sequence[int] = ()  # messages first sent by the last step
     ended: list[Leadership] = field(default_factory=list)
     acknowledged: dict[tuple[str, int], int] = field(default_factory=dict)  # (by whom, term): up to where
@@ -229,6 +230,7 @@ class Ledger:
             for a in self.spec.actions.values()
             if a.name not in raft.actions and any(t.name == "value" for t in a.params.values())
         }
+        self.told = trace_format(servers, extensions).told
         self.world = self.generated.initial()
         for v in self.world.variables.values():
             v.log = Log()
@@ -320,6 +322,8 @@ def sent_by(m: Any) -> tuple[str, tuple[Any, ...]] | None:
             return "append_entries", (m.source, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
         case "TimeoutNow":
             return "transfer_leadership", (m.source, m.target)
+        case "InstallSnapshot":
+            return "install_snapshot", (m.source, m.target, m.last_included_index)
     return None
 
 

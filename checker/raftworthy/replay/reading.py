@@ -21,6 +21,7 @@ from raftspec.extensions import EXTENSIONS, having
 from raftspec.raft import raft
 from raftspec.spec import Spec
 from raftspec.types import Record, Type
+from raftworthy.replay.prefixes import told_structs
 from raftworthy.structs import Natural, annotation_of, name_of, structs_of
 
 VERSION = 1
@@ -62,6 +63,7 @@ class Format(NamedTuple):
     structs: Mapping[type[Record], type[msgspec.Struct]]
     event: type[msgspec.Struct]
     decode: msgspec.json.Decoder[Any]
+    told: Mapping[type[Record], type[msgspec.Struct]]  # messages that a trace has otherwise
 
 
 def trace_format(servers: tuple[str, ...] = (), extensions: frozenset[str] = frozenset()) -> Format:
@@ -79,7 +81,8 @@ def _trace_format(servers: tuple[str, ...], extensions: frozenset[str]) -> Forma
 
 def format_of(spec: Spec, servers: tuple[str, ...] = ()) -> Format:
     structs = structs_of(spec, servers)
-    message = Union[tuple(structs[m] for m in spec.messages)]  # type: ignore[valid-type]  # noqa: UP007
+    told = told_structs(structs, servers)
+    message = Union[tuple({**structs, **told}[m] for m in spec.messages)]  # type: ignore[valid-type]  # noqa: UP007
     entry = next(s for cls, s in structs.items() if cls not in spec.messages)
     variables = _state_fields(spec, structs, servers)
     state = msgspec.defstruct("State", [(name, t | UnsetType, UNSET) for name, t in variables], gc=False)
@@ -102,7 +105,7 @@ def format_of(spec: Spec, servers: tuple[str, ...] = ()) -> Format:
         ],
         gc=False,
     )
-    return Format(structs, event, msgspec.json.Decoder(event))
+    return Format(structs, event, msgspec.json.Decoder(event), told)
 
 
 def appending(spec: Spec) -> dict[str, frozenset[str]]:
@@ -157,6 +160,7 @@ def _read_event(text: bytes, servers: tuple[str, ...], extensions: frozenset[str
     except msgspec.ValidationError:
         e = any_servers.decode.decode(text)
     known = {made: ours.structs[cls] for cls, made in any_servers.structs.items()}
+    known |= {made: ours.told[cls] for cls, made in any_servers.told.items()}
     for name in ("message", "sends", "entries"):
         setattr(e, name, _translated(getattr(e, name), known))
     return e

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from raftspec.snapshots import InstallSnapshot
 from raftworthy.generated import World
 from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, differences, shallow
 from raftworthy.replay.reading import Unusable
@@ -67,6 +68,9 @@ def _disk_holds(e: Any, v: Any) -> bool:
         and (state.last_log_term is UNSET or state.last_log_term == (log[-1].term if log else 0))
     ):
         return False
+    told = UNSET if state is UNSET else getattr(state, "snapshot_index", UNSET)
+    if told not in (UNSET, getattr(v, "snapshot_index", 0)):
+        return False
     if not e.entries:
         return True
     after = len(log) - len(e.entries) if e.after is UNSET else e.after
@@ -90,6 +94,8 @@ def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
     log.end(kept, cut or ())
     trial = shallow(me)
     trial.current_term, trial.voted_for = term, voted_for
+    if ledger.told and server.compacted[0] == server.seq:
+        trial.snapshot_index = server.compacted[1]
     if hasattr(trial, "configured"):
         trial.configured = kept + len(cut or ()) + 1  # past the log: the restart looks for the newest in it
     if not _disk_holds(e, trial):
@@ -136,6 +142,8 @@ def _candidates(ledger: Ledger, e: Any) -> Iterator[list[tuple[Any, ...]]]:
     if state is UNSET:
         return
     yield [("timeout", i)]
+    if ledger.told and state.snapshot_index not in (UNSET, me.snapshot_index):
+        yield from _snapshots(ledger, i, state.snapshot_index, state.current_term)
     term = me.current_term if state.current_term is UNSET else state.current_term
     if state.voted_for not in (UNSET, None) and (state.voted_for, term) in ledger.requests:
         m = ledger.requests[state.voted_for, term]
@@ -174,6 +182,21 @@ def _candidates(ledger: Ledger, e: Any) -> Iterator[list[tuple[Any, ...]]]:
                 ]
                 yield [*received, ("become_leader", i), *appends]
             yield list(appends)
+
+
+def _snapshots(ledger: Ledger, i: str, n: int, term: Any) -> Iterator[list[tuple[Any, ...]]]:
+    """A server's disk has a snapshot of n entries, which it took itself or got from a leader."""
+    yield [("take_snapshot", i, n)]
+    prefix = tuple(ledger.world.past.committed[:n])
+    if len(prefix) < n:
+        return
+    made = ledger.generated.structs[InstallSnapshot]
+    for j in ledger.servers:
+        them = ledger.world.variables[j]
+        if j != i:
+            yield [
+                ("handle_install_snapshot", made(j, i, them.current_term if term is UNSET else term, prefix))
+            ]
 
 
 def _missed_entries(ledger: Ledger, i: str, j: str, log: list[Any], term: int, state: Any) -> Any:

@@ -17,6 +17,7 @@ from raftworthy.generated import World
 from raftworthy.replay import leeway
 from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences, sent_by
 from raftworthy.replay.meanings import note
+from raftworthy.replay.prefixes import told_as, whole
 from raftworthy.replay.reading import Unusable, appending
 from raftworthy.replay.restarts import other_disk, restart
 from raftworthy.structs import snake_case
@@ -28,9 +29,13 @@ LEEWAY = {
     f.__name__: f for f in (leeway.handle_request_vote, leeway.handle_append_entries, leeway.handle_pre_vote)
 }
 # Events that say what they do by what they send.
-TOLD_BY_SENDS = ("append_entries", "transfer_leadership")
+TOLD_BY_SENDS = ("append_entries", "transfer_leadership", "install_snapshot")
 # Actions with a parameter that the event tells by a variable.
-TOLD_BY = {"advance_commit_index": "commit_index", "apply_entries": "last_applied"}
+TOLD_BY = {
+    "advance_commit_index": "commit_index",
+    "apply_entries": "last_applied",
+    "take_snapshot": "snapshot_index",
+}
 OLDER = "receives of messages older than the window"
 
 
@@ -44,7 +49,8 @@ class Steps(Ledger):
         handled = ((a.name, a.message) for a in self.spec.actions.values() if a.message)
         self.appending = appending(self.spec)  # actions by which an entry is more than a command
         self._entry = self.generated.structs[Entry]
-        self._handlers: dict[str, Any] = {name: self.generated.structs[m] for name, m in handled}
+        received = {**self.generated.structs, **self.told}
+        self._handlers: dict[str, Any] = {name: received[m] for name, m in handled}
 
     def take(self, e: Any, last: bool = False) -> int | None:
         """Replay one event. None if it happened; otherwise the message it waits for (its hash), or what else.
@@ -78,6 +84,7 @@ class Steps(Ledger):
         me = server.me
         role, length = me.role, len(me.log)
         before = (me.current_term, me.voted_for, length)
+        compacted = me.snapshot_index if self.told else 0
         me.log.cut = None
         self._out.clear()
         # An event that doesn't log what it sends may have to wait for others in the middle of its steps.
@@ -90,6 +97,8 @@ class Steps(Ledger):
         if role == "leader" and me.role != "leader":
             self.remember_leadership(server, before[0], me.log.cut, length)
         server.before = before
+        if self.told:
+            server.compacted = (server.seq + 1, compacted)
         self.send(e, server, self._out)
         return True
 
@@ -124,7 +133,7 @@ class Steps(Ledger):
             LEEWAY[e.event](self, e, me, self._out)
             return True
         if e.event in self._handlers:
-            self.actions[e.event](self.world, e.message, self._out.append)
+            self.actions[e.event](self.world, self._whole(e), self._out.append)
             return True
         if e.event in TOLD_BY_SENDS:
             return True
@@ -148,6 +157,18 @@ class Steps(Ledger):
             self._apply(e, me, n)
             return True
         return self._do(e, e.event, e.server, n, last=last)
+
+    def _whole(self, e: Any) -> Any:
+        """The event's message as the specification has it."""
+        m = whole(e.message, self.generated.structs, self.world.past.committed) if self.told else e.message
+        if m is None:
+            n = e.message.last_included_index
+            known = len(self.world.past.committed)
+            what = (
+                f"a snapshot of entries 1 to {n} is installed, where 1 to {known} are known to be committed"
+            )
+            raise Violation("message", e, e.event, (e.message,), what=what)
+        return m
 
     def _entry_of(self, e: Any) -> list[Any]:
         """The parameters of an action that appends one entry: its value, and what the event says it means."""
@@ -312,6 +333,7 @@ class Steps(Ledger):
                 failed = self.actions[action](self.world, *params, made.append)
                 if failed:
                     raise Violation("guard", e, action, params, guard=failed)
+                made = [told_as(x, self.told) for x in made]
                 if made[0] != m:
                     mismatch = Mismatch("sends", made[0], m)
                     raise Violation("sends", e, action, params, mismatches=[mismatch])
