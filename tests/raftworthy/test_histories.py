@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -383,3 +384,25 @@ def test_porcupines_verdicts_and_figures_are_matched_to_files(
     found = compare(tmp_path, tmp_path, "a machine", lambda done, total: None)
     assert found.differ == ["kv/c10-bad.txt"]
     assert "same verdict in 0 of 1 histories; not in kv/c10-bad.txt" in str(found)
+
+
+def test_a_recorded_put_says_which_entry_is_its(tmp_path: Path) -> None:
+    """By the digest that traces have, or by the request's number in its client's session."""
+    recorder = Recorder(tmp_path / "h.ndjson", lambda key, value: f"{key}:{len(value)}")
+
+    async def run() -> None:
+        store = FakeStore(Random(1))
+        for client in (recorder.client(store), recorder.client(store, session=7)):
+            for key in ("a", "b"):
+                with suppress(Unreachable, TimeoutError):
+                    await client.put(key, b"value")
+                with suppress(Unreachable, TimeoutError):
+                    await client.get(key)
+
+    asyncio.run(run())
+    recorder.close()
+    lines = [json.loads(line) for line in recorder.path.read_text().splitlines()]
+    puts = [line for line in lines if line.get("operation") == "put"]
+    assert [line.get("digest") for line in puts] == ["a:5", "b:5", None, None]
+    assert [(line.get("session"), line.get("sequence")) for line in puts[2:]] == [(7, 1), (7, 2)]
+    assert not any("digest" in line or "session" in line for line in lines if line.get("operation") == "get")

@@ -38,10 +38,13 @@ class Recorder:
         self._write({"raftworthy": VERSION})
         self._clients = 0
 
-    def client(self, store: Store) -> RecordedClient:
-        """A client with a name of its own; several may share one connection."""
+    def client(self, store: Store, session: int | None = None) -> RecordedClient:
+        """A client with a name of its own; several may share one connection.
+
+        With `session`, its puts are that session's requests 1, 2, 3, …; nobody else uses it.
+        """
         self._clients += 1
-        return RecordedClient(f"c{self._clients}", store, self._write, self._digest_of_put)
+        return RecordedClient(f"c{self._clients}", store, self._write, self._digest_of_put, session)
 
     def close(self) -> None:
         """No more events; operations under way stay of unknown outcome."""
@@ -61,8 +64,11 @@ class RecordedClient:
         store: Store,
         write: Callable[[dict[str, Any]], None],
         digest_of_put: Callable[[str, bytes], str] | None = None,
+        session: int | None = None,
     ) -> None:
         self.name = name
+        self._session = session
+        self._sequence = 0
         self._digest_of_put = digest_of_put
         self._store = store
         self._write = write
@@ -70,8 +76,11 @@ class RecordedClient:
 
     async def put(self, key: str, value: bytes) -> None:
         """Set a key."""
-        asked = {"operation": "put", "key": key, "value": _text(value)}
-        if self._digest_of_put is not None:
+        asked: dict[str, Any] = {"operation": "put", "key": key, "value": _text(value)}
+        if self._session is not None:
+            self._sequence += 1
+            asked |= {"session": self._session, "sequence": self._sequence}
+        elif self._digest_of_put is not None:
             asked["digest"] = self._digest_of_put(key, value)
         await self._ask(asked, lambda: self._store.put(key, value), lambda _: {})
 
