@@ -36,6 +36,7 @@ SEE_THE_SERVER = {
     "measure_clients",
     "measure_holes",
     "measure_byzantine",
+    "measure_reads",
     "measure_server",
     "measure_timing",
     "torture",

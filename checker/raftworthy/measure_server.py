@@ -116,17 +116,17 @@ def measure_server(
                 if system == ETCD:
                     with _etcd(Path(folder)) as endpoints:
                         opened = partial(_etcd_client, _etcd_leader(endpoints))
-                        loads += [_load(system, n, seconds, size, opened) for n in clients]
+                        loads += [load(system, n, seconds, size, opened) for n in clients]
                         if number == rounds - 1:
                             own = _check_perf(endpoints)
                 else:
                     with Cluster(folder=Path(folder), trace=system == TRACED) as cluster:
                         opened = partial(_raftd_client, cluster)
-                        loads += [_load(system, n, seconds, size, opened) for n in clients]
+                        loads += [load(system, n, seconds, size, opened) for n in clients]
     return ServerSpeed(loads, own, machine())
 
 
-def _load(
+def load(
     system: str,
     clients: int,
     seconds: float,

@@ -351,6 +351,7 @@ def bench_server(
     size: int = 100,
     rounds: int = 3,
     peer: Literal["etcd"] | None = None,
+    reads: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
     """Measure a cluster of three real servers: puts a second and latency, on disk before each answer.
@@ -363,11 +364,14 @@ def bench_server(
         size: of the values put, in bytes
         rounds: how many turns each system has; the medians are shown
         peer: measure this system, too
+        reads: measure reads instead, by each way that servers have
 
     Examples:
         raftworthy bench server
+        raftworthy bench server --reads --rounds 1
         raftworthy bench server --peer etcd --seconds 10
     """
+    from raftworthy.measure_reads import measure_reads
     from raftworthy.measure_server import PeerError, measure_server
 
     numbers = [part.strip() for part in clients.split(",")]
@@ -375,9 +379,16 @@ def bench_server(
         return fail(f"--clients {clients}: write numbers of clients such as 1,64, each from 1 to 1000", json)
     if not (0.1 <= seconds < 3600 and 0 <= size <= 60_000 and rounds > 0):
         return fail("--seconds from 0.1, --size up to 60000, --rounds from 1", json)
+    if reads and peer:
+        return fail("reads are measured without a peer: leave out --reads or --peer", json)
+    speed: object
     try:
         with progress_bar("measuring servers", "turns") as progress:
-            speed = measure_server(list(map(int, numbers)), seconds, size, rounds, peer, progress)
+            loads = list(map(int, numbers))
+            if reads:
+                speed = measure_reads(loads, seconds, size, rounds, progress)
+            else:
+                speed = measure_server(loads, seconds, size, rounds, peer, progress)
     except PeerError as error:
         return fail(str(error), json)
     if json:

@@ -16,7 +16,9 @@ from raftd.log import Log
 from raftd.trace import digest, traced_message
 from raftspec.extensions import having
 from raftspec.raft import AppendEntries, Entry
+from raftspec.reads import ReadIndex
 from raftspec.spec import State, run
+from raftspec.types import Message
 from raftspec.values import ServerSet
 from raftworthy.lockstep.core import FIGURE_2, core_entry, core_step, core_variables, spec_message
 from raftworthy.lockstep.inputs import Input, S
@@ -85,7 +87,7 @@ def _message_differences(t: S, i: str, batch: Batch) -> Iterator[Difference]:
     """Replies and requests for votes are the specification's; AppendEntries are such as it allows."""
     sent = [spec_message(m) for m in batch.send]
     expected = Counter(t.messages)
-    got = Counter(m for m in sent if not isinstance(m, AppendEntries))
+    got = Counter(m for m in sent if not (isinstance(m, AppendEntries) or _asks_again(t[i], i, batch, m)))
     for m in sorted(expected - got, key=describe_message):
         yield Difference("sends", describe_message(m), "nothing")
     for m in sorted(got - expected, key=describe_message):
@@ -105,6 +107,14 @@ def _message_differences(t: S, i: str, batch: Batch) -> Iterator[Difference]:
             yield Difference("sends", *(describe_message(x) for x in (*after.messages, m)))
 
 
+def _asks_again(me: Any, i: str, batch: Batch, m: Message) -> bool:
+    """Whether a leader, with its heartbeats, says once more what began the round of readers under way."""
+    again = (
+        batch.event["event"] == "append_entries" and isinstance(m, ReadIndex) and bool(me.read_acks.has(i))
+    )
+    return again and m == ReadIndex(i, m.target, me.current_term, me.read_round)
+
+
 def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Difference]:
     """The step's event says all that changed and was sent, and is one that replay accepts."""
     before, after = _traced(variables_of(s[i])), _traced(core_variables(core))
@@ -119,6 +129,9 @@ def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Diffe
     replay = replay_from(s, i)
     if event.message is not msgspec.UNSET:
         replay.sent.recent[hash(event.message)] = ""
+    for made, sent in zip(event.sends, map(spec_message, batch.send), strict=True):
+        if _asks_again(s[i], i, batch, sent):
+            replay.sent.recent[hash(made)] = ""
     try:
         replay.feed([event], "lockstep", [1])
         if replay.parked:

@@ -18,7 +18,7 @@ from raftspec.properties import raft
 from raftspec.raft import AppendEntries, AppendEntriesReply, Entry
 from raftspec.types import Message
 from raftworthy.generated import to_spec
-from raftworthy.lockstep.inputs import Input, S
+from raftworthy.lockstep.inputs import READS, Input, S
 
 MESSAGES = {m.__name__: m for m in WHOLE.messages}
 FIGURE_2 = frozenset(raft.server.types())
@@ -55,6 +55,8 @@ def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Bat
         return core, core.send_heartbeats(config.heartbeat_interval if given.silent else 0.0)
     if given.event == "transfer_leadership":
         return core, _taken(core.hand_over(0.0, given.successor))
+    if given.event in READS:
+        return core, _taken(getattr(core, given.event)(0.0))
     # Time passes: longer than an election timeout, in which nobody is heard.
     return core, _taken(core.tick(2 * config.election_timeout))
 
@@ -85,6 +87,9 @@ def core_variables(core: Core) -> dict[str, Any]:
         values["hears"] = core.leader if core.leader != core.server else None
     if core.config.leadership_transfer:
         values["told_to_stand"] = core.told_to_stand
+    if core.config.reads:
+        values["read_index"], values["read_round"] = core.read_index, core.read_round
+        values["read_acks"] = sorted(core.read_acks)
     return values
 
 

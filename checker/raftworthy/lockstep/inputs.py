@@ -17,6 +17,8 @@ from raftworthy.lockstep.wording import describe_message
 
 S = State[Any, Any]
 
+READS = ("begin_read", "serve_read")  # what a driver asks of a core that has readers
+
 HANDLERS = {a.message: a.name for a in WHOLE.actions.values() if a.message}
 
 
@@ -78,4 +80,6 @@ def _of_itself(s: S, i: str) -> Iterator[Input]:
             yield Input("lose_quorum")
         if s.has("leadership_transfer"):
             yield from (Input("transfer_leadership", successor=j) for j in s.servers if i != j)
+    if s.has("reads"):
+        yield from map(Input, READS)
     yield Input("restart")

@@ -25,6 +25,7 @@ DEFAULT_BOUNDS = Bounds(servers=3, max_term=2, max_log=1, commands=2, crashes=1,
 # The choices that raftd makes, too. The others only set `next_index`; off, they open more states.
 FOLLOWED = {
     "vote.refuse", "append.refuse", "election.not_leader", "replicate.latest_commit", "pre_vote.leader_heard",
+    "reads.one_round",
 }  # fmt: skip
 
 

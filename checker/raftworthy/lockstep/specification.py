@@ -105,7 +105,7 @@ def variables_of(me: Any) -> dict[str, Any]:
         values["votes"] = sorted(me.votes)
     if me.role == LEADER:
         values["match_index"] = dict(me.match_index.items)
-    for name in ("pre_votes", "hears", "told_to_stand"):
+    for name in ("pre_votes", "hears", "told_to_stand", "read_index", "read_round", "read_acks"):
         if name in type(me).types():
             value = getattr(me, name)
             values[name] = sorted(value) if isinstance(value, ServerSet) else value
