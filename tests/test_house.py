@@ -35,6 +35,7 @@ SEE_THE_SERVER = {
     "measure",
     "measure_clients",
     "measure_holes",
+    "measure_bugs",
     "measure_byzantine",
     "measure_reads",
     "measure_server",

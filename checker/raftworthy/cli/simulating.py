@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from raftworthy.cli.common import (
     CONFORMS,
+    UNUSABLE,
     VIOLATES,
     Json,
     app,
@@ -106,3 +107,36 @@ def bench_byzantine(*, times: int = 20, seed: int = 1, form: Form = "full", json
         for change in found.wrong[:10]:
             print(f"{change.outcome}: {change.command}")
     return VIOLATES if found.wrong else CONFORMS
+
+
+@bench.command(name="bugs")
+def bench_bugs(
+    names: Annotated[list[str] | None, Parameter(help="ids of known bugs; all if none")] = None,
+    /,
+    *,
+    markdown: Annotated[bool, Parameter(help="as a page", negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Show who catches the bugs that real Raft servers had, and how fast.
+
+    The explorer catches one in the specification, lockstep in raftd's core, and replay in the traces of
+    simulated servers that have it. All of them take some minutes.
+    Exit code: 0 if somebody catches each that breaks something, otherwise 2.
+
+    Examples:
+        raftworthy bench bugs R01 R05
+        raftworthy bench bugs --markdown > docs/bugs.md
+    """
+    from raftspec.mutants import MUTANTS
+    from raftworthy.measure_bugs import measure_bugs, page, table
+
+    if unknown := [name for name in names or () if name not in MUTANTS]:
+        return fail(f"no bug is called {unknown[0]}; there are {', '.join(MUTANTS)}", json)
+    with progress_bar("looking", "bugs") as progress:
+        found = measure_bugs(names, progress)
+    if json:
+        print_json([b.as_data() for b in found])
+    else:
+        print(page(found) if markdown else table(found))
+    missed = [b for b in found if b.mutant.breaks and not (b.explorer or b.lockstep or b.replay)]
+    return UNUSABLE if missed else CONFORMS
