@@ -36,6 +36,7 @@ from raftd.codec import (
     Request,
     Status,
     StatusRequest,
+    TransferRequest,
     UnknownOutcome,
 )
 from raftd.security import Tls
@@ -112,6 +113,11 @@ class Client:
     async def delete(self, key: str, timeout: float | None = None) -> bytes | None:
         """Remove `key`; the value it had."""
         return (await self._to_leader(lambda id: DeleteRequest(id, key), timeout, repeatable=False)).value
+
+    async def transfer(self, successor: str | None = None, timeout: float | None = None) -> str:
+        """Let another server lead, this one if one is named; who leads now."""
+        done = await self._to_leader(lambda id: TransferRequest(id, successor), timeout, repeatable=False)
+        return (done.value or b"").decode()
 
     async def status(self, server: str, timeout: float | None = None) -> Status:
         """How `server` sees itself."""

@@ -106,6 +106,13 @@ class DeleteRequest(msgspec.Struct, frozen=True, tag="delete", tag_field="kind")
     key: str
 
 
+class TransferRequest(msgspec.Struct, frozen=True, tag="transfer", tag_field="kind"):
+    """Let another server lead: this one, if one is named. Done with the new leader's name."""
+
+    id: int
+    successor: str | None = None
+
+
 class StatusRequest(msgspec.Struct, frozen=True, tag="status", tag_field="kind"):
     """Ask this very server how it sees itself."""
 
@@ -144,7 +151,9 @@ class FaultRequest(msgspec.Struct, frozen=True, tag="fault", tag_field="kind"):
     faults: Faults = Faults()
 
 
-Request = PutRequest | GetRequest | DeleteRequest | StatusRequest | MembersRequest | FaultRequest
+Request = (
+    PutRequest | GetRequest | DeleteRequest | TransferRequest | StatusRequest | MembersRequest | FaultRequest
+)
 
 
 # --- replies ----------------------------------------------------------------------------------------

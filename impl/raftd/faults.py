@@ -394,6 +394,17 @@ class ObeysOldLeaders(Broken):
         return self.role is not Role.LEADER
 
 
+@breaks("check_quorum.current_term")
+class HearsAnyTerm(Broken):
+    """A leader takes any answer to a heartbeat for a sign of life, also one that knows of a newer term."""
+
+    def _adopts(self, m: Message) -> bool:
+        if isinstance(m, AppendEntriesReply) and self.role is Role.LEADER:
+            self._heard[m.source] = self._now
+            return False
+        return super()._adopts(m)
+
+
 @breaks("check_quorum.follow")
 class LeadsAlone(Broken):
     """A leader goes on though nobody answers."""

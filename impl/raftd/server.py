@@ -39,6 +39,7 @@ from raftd.codec import (
     Request,
     Status,
     StatusRequest,
+    TransferRequest,
     UnknownOutcome,
 )
 from raftd.configurations import Configuration, for_state_machine
@@ -129,6 +130,16 @@ class Proposal:
     respond: Respond
 
 
+@dataclass
+class HandOver:
+    """A leader that wants another to lead: because it stops, or because an operator asked for it."""
+
+    until: float
+    successor: str | None = None
+    respond: Callable[[bytes | str], None] | None = None  # the new leader's name, or why there is none
+    told: bool = False
+
+
 class Server:
     """A Raft server: a core with a disk, a network, a clock and a state machine."""
 
@@ -176,8 +187,7 @@ class Server:
         self._due = 0.0  # when time wakes us
         self._failure: BaseException | None = None
         self._stopping = False
-        self._handed_over = False
-        self._leaving: float | None = None  # until when this server waits for another to lead
+        self._handing_over: HandOver | None = None
 
     async def run(self) -> None:
         """Serve until `stop`, or until something fails that a server can't go on without."""
@@ -187,7 +197,7 @@ class Server:
             while not self._stopping:
                 await self._input_or_deadline()
                 self._take_inputs()
-                self._leave()
+                self._hand_over()
         finally:
             await self._transport.close()
 
@@ -202,22 +212,49 @@ class Server:
         It takes no more commands, and waits for an election timeout at most. A second call stops at once.
         """
         alone = not self.core.peers or not self.core.config.leadership_transfer
-        if self._leaving is not None or self.core.role is not Role.LEADER or alone:
+        leaving = self._handing_over is not None and self._handing_over.respond is None
+        if leaving or self.core.role is not Role.LEADER or alone:
             self.stop()
             return
-        self._leaving = self._clock() + self.core.config.election_timeout
+        self._handing_over = HandOver(self._clock() + self.core.config.election_timeout)
         self._woken.set()
 
-    def _leave(self) -> None:
-        """Ask a follower that has caught up to stand, once; stop when this server leads no more."""
-        if self._leaving is None:
+    def _transfer(self, successor: str | None, respond: Callable[[bytes | str], None]) -> None:
+        """An operator wants another leader."""
+        core = self.core
+        if not core.config.leadership_transfer:
+            respond(f"{core.server} was started without leadership_transfer")
+        elif successor == core.server:
+            respond(core.server.encode())
+        elif self._handing_over is not None:
+            respond(f"{core.server} hands over already")
+        elif not core.peers or successor not in (None, *core.peers):
+            respond(f"{successor or 'nobody else'} is none of {', '.join(core.servers)}")
+        else:
+            until = self._clock() + 2 * core.config.election_timeout
+            self._handing_over = HandOver(until, successor, respond)
+            self._woken.set()
+
+    def _hand_over(self) -> None:
+        """Tell a follower that has caught up to stand, once; then wait until another leads, or time is up."""
+        wanted, core = self._handing_over, self.core
+        if wanted is None:
             return
-        if self.core.role is not Role.LEADER or self._clock() >= self._leaving:
+        late = self._clock() >= wanted.until
+        if core.role is Role.LEADER and not late:
+            if not wanted.told and (batch := core.hand_over(self._clock(), wanted.successor)):
+                log.info("%s hands over to %s", core.server, batch.send[0].target, extra=self._fields())
+                self._step(batch)
+                wanted.told = True
+        elif wanted.respond is None:
             self.stop()
-        elif not self._handed_over and (batch := self.core.hand_over(self._clock())):
-            log.info("%s hands over to %s", self.core.server, batch.send[0].target, extra=self._fields())
-            self._step(batch)
-            self._handed_over = True
+        elif core.leader not in (None, core.server):
+            self._handing_over = None
+            wanted.respond(str(core.leader).encode())
+        elif late:
+            self._handing_over = None
+            who = f"{wanted.successor} has not" if wanted.successor else "nobody has"
+            wanted.respond(f"{who} taken over in time: is it up, and has it all entries?")
 
     # Inputs wait here until the step before them is done.
 
@@ -232,7 +269,7 @@ class Server:
             self._failure = failure
             self.stop()
         due = self.core.snapshot_due or self.core.change_due() is not None
-        if self._leaving is not None or self.core.deadline < self._due or due:
+        if self._handing_over is not None or self.core.deadline < self._due or due:
             self._woken.set()
 
     def _on_request(self, request: Request, respond: Respond) -> None:
@@ -247,6 +284,12 @@ class Server:
                 self._enqueue(id, Get(key), respond)
             case DeleteRequest(id, key):
                 self._enqueue(id, Delete(key), respond)
+            case TransferRequest(id) if self.core.role is not Role.LEADER:
+                respond(self._redirect(id))
+            case TransferRequest(id, successor):
+                self._transfer(
+                    successor, lambda x: respond(Done(id, x) if isinstance(x, bytes) else Refused(id, x))
+                )
             case StatusRequest(id):
                 respond(self.status(id))
             case MembersRequest(id) if not self.core.config.membership:
@@ -289,7 +332,7 @@ class Server:
 
     def _enqueue(self, id: int, command: Command, respond: Respond) -> None:
         encoded = encode_command(command)
-        if self._leaving is not None:
+        if self._handing_over is not None:
             respond(Redirect(id, None, None))
         elif len(encoded) > MAX_COMMAND:
             respond(Refused(id, f"the command has {len(encoded)} bytes, {MAX_COMMAND} are allowed"))
@@ -300,7 +343,7 @@ class Server:
             self._woken.set()
 
     def _wait_to_read(self, reader: Reader) -> None:
-        if self._leaving is not None:
+        if self._handing_over is not None:
             reader.respond(Redirect(reader.id, None, None))
         elif len(self.readers) >= MAX_WAITING:
             reader.respond(Refused(reader.id, f"{MAX_WAITING} reads are waiting already: try again later"))
@@ -324,7 +367,8 @@ class Server:
         self._woken.clear()
         if self._stopping:
             return
-        self._due = min(self.core.deadline, self._leaving or self.core.deadline)
+        wanted = self._handing_over
+        self._due = min(self.core.deadline, wanted.until if wanted else self.core.deadline)
         delay = max(0.0, self._due - self._clock())
         timer = asyncio.get_running_loop().call_later(delay, self._woken.set)
         self._waiting = True

@@ -133,14 +133,14 @@ def silence(s: S, i: Server) -> Step:
 
 
 @pre_vote.step_property
-def term_has_support(s: S, t: S) -> bool:
-    """Whoever begins a term that nobody else is in was told so by its leader, or that it could win by a quorum. Section 9.6 there."""
+def candidate_has_support(s: S, t: S) -> bool:
+    """Whoever stands for election was told that it could win, by a quorum or by its leader. Section 9.6 there."""
 
-    def begins(i: str) -> bool:
-        return every(t[i].current_term > s[j].current_term for j in s.servers)
+    def stands(i: str) -> bool:
+        return (t[i].current_term > s[i].current_term) & (t[i].voted_for == i)
 
     def supported(i: str) -> bool:
         told = s[i].told_to_stand if s.has("leadership_transfer") else False
         return told | has_quorum(s, s[i], s[i].pre_votes.has, s[i].pre_votes.size)
 
-    return every(implies(begins(i), supported(i)) for i in s.servers)
+    return every(implies(stands(i), supported(i)) for i in s.servers)

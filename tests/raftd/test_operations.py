@@ -13,6 +13,7 @@ import pytest
 
 from raftd.cluster import Cluster, free_addresses
 from raftd.codec import Status
+from raftworthy.cli import app
 from raftworthy.replay.verdict import check
 
 
@@ -111,6 +112,32 @@ def test_a_leader_that_is_stopped_hands_over_before_it_goes(tmp_path: Path) -> N
         assert after is not None
         assert after.current_term > before.current_term
         assert f"{leader} hands over to {new}" in cluster.log(leader)
+        put(cluster, 1)
+        cluster.close()
+        verdict = check(sorted(cluster.traces.iterdir()))
+        assert verdict.verdict == "conforms", verdict
+
+
+def test_an_operator_moves_the_leadership(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Cluster(folder=tmp_path) as cluster:
+        put(cluster, 3)
+        addresses = ",".join(f"{server}={address}" for server, address in cluster.addresses.items())
+
+        def transfer(*options: str) -> int:
+            with pytest.raises(SystemExit) as end:
+                app(["transfer", "--cluster", addresses, *options])
+            return int(end.value.code or 0)
+
+        for server in cluster.servers:
+            assert transfer("--to", server, "--json") == 0
+            assert json.loads(capsys.readouterr().out) == {"verdict": "done", "leader": server}
+            assert cluster.leader() == server
+        assert transfer() == 0
+        away = next(server for server in cluster.servers if server != cluster.leader())
+        cluster.kill(away)
+        assert transfer("--to", away) == 2
+        assert f"{away} has not taken over in time" in capsys.readouterr().err
+        assert transfer("--to", "n9") == 2
         put(cluster, 1)
         cluster.close()
         verdict = check(sorted(cluster.traces.iterdir()))

@@ -18,6 +18,7 @@ from raftd.log import Log
 from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
+    Aside,
     Entry,
     Message,
     PreVote,
@@ -349,6 +350,31 @@ def test_elections_take_longer_if_voters_wait_for_their_own_timeout() -> None:
 def test_elections_take_longer_if_a_pre_vote_counts_as_hearing_a_leader() -> None:
     """Who can't be elected keeps the others from asking: hashicorp/raft#609."""
     assert time_to_elect_beside_the_deaf("pre_vote.keep_timer") > 1.3 * time_to_elect_beside_the_deaf(None)
+
+
+class Deaf(Stage):
+    """A cluster in which nobody but who answers it reaches `deaf`."""
+
+    deaf = ""
+
+    def _transmit(self, m: Message | Aside) -> None:
+        if m.target != self.deaf or isinstance(m, AppendEntriesReply):
+            super()._transmit(m)
+
+
+def test_a_leader_that_hears_answers_of_any_term_leads_on_in_an_old_one() -> None:
+    """hashicorp/raft#666: its followers have another leader by now, and tell it so with each answer."""
+    for broken, role in ((None, Role.FOLLOWER), ("check_quorum.current_term", Role.LEADER)):
+        stage = Deaf(1, THREE, Faults(), config=EXTENDED, broken=broken)
+        stage.wait(10)
+        old = stage.deaf = stage.leader()
+        while len(stage._leader_of) == 1:
+            stage._step(stage.servers[old], stage.core(old).hand_over)
+            stage.wait(0.2)
+        stage.wait(20)
+        assert stage.core(old).role is role
+        assert stage.leader() != old
+        assert (stage.core(old).current_term == 1) is (broken is not None)
 
 
 def test_without_a_refusal_an_older_term_and_a_newer_log_elect_nobody() -> None:

@@ -77,6 +77,12 @@ OF_EXTENSIONS: list[tuple[str, Bounds, str | None, set[str]]] = [
     ("pre_vote.count_asked", ASKING, "pre_vote.count_asked", {"pre_votes"}),
     ("pre_vote.no_vote", ASKING, None, {"votes"}),
     ("pre_vote.leader_found", ASKING_BESIDE_A_LEADER, "pre_vote.leader_found", {"pre_votes"}),
+    (
+        "check_quorum.current_term",
+        Bounds(servers=2, max_messages=6, extensions=("check_quorum",)),
+        "term.adopt_newer",
+        {"current_term", "match_index", "voted_for", "role"},
+    ),
     ("check_quorum.follow", CHECKING, None, {"event"}),
     ("transfer.caught_up", HANDING_OVER, "transfer.caught_up", {"answer"}),
     ("transfer.current_term", HANDING_OVER, "transfer.current_term", {"told_to_stand"}),

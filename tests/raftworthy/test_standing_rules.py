@@ -30,8 +30,7 @@ RULES: dict[str, Rule] = {name: rule for x in OURS for name, rule in EXTENSIONS[
 
 # The property that fails first without a rule, and the length of the shortest path there, beginning included.
 EXPECTED = {
-    "pre_vote.majority": ("term_has_support", 1),
-    "pre_vote.keep_term": ("term_has_support", 1),
+    "pre_vote.majority": ("candidate_has_support", 1),
     "pre_vote.keep_vote": ("vote_is_kept", 5),
     "pre_vote.no_vote": ("one_leader_per_term", 16),
     "check_quorum.keep_vote": ("vote_is_kept", 5),

@@ -143,6 +143,31 @@ def get(
 
 
 @app.command
+def transfer(
+    *,
+    cluster: Cluster,
+    to: Annotated[str | None, Parameter(help="who shall lead; any server that has all entries")] = None,
+    timeout: Timeout = 5.0,
+    access: Access = OPEN,
+    json: Json = False,
+) -> int:
+    """Let another server lead, as before a machine is stopped. The leader tells it to stand for election.
+
+    Exit code: 0 another leads, 2 it doesn't, or nobody knows: the message says which.
+
+    Examples:
+        raftworthy transfer --cluster n1=7001,n2=7002,n3=7003
+        raftworthy transfer --to n2 --cluster n1=7001,n2=7002,n3=7003
+    """
+    leader = _ask(cluster, timeout, access, json, lambda client: client.transfer(to))
+    if json:
+        print_json({"verdict": "done", "leader": leader})
+    else:
+        print(f"{leader} leads")
+    return CONFORMS
+
+
+@app.command
 def status(*, cluster: Cluster, timeout: Timeout = 1.0, access: Access = OPEN, json: Json = False) -> int:
     """Say how each server sees itself: role, term, commit index; and of a leader's followers, what they lack.
 

@@ -438,7 +438,6 @@ MEMBERS: dict[str, Any] = {"extensions": ("membership",)}
 # The same of extensions.
 EXTENSION_CASES: Mapping[str, Case] = {
     "pre_vote.majority": Case(Bounds(max_log=0, **ASKING)),
-    "pre_vote.keep_term": Case(Bounds(max_log=0, **ASKING)),
     "pre_vote.keep_vote": Case(Bounds(max_log=0, **ASKING)),
     "pre_vote.no_vote": Case(Bounds(max_log=0, **ASKING), "candidates_ask"),
     "E06": Case(Bounds(max_log=0, **ASKING)),

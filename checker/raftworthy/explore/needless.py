@@ -113,6 +113,10 @@ SNAPSHOTS = (
     Bounds(max_messages=6, **WITH_SNAPSHOTS),
 )
 EXTENSION_NEEDLESS: Mapping[str, Needless] = {
+    "pre_vote.keep_term": Needless(
+        SLOWER + "a server that is cut off only begins one term after another, and deposes the leader later.",
+        ASKED,
+    ),
     "pre_vote.not_adopted": Needless(
         SLOWER + "a leader is only deposed sooner, by a question, if whoever asks is in a newer term.", ASKED
     ),
