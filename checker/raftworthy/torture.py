@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+import signal
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from raftd.cluster import Cluster
 from raftd.codec import Faults
 from raftd.server import KILL_POINTS
 from raftd.trace import digest_of_put
+from raftspec.extensions import EXTENSIONS
 from raftworthy.linearize.checking import Result as Linearized
 from raftworthy.linearize.checking import check as check_history
 from raftworthy.linearize.reading import read_history
@@ -41,8 +43,13 @@ LASTS = (0.1, 3.0)  # seconds that a fault lasts
 DIES_WITHIN = 40  # steps that change the disk, for a server that is to kill itself
 PATIENCE = 30.0  # seconds until all servers have to agree once nothing is wrong any more
 POLL = 0.02
+STOPPED = (0, -signal.SIGTERM)  # exit codes of a server that was asked to, or before it could listen
 STOPPED_BY_FULL_DISK = 2  # the exit code of a server that can't go on
 KILLED = -9
+
+# With so many bytes of commands between two snapshots, logs are compacted every second or so, and a server
+# that was away for long is sent one. As soon as traces with them can be checked.
+SERVED = ("--snapshot-after", "20000") if "snapshots" in EXTENSIONS else ()
 
 SHAPES = ("split", "isolated", "mute", "deaf", "bridge", "any")
 
@@ -103,7 +110,7 @@ def torture(
     history = folder / "history.ndjson"
     folder.mkdir(parents=True, exist_ok=True)
     complaint = None
-    options = () if broken is None else ("--break", broken)
+    options = [*SERVED, *(() if broken is None else ("--break", broken))]
     with (
         Cluster(servers, folder, options=options) as cluster,
         closing(Recorder(history, digest_of_put)) as recorder,
@@ -138,6 +145,7 @@ class Torturer:
         self._kinds = {
             "kill": self._kill,
             "kill within a step": self._kill_within_a_step,
+            "stop": self._stop,
             "freeze": self._freeze,
             "partition": self._partition,
             "slow disk": self._slow_disk,
@@ -208,7 +216,7 @@ class Torturer:
             if not self._cluster.has_ended(server):
                 continue
             code = self._cluster.wait_for_exit(server)
-            if server not in self._doomed or code not in (KILLED, STOPPED_BY_FULL_DISK):
+            if server not in self._doomed or code not in (*STOPPED, KILLED, STOPPED_BY_FULL_DISK):
                 end = self._cluster.log(server)[-2000:]
                 raise TortureError(f"{server} ended by itself, with exit code {code}\n{end}")
             self._start_later(server, time.monotonic() + self._rng.uniform(0, 1))
@@ -242,6 +250,13 @@ class Torturer:
             self._cluster.kill(server)
             at = f"{point}:{self._rng.randint(1, DIES_WITHIN)}"
             self._start_later(server, time.monotonic() + self._rng.uniform(0, 1), "--kill-at", at)
+
+    def _stop(self, server: str, end: float) -> None:
+        """Politely: a leader hands over first."""
+        if self._is_up(server) and server not in self._doomed:
+            self.counts["stop"] += 1
+            self._doomed.add(server)
+            self._cluster.ask_to_stop(server)
 
     def _freeze(self, server: str, end: float) -> None:
         if not self._is_up(server):

@@ -168,6 +168,10 @@ class Cluster:
         self._processes[server].terminate()
         return self.wait_for_exit(server, timeout)
 
+    def ask_to_stop(self, server: str) -> None:
+        """Stop it politely, without waiting for its end."""
+        self._processes[server].terminate()
+
     def wait_for_exit(self, server: str, timeout: float = 10.0) -> int:
         """Wait for a server to end by itself; its exit code, negative for a signal."""
         try:

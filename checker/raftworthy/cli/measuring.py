@@ -60,7 +60,7 @@ def torture(
 ) -> int:
     """Do to real servers all that Raft has to bear, and judge their traces and what their clients saw.
 
-    kill -9 at any moment and within a step, freezing, partitions of every shape, slow and full disks,
+    kill -9 at any moment and within a step, orderly stops, freezing, partitions of every shape, slow and full disks,
     clocks that jump. Exit code: 0 all conforms and is linearizable, 1 not, 2 undecided, or a server ended by
     itself.
 
