@@ -282,6 +282,45 @@ def stale_leader_slow() -> Cluster:
 
 
 @recorded(GOOD)
+def extraneous_entries() -> Cluster:
+    """Section 5.3: leader after leader dies with entries that nobody else has. A leader's log is the truth.
+
+    Each of three comes back, and what it alone had goes.
+    """
+    c = Cluster(*FIVE)
+
+    def dies_with_an_entry_of_its_own(leader: str) -> None:
+        c.propose(leader, f"{leader} alone")
+        c.drop()
+        c.crash(leader)
+        c.start(leader)
+
+    c.elect("n1", "n2", "n3")
+    c.settle()
+    c.propose("n1", "committed")
+    c.settle()
+    dies_with_an_entry_of_its_own("n1")
+    c.elect("n2", "n3", "n4")
+    c.drop()
+    dies_with_an_entry_of_its_own("n2")
+    assert [c.terms(server) for server in FIVE] == [[1, 1, 1], [1, 1, 2, 2], [1, 1], [1, 1], [1, 1]]
+
+    c.elect("n3", "n4", "n5")
+    c.settle()
+    assert all(c.terms(server) == [1, 1, 3] for server in FIVE)
+    dies_with_an_entry_of_its_own("n3")
+    c.elect("n4", "n1", "n5")
+    c.settle()
+    c.propose("n4", "kept")
+    c.settle()
+    c.heartbeat("n4")
+    c.settle()
+    assert all(c.terms(server) == [1, 1, 3, 4, 4] for server in FIVE)
+    assert all(core.commit_index == 5 for core in c.cores.values())
+    return c
+
+
+@recorded(GOOD)
 def repair_of_long_log() -> Cluster:
     """Section 5.3: hundreds of a dead leader's entries go, one refusal a term, batch by batch."""
     c = Cluster(*THREE, config=Config(max_entries=64, max_in_flight=128))
