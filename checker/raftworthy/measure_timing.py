@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 
 from raftd.simulator import Progress
 from raftd.timing import BROADCAST_TIME, Availability, ElectionTimes, availability, election_times
+from raftworthy.replay.verdict import check
 
 POINTS = 200  # of each line of a plot
 
@@ -23,6 +25,7 @@ class Timing:
     servers: int
     elections: list[ElectionTimes]
     worlds: list[Availability]
+    verdicts: list[str]  # of replay, on the trace of each world
 
     def __str__(self) -> str:
         lines = [
@@ -41,11 +44,14 @@ class Timing:
             lines.append(f"{e.ratio:>18g}{e.timeout * 1000:>8.1f}{len(e.times):>11}{shown}")
         lines += [
             "",
-            f"{'world':<22}{'time with a leader':>19}{'entries/s':>11}{'elections':>11}{'won':>7}  safe",
+            f"{'world':<22}{'time with a leader':>19}{'entries/s':>11}{'elections':>11}{'won':>7}"
+            f"{'events':>11}  replay",
         ]
-        for w in self.worlds:
+        for w, verdict in zip(self.worlds, self.verdicts, strict=True):
             counts = f"{w.summary.elections:>11}{w.summary.leaders:>7}"
-            lines.append(f"{w.world:<22}{w.led:>18.1%} {w.committed:>11.1f}{counts}  yes")
+            lines.append(
+                f"{w.world:<22}{w.led:>18.1%} {w.committed:>11.1f}{counts}{w.summary.events:>11,}  {verdict}"
+            )
         return "\n".join(lines)
 
 
@@ -54,7 +60,11 @@ def measure_timing(
 ) -> Timing:
     """Time elections for each T of so many broadcast times, and run the same cluster in each world."""
     times = list(election_times(ratios, servers, elections, seed, progress))
-    return Timing(servers, times, list(availability(servers, steps, seed)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        worlds = list(availability(servers, steps, seed, folder))
+        verdicts = [check([folder / f"{w.world}.ndjson"]).verdict for w in worlds]
+    return Timing(servers, times, worlds, verdicts)
 
 
 def plot(timing: Timing, file: Path) -> None:

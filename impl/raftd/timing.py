@@ -8,8 +8,11 @@ broadcast time   from a request to all servers until their answers are back. Sec
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import quantiles
+from typing import BinaryIO
 
 from raftd.core import Config, Role
 from raftd.simulator import Faults, Progress, Server, Simulation, Summary, server_names
@@ -22,8 +25,15 @@ LIMIT = 1000  # so many T without a leader, and the cluster counts as stuck
 class _Measured(Simulation):
     """A simulation that notes when it has leaders."""
 
-    def __init__(self, seed: int, servers: tuple[str, ...], faults: Faults, config: Config) -> None:
-        super().__init__(seed, servers, faults, config=config)
+    def __init__(
+        self,
+        seed: int,
+        servers: tuple[str, ...],
+        faults: Faults,
+        config: Config,
+        out: BinaryIO | None = None,
+    ) -> None:
+        super().__init__(seed, servers, faults, out, config=config)
         self.latency = (BROADCAST_TIME * 0.25, BROADCAST_TIME * 0.75)  # one way, in seconds
         self.led = 0.0  # seconds with a leader whom a majority follows
         self._checked = 0.0
@@ -119,11 +129,15 @@ WORLDS: dict[str, Faults] = {
 }
 
 
-def availability(servers: int, steps: int, seed: int) -> Iterator[Availability]:
-    """The same cluster in each world. Whatever happens it stays safe, or `SimulationError` is raised."""
+def availability(servers: int, steps: int, seed: int, traces: Path | None = None) -> Iterator[Availability]:
+    """The same cluster in each world, its trace in a folder if one is given.
+
+    Whatever happens it stays safe, or `SimulationError` is raised.
+    """
     for world, faults in WORLDS.items():
-        simulation = _Measured(seed, server_names(servers), faults, Config())
-        summary = simulation.run(steps)
+        with (traces / f"{world}.ndjson").open("wb") if traces else nullcontext() as out:
+            simulation = _Measured(seed, server_names(servers), faults, Config(), out)
+            summary = simulation.run(steps)
         yield Availability(
             world, simulation.led / simulation.now, summary.committed / simulation.now, summary
         )
