@@ -119,16 +119,14 @@ def minimal(lines: Sequence[bytes]) -> list[bytes]:
         name = event["event"]
         if name == "handle_request_vote_reply" and state.get("role") == "leader":
             name = "become_leader"
-        if name == "timeout" and state.get("role") == "leader":  # a cluster of one: two events in one
-            alone = {v: variables[v] for v in ("current_term", "voted_for")}
-            kept.append(_packed({"server": event["server"], "event": name, "state": alone}))
-            name = "become_leader"
         if name in LEAST_EVENTS:
             told = {"server": event["server"], "event": name}
             told |= {field: event[field] for field in ("start", "entries", "after") if field in event}
             if name.startswith("handle_"):
                 told["message"] = event["message"]
             told["state"] = {variable: variables[variable] for variable in LEAST_VARIABLES}
+            if name == "timeout" and state.get("role") == "leader":  # a cluster of one: it wins at once
+                told["state"]["role"] = "leader"
             kept.append(_packed(told))
     return kept
 

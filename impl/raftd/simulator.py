@@ -466,7 +466,10 @@ class Simulation:
             case SnapshotChunkReply():
                 answer = transfers.acknowledged(server.clock(self.now), m)
             case _:
-                self._step(server, lambda clock: core.receive(clock, m), self._told(m))
+                told, written = self._told(m), self.summary.events
+                self._step(server, lambda clock: core.receive(clock, m), told)
+                if told is not None and told.line == self._next_line and self.summary.events == written:
+                    told.line = None  # a crash came first: a copy may yet be received
         if isinstance(answer, InstallSnapshot):
             self._step(server, lambda clock: core.receive(clock, answer))
         elif answer is not None:
@@ -476,9 +479,13 @@ class Simulation:
         """If a message was changed on the way, where in the trace it is received."""
         told = next((told for told in self.summary.lies if told.said is m), None)
         if told is not None and told.line is None:
-            # After the header, if it is written at once.
-            told.line = self.summary.events + self.summary.client_events + 2
+            told.line = self._next_line
         return told
+
+    @property
+    def _next_line(self) -> int:
+        """Where the next event will stand in the trace, if it is written at once: after the header."""
+        return self.summary.events + self.summary.client_events + 2
 
     # What a driver does with a batch, and how it dies.
 
