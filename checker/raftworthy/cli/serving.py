@@ -271,7 +271,7 @@ def simulate(
     Examples:
         raftworthy simulate --seed 7 --servers 5 --steps 100000 --out trace.ndjson
         raftworthy simulate --clients 8 --out seen.ndjson && raftworthy replay seen.ndjson
-        raftworthy simulate --clients 6 --steps 3000 --lease-reads 1 --faults clock=0.6,partition=0.004
+        raftworthy simulate --with reads --clients 6 --lease-reads 1 --faults clock=0.6,partition=0.004
         raftworthy simulate --faults crash,loss=0.2 --break vote.once_per_term --out bad.ndjson
         raftworthy simulate --faults none --byzantine append_entries.leader_commit:9 --out changed.ndjson
         raftworthy simulate --faults partition --figure-2
