@@ -3,7 +3,7 @@
 A request is sent again only if it can't have been executed, or if executing it twice does no harm (get).
 A put whose connection broke, or whose leader lost its leadership, may be in the log or not: that is an
 error for the caller to judge (`may_have_executed`), never a silent second try, which could overwrite what
-another client wrote in between. Left out: sessions with exactly-once retries (section 8).
+another client wrote in between. In a session (`open_session`) it is sent again, and executed once.
 
     async with Client(parse_addresses("n1=127.0.0.1:7001,n2=127.0.0.1:7002")) as client:
         await client.put("colour", b"green")
@@ -19,6 +19,7 @@ from typing import Final, Literal, cast
 
 from raftd import codec
 from raftd.addresses import Address, Addresses
+from raftd.client_session import Session
 from raftd.codec import (
     ClientHello,
     CodecError,
@@ -28,10 +29,12 @@ from raftd.codec import (
     Faults,
     GetRequest,
     MembersRequest,
+    NoSession,
     PutRequest,
     Read,
     Redirect,
     Refused,
+    RegisterRequest,
     Reply,
     Request,
     Status,
@@ -63,6 +66,10 @@ class RequestError(Exception):
 
 class RequestTimeoutError(RequestError):
     """The deadline passed without an answer."""
+
+
+class SessionLostError(RequestError):
+    """There is no such session, or no more: open another, and judge what became of the request."""
 
 
 class Client:
@@ -119,6 +126,19 @@ class Client:
         done = await self._to_leader(lambda id: TransferRequest(id, successor), timeout, repeatable=False)
         return (done.value or b"").decode()
 
+    async def open_session(self, timeout: float | None = None) -> Session:
+        """A session, in which requests that are tried again are executed once. Dissertation, section 6.3.
+
+        It ends when it isn't used for long (`Config.session_timeout`). Opened twice after a lost answer, one
+        is never used, and ends.
+        """
+        done = await self._to_leader(RegisterRequest, timeout, repeatable=True)
+        return Session(self, int(done.value or b"0"))
+
+    async def ask_in_session(self, make: MakeRequest, timeout: float | None) -> bytes | None:
+        """Ask until there is an answer: it is executed once at most."""
+        return (await self._to_leader(make, timeout, repeatable=True, session=True)).value
+
     async def status(self, server: str, timeout: float | None = None) -> Status:
         """How `server` sees itself."""
         reply = await self._to_server(server, StatusRequest, timeout)
@@ -174,10 +194,16 @@ class Client:
         except OSError as error:
             raise RequestError(f"no answer from {server}: {error}", may_have_executed=False) from error
 
-    async def _to_leader(self, make: MakeRequest, timeout: float | None, *, repeatable: bool) -> Done:
-        """Ask the leader, whoever that is by now, until it answers or time is up."""
+    async def _to_leader(
+        self, make: MakeRequest, timeout: float | None, *, repeatable: bool, session: bool = False
+    ) -> Done:
+        """Ask the leader, whoever that is by now, until it answers or time is up.
+
+        In a session a request is repeatable, and yet it may have been executed if nobody says so.
+        """
         timeout = self.timeout if timeout is None else timeout
         in_doubt = False  # a request that must not be sent twice is under way
+        doubt = earlier = False  # it may be in a log: what was sent last, and what before
         last = "no server has been reached"
         back_off = FIRST_BACK_OFF
         hops = 0
@@ -188,12 +214,14 @@ class Client:
                     reply: Reply | None = None
                     try:
                         connection = await self._connect(address)
+                        earlier, doubt = doubt, session
+                        doubt |= earlier
                         in_doubt, last = not repeatable, f"{address} has been asked and doesn't answer"
                         reply = await asyncio.wait_for(
                             connection.ask(make), GET_PATIENCE if repeatable else None
                         )
                     except _RefusedError as error:
-                        raise RequestError(f"{address}: {error}", may_have_executed=False) from error
+                        raise RequestError(f"{address}: {error}", may_have_executed=earlier) from error
                     except OSError as error:
                         last = f"{address}: {error or 'no answer'}"
                     match reply:
@@ -201,12 +229,15 @@ class Client:
                             self._leader = address
                             return reply
                         case Refused(reason=reason):
-                            raise RequestError(f"{address}: {reason}", may_have_executed=False)
+                            raise RequestError(f"{address}: {reason}", may_have_executed=earlier)
                         case Redirect():
+                            doubt = earlier
                             in_doubt, last = (
                                 False,
                                 f"{address} is not the leader and names {reply.leader or 'none'}",
                             )
+                        case NoSession(reason=reason):
+                            raise SessionLostError(f"{address}: {reason}", may_have_executed=earlier)
                         case UnknownOutcome(reason=reason):
                             last = f"{address}: {reason}"
                         case Status():
@@ -226,7 +257,7 @@ class Client:
                     back_off = min(2 * back_off, MAX_BACK_OFF)
         except TimeoutError as error:
             raise RequestTimeoutError(
-                f"no answer within {timeout:g} s: {last}", may_have_executed=in_doubt
+                f"no answer within {timeout:g} s: {last}", may_have_executed=in_doubt or doubt
             ) from error
 
     def _next_address(self) -> Address:

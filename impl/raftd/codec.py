@@ -113,6 +113,22 @@ class TransferRequest(msgspec.Struct, frozen=True, tag="transfer", tag_field="ki
     successor: str | None = None
 
 
+class RegisterRequest(msgspec.Struct, frozen=True, tag="register", tag_field="kind"):
+    """Open a session. Done's value is its id, as text."""
+
+    id: int
+
+
+class SessionRequest(msgspec.Struct, frozen=True, tag="ask", tag_field="kind"):
+    """Have a command executed once. All numbers below `lowest` have been answered, or given up."""
+
+    id: int
+    session: int
+    number: int
+    lowest: int
+    command: bytes
+
+
 class StatusRequest(msgspec.Struct, frozen=True, tag="status", tag_field="kind"):
     """Ask this very server how it sees itself."""
 
@@ -152,7 +168,15 @@ class FaultRequest(msgspec.Struct, frozen=True, tag="fault", tag_field="kind"):
 
 
 Request = (
-    PutRequest | GetRequest | DeleteRequest | TransferRequest | StatusRequest | MembersRequest | FaultRequest
+    PutRequest
+    | GetRequest
+    | DeleteRequest
+    | TransferRequest
+    | RegisterRequest
+    | SessionRequest
+    | StatusRequest
+    | MembersRequest
+    | FaultRequest
 )
 
 
@@ -179,6 +203,13 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
 
     With the id 0, which no request has, all that is asked on the connection is refused, and it is closed.
     """
+
+    id: int
+    reason: str
+
+
+class NoSession(msgspec.Struct, frozen=True, tag="no_session", tag_field="kind"):
+    """Not executed now; whether it was before, nobody knows any more."""
 
     id: int
     reason: str
@@ -227,7 +258,7 @@ class Status(msgspec.Struct, frozen=True, tag="status_reply", tag_field="kind"):
     faults: Faults = Faults()
 
 
-Reply = Done | Redirect | Refused | UnknownOutcome | Status
+Reply = Done | Redirect | Refused | NoSession | UnknownOutcome | Status
 
 
 # --- frames -----------------------------------------------------------------------------------------

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Final
 
 from raftd.addresses import Address, Addresses, parse_addresses
+from raftd.bank import Bank
 from raftd.codec import MAX_COMMAND, MAX_MESSAGE
 from raftd.core import Config
 from raftd.faults import BREAKS, make_core
+from raftd.kv import KeyValue
 from raftd.security import Tls, is_loopback
 from raftd.server import KILL_POINTS, KillAt, NoTrace, Server, Trace
+from raftd.sessions import StateMachine
 from raftd.state import EXTENSIONS, USUAL, chosen_extensions
 from raftd.storage import Storage, StorageError
 from raftd.trace import TraceFile
@@ -32,6 +35,8 @@ log = logging.getLogger("raftd")
 
 EXIT_STOPPED: Final = 0
 EXIT_UNUSABLE: Final = 2
+
+MACHINES: dict[str, type[StateMachine]] = {"key-value": KeyValue, "bank": Bank}
 
 
 async def serve(
@@ -54,6 +59,7 @@ async def serve(
     kill_at: KillAt | None = None,
     broken: str | None = None,
     joins: bool = False,
+    machine: str = "key-value",
 ) -> None:
     """Run one server until SIGTERM or SIGINT, for `duration` seconds, or until its stdin is closed.
 
@@ -101,6 +107,7 @@ async def serve(
             trace_after_persist=trace_after_persist,
             fault_switch=fault_switch,
             kill_at=kill_at,
+            machine=MACHINES[machine](),
         )
         if watch is not None:
             from raftd.watching import watched
@@ -179,6 +186,19 @@ def _parser() -> argparse.ArgumentParser:
         "--join",
         action="store_true",
         help="--cluster names the first servers and this one, which joins them: see raftworthy members add",
+    )
+    parser.add_argument(
+        "--session-timeout",
+        type=float,
+        default=default.session_timeout,
+        metavar="SECONDS",
+        help="with sessions: end one that nobody uses for so long",
+    )
+    parser.add_argument(
+        "--machine",
+        choices=sorted(MACHINES),
+        default="key-value",
+        help="what the servers replicate: keys and values, or the accounts of a bank",
     )
     parser.add_argument("--figure-2", action="store_true", help="no extensions")
     parser.add_argument(
@@ -309,6 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 config=Config(
                     options.election_timeout,
                     options.heartbeat_interval,
+                    session_timeout=options.session_timeout,
                     snapshot_after=options.snapshot_after,
                     reads=True,
                     lease_drift=options.lease_reads,
@@ -326,6 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 kill_at=options.kill_at,
                 broken=options.broken,
                 joins=options.join,
+                machine=options.machine,
             )
         )
     except StorageError as error:

@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,11 +33,15 @@ from raftd.codec import (
     GetRequest,
     Members,
     MembersRequest,
+    NoSession,
     PutRequest,
     Read,
     Redirect,
     Refused,
+    RegisterRequest,
+    Reply,
     Request,
+    SessionRequest,
     Status,
     StatusRequest,
     TransferRequest,
@@ -54,6 +59,8 @@ from raftd.messages import (
     SnapshotChunkReply,
 )
 from raftd.readers import Reader, Readers
+from raftd.sessions import Ask, Expire, Register, Result, StateMachine
+from raftd.sessions import encode_command as encode_session_command
 from raftd.storage import Storage
 from raftd.transfer import Transfers
 from raftd.transport import Respond, Transport
@@ -128,6 +135,16 @@ class Proposal:
     id: int
     command: bytes
     respond: Respond
+    opens: bool = False  # a session
+
+
+def _answer(proposal: Proposal, index: int, result: Result) -> Reply:
+    """What a client is told of its entry, which is applied."""
+    if proposal.opens:
+        return Done(proposal.id, b"%d" % index)
+    if result.asked and not result.origin:
+        return NoSession(proposal.id, "there is no such session, or it has ended, or the answer was given")
+    return Done(proposal.id, result.value)
 
 
 @dataclass
@@ -151,13 +168,14 @@ class Server:
         clock: Callable[[], float],
         *,
         trace: Trace | None = None,
-        machine: KeyValue | None = None,
+        machine: StateMachine | None = None,
+        wall: Callable[[], float] = time.time,
         trace_after_persist: bool = False,
         fault_switch: bool = False,
         kill_at: KillAt | None = None,
     ) -> None:
         self.core = core
-        self.machine = machine or KeyValue()
+        self.machine: StateMachine = machine or KeyValue()
         self._storage = storage
         self._transport = transport
         self._true_clock = clock
@@ -170,7 +188,11 @@ class Server:
         self._noted: tuple[Role, int, str | None] = (core.role, core.current_term, core.leader)
 
         self._transfers = Transfers(core.server, core.config.election_timeout)
-        if core.snapshot is not None:
+        self._wall = wall
+        self._expiring = 0  # the index of the last entry by which this leader ends sessions
+        if core.config.sessions:
+            core.keep_sessions(self.machine, clock)
+        elif core.snapshot is not None:
             self.machine.load(core.snapshot.state)
 
         self.counts = Counts()
@@ -290,6 +312,13 @@ class Server:
                 self._transfer(
                     successor, lambda x: respond(Done(id, x) if isinstance(x, bytes) else Refused(id, x))
                 )
+            case RegisterRequest(id) | SessionRequest(id) if self.core.session_table is None:
+                respond(Refused(id, "these servers keep no sessions: start them with --with sessions"))
+            case RegisterRequest(id):
+                self._queue(id, encode_session_command(Register(self._stamp())), respond, opens=True)
+            case SessionRequest(id, session, number, lowest, command):
+                asked = Ask(session, number, lowest, self._stamp(), command)
+                self._queue(id, encode_session_command(asked), respond)
             case StatusRequest(id):
                 respond(self.status(id))
             case MembersRequest(id) if not self.core.config.membership:
@@ -331,7 +360,29 @@ class Server:
         return self._true_clock() + self._faults.clock
 
     def _enqueue(self, id: int, command: Command, respond: Respond) -> None:
-        encoded = encode_command(command)
+        if isinstance(self.machine, KeyValue):
+            self._queue(id, encode_command(command), respond)
+        else:
+            respond(Refused(id, "these servers keep no keys and values, but another state machine"))
+
+    def _stamp(self) -> int:
+        """A leader's time for an entry."""
+        assert self.core.session_table is not None
+        return self.core.session_table.stamp(self._wall() + self._faults.clock)
+
+    def _expire_sessions(self) -> None:
+        """A leader ends sessions that nobody has used for long, for all servers: in the log."""
+        table, core = self.core.session_table, self.core
+        if table is None or core.role is not Role.LEADER or core.commit_index < self._expiring:
+            return
+        now = self._stamp()
+        if table.idle(now):
+            since = now - int(core.config.session_timeout * 1000)
+            batch = core.propose(self._clock(), [encode_session_command(Expire(since))])
+            self._expiring = core.log.last_index
+            self._step(batch)
+
+    def _queue(self, id: int, encoded: bytes, respond: Respond, opens: bool = False) -> None:
         if self._handing_over is not None:
             respond(Redirect(id, None, None))
         elif len(encoded) > MAX_COMMAND:
@@ -339,7 +390,7 @@ class Server:
         elif len(self._proposals) + len(self._appended) >= MAX_WAITING:
             respond(Refused(id, f"{MAX_WAITING} commands are waiting already: try again later"))
         else:
-            self._proposals.append(Proposal(id, encoded, respond))
+            self._proposals.append(Proposal(id, encoded, respond, opens))
             self._woken.set()
 
     def _wait_to_read(self, reader: Reader) -> None:
@@ -393,7 +444,9 @@ class Server:
         if batch is not None:
             self._step(batch)
         if self.core.snapshot_due:
-            self._step(self.core.take_snapshot(self._clock(), self.machine.save()))
+            replicated = self.core.session_table or self.machine
+            self._step(self.core.take_snapshot(self._clock(), replicated.save()))
+        self._expire_sessions()
         self._serve_readers()
 
     def _serve_readers(self) -> None:
@@ -512,10 +565,10 @@ class Server:
             if count == 0:
                 self._pass("after-first-send", persisting)
         self._pass("after-send", persisting)
-        if batch.install is not None:
+        if batch.install is not None and self.core.session_table is None:
             self.machine.load(batch.install.state)
-        for index, entry in batch.apply:
-            self._apply(index, entry)
+        for place, (index, entry) in enumerate(batch.apply):
+            self._apply(index, entry, batch.results[place] if batch.results else None)
         self._pass("after-apply", persisting)
         self._give_up_what_is_lost()
         self._note_role()
@@ -565,15 +618,18 @@ class Server:
         self._trace.write(batch.event)
         self._pass("after-trace", persisting)
 
-    def _apply(self, index: int, entry: Entry) -> None:
-        value = self.machine.apply(entry.command) if for_state_machine(entry.command) else None
+    def _apply(self, index: int, entry: Entry, result: Result | None) -> None:
+        """Execute an entry, if the core has not, and answer whoever waits for it."""
+        if result is None:
+            value = self.machine.apply(entry.command) if for_state_machine(entry.command) else None
+            result = Result(index, value)
         proposal = self._appended.pop(index, None)
         if proposal is None:
             return
         # Another leader's entry may have taken the place of ours.
         if entry.term == self._appended_term:
             assert entry.command == proposal.command
-            proposal.respond(Done(proposal.id, value))
+            proposal.respond(_answer(proposal, index, result))
         else:
             proposal.respond(UnknownOutcome(proposal.id, f"entry {index} is from another leader"))
 

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from raftd.log import Log
 from raftd.messages import Entry, Message, Snapshot
+from raftd.sessions import Result
 
 NO_OP = b""
 # What a server can have beside Figure 2, each an option of `Config`; and what one to trust has.
-EXTENSIONS = ("pre_vote", "check_quorum", "leadership_transfer", "reads", "membership")
+EXTENSIONS = ("pre_vote", "check_quorum", "leadership_transfer", "reads", "sessions", "membership")
 USUAL = ("pre_vote", "check_quorum", "leadership_transfer", "reads")
 
 
@@ -53,6 +54,8 @@ class Config:
     # than so many times as fast as another's; None: no leases.
     lease_drift: float | None = None
     membership: bool = False  # servers can join and leave; raftd.membership
+    sessions: bool = False  # execute a client's request once, however often it is tried; raftd.sessions
+    session_timeout: float = 3600.0  # a session that nobody uses for so long ends
     snapshot_after: int = 0  # bytes of applied entries after which a snapshot is taken; 0 for never
 
     def __post_init__(self) -> None:
@@ -109,6 +112,7 @@ class Batch(NamedTuple):
     persist: Persist | None
     send: tuple[Message, ...]
     apply: tuple[tuple[int, Entry], ...]  # newly committed, no-ops included
+    results: tuple[Result, ...] = ()  # of those, if this server keeps sessions; it has applied them itself
     install: Snapshot | None = None  # the state machine's state becomes this before anything is applied
 
 

@@ -6,9 +6,9 @@ Everything that a step does, `Step` can tell at its end: from a few variables ke
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, ClassVar
 
 from raftd.messages import (
     AppendEntries,
@@ -19,15 +19,19 @@ from raftd.messages import (
     ReadIndex,
     Snapshot,
 )
+from raftd.sessions import Result, Sessions
 from raftd.state import Batch, Config, Persist, Persistent, Role, Variables
 from raftd.trace import traced_entries, traced_message
 
 ENTRY_SIZE = 16  # bytes of an entry beside its command, about
+ANSWERS = 1000  # of how many entries at the end a step's event says what clients were answered
 RESTART_ENTRIES = 16  # how much of the log's end a restart event shows
 
 
 class Step:
     """The variables of Figure 2, and what the step being taken has done to them."""
+
+    _SESSIONS: ClassVar[type[Sessions]] = Sessions
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class Step:
         self._probing: set[str] = set()
         self._heard: dict[str, float] = dict.fromkeys(self.peers, 0.0)
         self._sending: dict[str, Snapshot] = {}  # the snapshot that a follower is getting
+        self.session_table: Sessions | None = None
         self._applied_size = 0  # bytes of what has been applied since the last snapshot
 
         # What the step being taken has done so far.
@@ -117,15 +122,37 @@ class Step:
         self.last_applied = max(self.last_applied, self.commit_index)
         applied = self.log.entries(first, self.last_applied + 1 - first)
         self._applied_size += sum(len(entry.command) + ENTRY_SIZE for entry in applied)
+        results = self._execute(first, applied)
         after = self._variables()
         self._check_step(self._before, after)
+        event = self._event(name, message, self._before, after)
+        told = results[-ANSWERS:]
+        answers = enumerate(told, self.last_applied + 1 - len(told))
+        if asked := {n: r.origin for n, r in answers if r.asked}:
+            event["answers"] = asked
         return Batch(
-            self._event(name, message, self._before, after),
+            event,
             self._persist(self._before, after) if name != "restart" else None,
             tuple(self._sends),
             tuple(enumerate(applied, first)),
+            results,
             self._installed,
         )
+
+    def keep_sessions(self, machine: Any, local_clock: Callable[[], float]) -> None:
+        """From now on committed entries are executed here, as the table of sessions says; before `start`."""
+        self.session_table = self._SESSIONS(machine, local_clock, self.config.session_timeout)
+        if self.snapshot is not None:
+            self.session_table.load(self.snapshot.state)
+
+    def _execute(self, first: int, entries: Sequence[Entry]) -> tuple[Result, ...]:
+        """What comes of entries, if this server keeps sessions. Nobody hears of it before all is on disk."""
+        table = self.session_table
+        if table is None:
+            return ()
+        if self._installed is not None:
+            table.load(self._installed.state)
+        return tuple(table.apply(n, entry.command) for n, entry in enumerate(entries, first))
 
     def _variables(self) -> Variables:
         return Variables(
@@ -181,7 +208,7 @@ class Step:
             if not self._takes_snapshots():
                 del event["state"]["snapshot_index"]
             since = max(self.log.snapshot_index, self.log.last_index - RESTART_ENTRIES)
-            event["entries"] = traced_entries(self.log.entries(since + 1))
+            event["entries"] = traced_entries(self.log.entries(since + 1), self.config.sessions)
             event["after"] = since
         else:
             event["state"] = self._changes(before, after)
@@ -190,7 +217,7 @@ class Step:
                 # That the log took them, or had them, is news even if it is as long as before.
                 event["state"] |= {"log_length": after.log_length, "last_log_term": after.last_log_term}
             if self._appended:
-                event["entries"] = traced_entries(self._appended)
+                event["entries"] = traced_entries(self._appended, self.config.sessions)
         event["sends"] = [traced_message(m) for m in self._sends]
         return event
 

@@ -34,6 +34,7 @@ from raftd.messages import (
     RequestVoteReply,
     TimeoutNow,
 )
+from raftd.sessions import meaning
 
 VERSION = 1
 
@@ -78,9 +79,13 @@ def digest_of_put(key: str, value: bytes) -> str:
     return digest(encode_command(Put(key, value)))
 
 
-def traced_entries(entries: Iterable[Entry]) -> list[list[int | str]]:
-    """Entries as the trace shows them: `[[term, digest], ...]`."""
-    return [[entry.term, digest(entry.command)] for entry in entries]
+def traced_entries(entries: Iterable[Entry], meanings: bool = False) -> list[list[Any]]:
+    """Entries as the trace shows them: `[[term, digest], ...]`, or with what those about sessions mean."""
+    traced: list[list[Any]] = []
+    for entry in entries:
+        said = meaning(entry.command) if meanings else None
+        traced.append([entry.term, digest(entry.command), *([said] if said else [])])
+    return traced
 
 
 def traced_message(m: Message) -> dict[str, Any]:
