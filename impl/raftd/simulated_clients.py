@@ -18,6 +18,7 @@ from raftd.configurations import for_state_machine
 from raftd.core import Batch, Core, NotLeader, Role
 from raftd.kv import Command, Get, KeyValue, Put, encode_command
 from raftd.readers import Reader, Readers
+from raftd.sessions import Result
 from raftd.trace import digest_of_put
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class Request:
     @property
     def who(self) -> dict[str, Any]:
         return {"client": self.client, "seq": self.seq}
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What its entries are known by, if that is more than their digest."""
+        return {}
 
 
 @dataclass
@@ -95,11 +101,16 @@ class Clients:
             command = Put(key, value.encode())
             asked["digest"] = digest_of_put(key, command.value)
         self.asked += 1
-        request = Request(client, seq, command)
-        self.world.write_client({**request.who, "event": "invoke", **asked})
+        request = self._made(client, seq, command)
+        if request.named:
+            asked.pop("digest", None)
+        self.world.write_client({**request.who, "event": "invoke", **asked, **request.named})
         patience = PATIENCE * self.world.config.election_timeout
         self.world.at(self.world.now + patience, self._give_up, request)
         self._send(request)
+
+    def _made(self, client: str, seq: int, command: Command) -> Request:
+        return Request(client, seq, command)
 
     def _only_reads(self, client: str) -> bool:
         """Where servers read without the log, half of the clients never wait for a put that is lost."""
@@ -133,6 +144,10 @@ class Clients:
         if not request.over:
             found = None if value is None else value.decode()
             self._end(request, {"value": found} if isinstance(request.command, Get) else {})
+
+    def _answered(self, request: Request, index: int, result: Result) -> None:
+        """Its entry, at this index, was executed."""
+        self._told(request, result.value)
 
     def _told_unknown(self, request: Request) -> None:
         """The server doesn't know what will become of it. A get can be sent again; a put must not."""
@@ -190,13 +205,17 @@ class Clients:
         requests, driver.arrived = driver.arrived, []
         term, first = core.current_term, core.log.last_index + 1
         driver.appended.update(enumerate(((term, request) for request in requests), first))
-        commands = [encode_command(request.command) for request in requests]
+        commands = [self._encoded(server, request) for request in requests]
         try:
             self.world.step(server, lambda clock: core.propose(clock, commands))
         except NotLeader as error:
             for index, request in enumerate(requests, first):
                 del driver.appended[index]
                 self._carry(self._redirected, request, error.leader)
+
+    def _encoded(self, server: Server, request: Request) -> bytes:
+        """A request as an entry carries it."""
+        return encode_command(request.command)
 
     def _reader(self, core: Core, request: Request, key: str) -> Reader:
         """Who reads without the log has to see all that anybody had applied before."""
@@ -230,11 +249,15 @@ class Clients:
     def applied(self, server: Server, batch: Batch) -> None:
         """Execute what is committed, and answer who asked for it."""
         driver, core = self.drivers[server.name], server.core
-        for index, entry in batch.apply:
-            value = driver.machine.apply(entry.command) if for_state_machine(entry.command) else None
+        for place, (index, entry) in enumerate(batch.apply):
+            if batch.results:
+                result = batch.results[place]
+            else:
+                value = driver.machine.apply(entry.command) if for_state_machine(entry.command) else None
+                result = Result(index, value)
             term, request = driver.appended.pop(index, (0, None))
             if request is not None and term == entry.term:
-                self._carry(self._told, request, value)
+                self._carry(self._answered, request, index, result)
             elif request is not None:
                 self._carry(self._told_unknown, request)
         if driver.appended and (core is None or core.role is not Role.LEADER):

@@ -35,6 +35,7 @@ from raftd.messages import (
     SnapshotChunkReply,
 )
 from raftd.simulated_clients import Clients
+from raftd.simulated_sessions import SessionClients
 from raftd.state import EXTENSIONS, USUAL
 from raftd.trace import TraceStream
 from raftd.transfer import Transfers
@@ -286,7 +287,8 @@ class Simulation:
         self._leader_of: dict[int, str] = {}  # by term
         self._states: dict[int, bytes] = {}  # of the state machine, by the last entry in a snapshot
         self._steps = 0
-        self.clients = Clients(self, clients, seed) if clients else None
+        kind = SessionClients if config.sessions else Clients
+        self.clients = kind(self, clients, seed) if clients else None
 
     def at(self, time: float, happen: Callable[..., None], *what: Any) -> None:
         """Let clients do something at a time."""
@@ -360,7 +362,9 @@ class Simulation:
         broken = self.broken.get(server.name)
         server.core = make_core(server.name, self.first, rng, self.config, disk, broken)
         server.machine = self.clients.started(server.core) if self.clients else Machine()
-        if disk.snapshot is not None:
+        if self.config.sessions:
+            server.core.keep_sessions(server.machine, lambda: server.clock(self.now))
+        elif disk.snapshot is not None:
             server.machine.load(disk.snapshot.state)
         server.transfers = Transfers(server.name, self.config.heartbeat_interval, CHUNK)
         server.next_tick = float("inf")
@@ -532,7 +536,9 @@ class Simulation:
         core = server.core
         if core is not None and core.snapshot_due:
             self.summary.snapshots += 1
-            self._step(server, lambda clock: core.take_snapshot(clock, server.machine.save()))
+            self._step(
+                server, lambda clock: core.take_snapshot(clock, (core.session_table or server.machine).save())
+            )
         elif core is not None and (wanted := core.change_due()) is not None:
             self._change(server, wanted)
 
@@ -731,8 +737,9 @@ class Simulation:
         """All servers apply the same entries in the same order. Figure 3, State Machine Safety."""
         if batch.install is not None:
             self.summary.installed += 1
-            server.machine.load(batch.install.state)
-        for _, entry in batch.apply if self.clients is None else ():
+            if not self.config.sessions:
+                server.machine.load(batch.install.state)
+        for _, entry in batch.apply if self.clients is None and not self.config.sessions else ():
             if for_state_machine(entry.command):
                 server.machine.apply(entry.command)
         taken = batch.persist.snapshot if batch.persist else None

@@ -188,6 +188,8 @@ class Steps(Ledger):
         wins = state is not UNSET and state.role == "leader" and me.role == "candidate"
         if wins and not self._do(e, "become_leader", i, last=last):
             return False
+        if self.appending and e.entries:  # the fast path comes here, too
+            note(self.world.past, e, self._entry, self.appending)
         if e.entries and e.event != "client_request" and e.event not in self.entered:
             self._client_request(e, me)
         if state is UNSET:
