@@ -41,7 +41,7 @@ from raftd.trace import TraceStream
 from raftd.transfer import Transfers
 
 # Small batches, so that followers lag and logs are repaired in many messages.
-SIMULATED = Config(max_entries=4, max_in_flight=16)
+SIMULATED = Config(max_entries=4, max_in_flight=16, session_timeout=2.0)
 # The same with what a server to trust has beside Figure 2.
 EXTENDED = SIMULATED.having(USUAL)
 

@@ -19,6 +19,7 @@ import pytest
 import raftd.simulator
 from raftd.core import Batch, CannotChange, Config, Core, NotLeader, Persistent
 from raftd.faults import BREAKS, make_core
+from raftd.sessions import Sessions
 from raftd.simulator import EXTENDED, SIMULATED, Faults, server_names, simulate
 
 # What makes rare steps less rare: many elections, and late messages from the terms before.
@@ -42,6 +43,10 @@ def twin(core: Core) -> Core:
     held = ("log", "votes", "pre_votes", "next_index", "match_index", "_probing", "_heard", "_rng")
     for name in (*held, "_configurations"):
         setattr(other, name, copy.copy(getattr(core, name)))
+    if (table := core.session_table) is not None:
+        right = other.session_table = Sessions(copy.deepcopy(table.machine), lambda: 0.0, table.timeout)
+        right.sessions = copy.deepcopy(table.sessions)
+        right.expired, right.clock = table.expired, table.clock
     return other
 
 
@@ -88,7 +93,10 @@ def test_broken_server_does_what_a_right_one_would_not(rule: str, monkeypatch: p
     reads, leases = rule.startswith(("reads.", "lease.")), rule.startswith("lease.")
     config = EXTENDED if rule.startswith(EXTENSIONS) else SIMULATED.having(["reads"] if reads else ())
     config = replace(config, lease_drift=2.0 if leases else None)
-    clients, steps = (6, 1500) if reads else (0, 1000)
+    sessions = rule.startswith("session.")
+    clients, steps = (6, 1500) if reads or sessions else (0, 1000)
+    if sessions:
+        config = SIMULATED.having(["sessions"])
     faults = LATE if rule == "reads.ack_current_term" else STORMY
     servers = server_names(3)
     if rule.startswith("membership."):

@@ -7,6 +7,8 @@ from pathlib import Path as FilePath
 
 import pytest
 
+from raftd.faults import BREAKS
+from raftd.simulator import SIMULATED, Summary, simulate
 from raftspec.extensions import EXTENSIONS, having
 from raftworthy.explore.cases import EXTENSION_CASES, SESSIONS, Walk
 from raftworthy.explore.export import write_trace
@@ -96,3 +98,37 @@ def test_a_request_tried_again_conforms_if_it_gets_the_old_response(tmp_path: Fi
     assert check([file]).verdict == "unusable"  # as lowest is 2
     file.write_text(text.replace('"client":1,', ""))
     assert "no command means" in str(check([file]).error)
+
+
+# --- simulated clusters ----------------------------------------------------------
+
+
+def simulated(seed: int, file: FilePath, broken: str | None = None) -> Summary:
+    config = SIMULATED.having(["sessions"])
+    with file.open("wb") as out:
+        return simulate(seed, steps=3000, out=out, config=config, clients=4, broken=broken)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clients_that_try_again_are_served_once(seed: int, tmp_path: FilePath) -> None:
+    """Also by another leader, and late; what they were told is linearizable."""
+    file = tmp_path / f"{seed}.ndjson"
+    simulated(seed, file)
+    verdict = check([file])
+    assert verdict.verdict == "conforms", verdict.explanation or verdict.error
+    assert verdict.clients is not None
+    assert verdict.clients.verdict == "linearizable"
+    assert verdict.report is not None
+    assert {"session.once", "session.registered"} <= set(verdict.report.exercised)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in BREAKS if rule.startswith("session.")])
+def test_replay_finds_a_server_that_breaks_a_rule(rule: str, tmp_path: FilePath) -> None:
+    file = tmp_path / "broken.ndjson"
+    for seed in range(1, 10):
+        simulated(seed, file, rule)
+        if (verdict := check([file])).verdict != "conforms":
+            assert verdict.explanation is not None
+            assert verdict.explanation.rule in (rule, "session.kept_response")
+            return
+    pytest.fail(f"no simulation up to seed {seed} shows that {rule} is broken")
