@@ -93,11 +93,14 @@ def test_broken_server_does_what_a_right_one_would_not(rule: str, monkeypatch: p
     reads, leases = rule.startswith(("reads.", "lease.")), rule.startswith("lease.")
     config = EXTENDED if rule.startswith(EXTENSIONS) else SIMULATED.having(["reads"] if reads else ())
     config = replace(config, lease_drift=2.0 if leases else None)
+    faults = LATE if rule == "reads.ack_current_term" else STORMY
     sessions = rule.startswith("session.")
     clients, steps = (6, 1500) if reads or sessions else (0, 1000)
     if sessions:
-        config = SIMULATED.having(["sessions"])
-    faults = LATE if rule == "reads.ack_current_term" else STORMY
+        config, faults = (
+            replace(SIMULATED.having(["sessions"]), session_timeout=0.5),
+            Faults(clock=0.3, loss=0.1),
+        )
     servers = server_names(3)
     if rule.startswith("membership."):
         config, servers = SIMULATED.having(["membership"]), server_names(5)
