@@ -9,6 +9,7 @@ log is cut. Voters are changed one at a time, or any number through a joint conf
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from raftd.configurations import Configuration, configuration_in, encode_configuration
@@ -230,6 +231,11 @@ class Membership(Transferring):
             self._step_down()
 
     # The log and the configurations in it.
+
+    def _restore_extended(self, variables: Mapping[str, Any]) -> None:
+        super()._restore_extended(variables)
+        self._configurations = self._configurations[:1]
+        self._learn(self.log.snapshot_index + 1)
 
     def _append(self, entries: Any) -> None:
         first = self.log.last_index + 1

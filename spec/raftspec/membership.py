@@ -54,7 +54,10 @@ membership.removed_leader_steps_down| liveness | D 4.2.2 | A leader that isn't i
 
 @membership.action
 def change_voters(s: M, i: Server, v: Value, voters: ServerSet) -> Step:
-    """Leader i adds or removes one voter; or it leaves a joint configuration. Dissertation, 4.1; paper, 6."""
+    """Leader i appends v, the configuration of voters. Dissertation, section 4.1.
+
+    It adds or removes one, or leaves a joint configuration (section 6).
+    """
     me = s[i]
     n = in_force(s, me)
     now = votes(s, me, n)
@@ -89,7 +92,7 @@ def change_voters(s: M, i: Server, v: Value, voters: ServerSet) -> Step:
 
 @membership.action
 def enter_joint(s: M, i: Server, v: Value, joint: ServerSet) -> Step:
-    """Leader i begins a change to any other configuration: the old and the new one together. Section 6."""
+    """Leader i appends v, in which those who voted so far decide together with joint. Section 6."""
     me = s[i]
     n = in_force(s, me)
     now = votes(s, me, n)

@@ -5,7 +5,8 @@ actions that do something else; of Raft with the `extensions` in which they have
 leases that outlive an election timeout (sofastack/sofa-jraft#34), since no clock is specified: `raftd` can
 be made to have those, and what its clients see gives them away; of snapshots S06 (etcd-io/raft#124), which is
 about when a leader goes on with entries: a test of raftd's core is about that; and S08 (jgroups-raft#301), a
-state machine that isn't replaced but added to: the simulator sees it by the states that servers save.
+state machine that isn't replaced but added to: the simulator sees it by the states that servers save; and of
+membership M07 (etcd-io/etcd#349), acknowledgements of a server that lost its log: here a server keeps it.
 
     s  the state before a step     me  the acting server's variables     m  a message
 """
@@ -16,11 +17,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from raftspec.configurations import has_left, in_force, is_joint, votes
 from raftspec.extensions import WHOLE
-from raftspec.raft import CANDIDATE, FOLLOWER, LEADER, NOBODY, AppendEntries, AppendEntriesReply, S, raft
+from raftspec.raft import (
+    CANDIDATE,
+    FOLLOWER,
+    LEADER,
+    NO_VOTES,
+    NOBODY,
+    AppendEntries,
+    AppendEntriesReply,
+    RequestVote,
+    S,
+    raft,
+)
 from raftspec.spec import OnlyIf, Spec, Step, when
-from raftspec.types import Index, Record, Server
-from raftspec.values import forall, ite, no
+from raftspec.types import Index, Record, Server, Value
+from raftspec.values import ServerSet, count, forall, ite, no
 
 
 @dataclass(frozen=True)
@@ -181,6 +194,53 @@ def _compacted_term_unknown(s: S, i: Server, j: Server, prev: Index, size: Index
     return Step(
         i, *step.guards, send=sent.but(prev_log_term=ite(prev > me.snapshot_index, sent.prev_log_term, 0))
     )
+
+
+def _votes_of_union(s: S, i: Server) -> Step:
+    """A candidate in a joint configuration counts old and new servers together, as if they were one set."""
+    step = WHOLE.actions["become_leader"].function(_Ignoring(s, {"election.majority": True}), i)
+    me = s[i]
+    n = in_force(s, me)
+    both = [no(has_left(s, me, n, j)) for j in s.servers]
+    yes = count(c & me.votes.has(j) for j, c in zip(s.servers, both, strict=True))
+    guard = when("a majority of all voted for i", yes + yes > count(both))
+    return Step(i, *step.guards, guard, then=step.then, history=step.history)
+
+
+def _commits_alone(s: S, i: Server, n: Index) -> Step:
+    """Where there is one voter, a leader takes itself for it, and commits at once."""
+    me = s[i]
+    now = votes(s, me, in_force(s, me))
+    step = WHOLE.actions["advance_commit_index"].function(s, i, n)
+    alone = count(now(j) for j in s.servers) == 1
+    guards = [
+        when(g.text, g.condition | (alone if g.text == "a quorum stores n" else False)) for g in step.guards
+    ]
+    return Step(i, *guards, then=step.then, history=step.history)
+
+
+def _leaves_only_its_own(s: S, i: Server, v: Value, voters: ServerSet) -> Step:
+    """Only who began a joint configuration leaves it."""
+    step = WHOLE.actions["change_voters"].function(s, i, v, voters)
+    me: Any = s[i]
+    own = me.log.at(me.configured).term == me.current_term
+    guard = when("i began the change", no(is_joint(s, me, in_force(s, me))) | own)
+    return Step(i, *step.guards, guard, then=step.then, history=step.history)
+
+
+def _learner_refuses(s: S, m: RequestVote) -> Step:
+    """Who doesn't know that it was promoted doesn't answer."""
+    step = WHOLE.actions["handle_request_vote"].function(s, m)
+    i = m.target
+    voter = when("i knows that it votes", no(has_left(s, s[i], in_force(s, s[i]), i)))
+    return Step(i, voter, then=step.then, send=step.sends)
+
+
+def _no_vote_for_itself(s: S, step: Step) -> Any:
+    """Who is not in the new configuration of a joint one doesn't count its own vote."""
+    me, now = s[step.server], step.then
+    counts = votes(s, me, in_force(s, me))(step.server)
+    return now.but(votes=ite(counts, now.votes, NO_VOTES))  # type: ignore[union-attr]
 
 
 # --- the table ---------------------------------------------------------------
@@ -360,5 +420,46 @@ MUTANTS = _table(
         "Writing a snapshot fails without a word, and what it was to stand for is acknowledged all the same.",
         breaks="committed_never_changes", without=frozenset({"restart.keep_snapshot"}),
         extensions=("snapshots",),
+    ),
+    Mutant(
+        "M01", "the Raft developers' list, 2015",
+        "A new leader changes the voters while a change of an older term that it lacks may come back.",
+        breaks="leader_completeness", without=frozenset({"membership.own_term_first"}),
+        extensions=("membership",),
+    ),
+    Mutant(
+        "M02", "microsoft/CCF#3948",
+        "In a joint configuration votes are counted over all servers together, and not of each part.",
+        breaks="leader_completeness", actions={"become_leader": _votes_of_union}, extensions=("membership",),
+    ),
+    Mutant(
+        "M03", "redpanda-data/redpanda#17675",
+        "A second change begins before the first is committed.",
+        breaks="leader_completeness", without=frozenset({"membership.one_at_a_time"}),
+        extensions=("membership",),
+    ),
+    Mutant(
+        "M05", "etcd-io/etcd#12136",
+        "A joint configuration is left by the leader that entered it, and by no other.",
+        harmless="Old and new servers decide together for longer than they need to.",
+        actions={"change_voters": _leaves_only_its_own}, extensions=("membership",),
+    ),
+    Mutant(
+        "M06", "etcd-io/etcd#10998",
+        "A learner that doesn't know yet that it was promoted refuses its vote.",
+        harmless="Votes that are not given elect nobody; an election that needs this one fails.",
+        actions={"handle_request_vote": _learner_refuses}, extensions=("membership",),
+    ),
+    Mutant(
+        "M09", "scylladb/scylladb#10618",
+        "A candidate that is in the old part of a joint configuration alone doesn't vote for itself.",
+        harmless="A vote that isn't counted elects nobody; an election that needs this one fails.",
+        actions=then(("timeout",), _no_vote_for_itself), extensions=("membership",),
+    ),
+    Mutant(
+        "R17", "RedisLabs/raft#13",
+        "A leader that has no vote any more takes the one voter for itself, and commits at once.",
+        breaks="leader_completeness", actions={"advance_commit_index": _commits_alone},
+        extensions=("membership",),
     ),
 )  # fmt: skip

@@ -16,6 +16,8 @@ from raftworthy.explore.export import write_trace
 from raftworthy.explore.needless import EXTENSION_NEEDLESS, EXTENSION_WAITS
 from raftworthy.explore.reference import Bounds, Model, explore_model
 from raftworthy.explore.why import why
+from raftworthy.lockstep import lockstep
+from raftworthy.lockstep import render as render_lockstep
 from raftworthy.native import available
 from raftworthy.replay.explain import render
 from raftworthy.replay.verdict import check
@@ -173,6 +175,32 @@ def test_replay_finds_a_server_that_breaks_a_rule(rule: str, tmp_path: Path) -> 
             assert verdict.verdict == "violates"
             return
     pytest.fail(f"no simulation up to seed {seed} shows that {rule} is broken")
+
+
+LOCKED = Bounds(servers=2, max_term=1, max_log=2, commands=2, max_messages=4, extensions=MEMBERS)
+
+
+def test_core_and_specification_agree_on_a_change() -> None:
+    """Every configuration is asked for in every state of a leader, direct and joint."""
+    result = lockstep(LOCKED)
+    assert result.agrees, render_lockstep(result)
+    assert result.agreed["change_voters"] > 100
+    assert result.agreed["enter_joint"] > 100
+
+
+@pytest.mark.parametrize(
+    ("fault", "rule"),
+    [
+        ("membership.one_at_a_time", "membership.one_at_a_time"),
+        ("membership.own_term_first", "membership.own_term_first"),
+        ("membership.majority_of_both", "commit.majority"),
+    ],
+)
+def test_a_core_that_changes_otherwise_differs(fault: str, rule: str) -> None:
+    """The others take a third server, more messages or more time to show, and show in simulations."""
+    result = lockstep(LOCKED, broken=fault)
+    assert result.disagreement is not None
+    assert result.disagreement.rule == rule
 
 
 def test_a_trace_of_a_server_that_joined_later_names_it(tmp_path: Path) -> None:

@@ -299,6 +299,7 @@ def lockstep_command(
     entries: int = 1,
     messages: Annotated[int | None, Parameter(help="different messages ever sent")] = 8,
     broken: Annotated[str | None, Parameter(name="--break", help="leave out this rule in the server")] = None,
+    changes: Annotated[int, Parameter(help="with membership: configurations that are proposed")] = 1,
     with_: Annotated[
         list[str] | None, Parameter(name="--with", help="extensions of Raft: pre_vote, …", negative="")
     ] = None,
@@ -319,7 +320,7 @@ def lockstep_command(
 
     try:
         limits = (servers, terms, log, messages, crashes, commands, entries)
-        bounds = Bounds(*limits, extensions=with_extensions(with_, None))
+        bounds = Bounds(*limits, extensions=with_extensions(with_, None), changes=changes)
         with progress_bar("lockstep", "states") as progress:
             result = lockstep(bounds, broken=broken, progress=lambda p: progress(p.distinct, None))
     except UnusableError as error:

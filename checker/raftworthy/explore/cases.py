@@ -481,3 +481,10 @@ EXTENSION_CASES: Mapping[str, Case] = {
     "S04": BESIDE,
     "S07": ALONE,
 }
+EXTENSION_CASES = {
+    **EXTENSION_CASES,
+    "M01": EXTENSION_CASES["membership.own_term_first"],
+    "M02": Case(Bounds(max_log=2, commands=2, changes=2, max_messages=9, **MEMBERS), "joint"),
+    "M03": EXTENSION_CASES["membership.one_at_a_time"],
+    "R17": EXTENSION_CASES["membership.majority_of_both"],
+}

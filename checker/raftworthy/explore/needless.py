@@ -181,6 +181,10 @@ EXTENSION_NEEDLESS: Mapping[str, Needless] = {
         "What is committed in an older term is committed in this one, and more of the log than that stays.",
         SNAPSHOTS,
     ),
+    **{
+        name: Needless("Nothing wrong is agreed on; it only takes longer, or waits for somebody.", CHANGES)
+        for name in ("M05", "M06", "M09")
+    },
     "membership.caught_up": Needless(
         "A leader may choose when a server has caught up; until it has, it only doesn't help.", CHANGES
     ),

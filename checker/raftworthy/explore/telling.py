@@ -30,7 +30,7 @@ def sentence(move: Move, before: World) -> str:
     """What a step does, in the specification's words, and what came of it."""
     action = WHOLE.actions[move.action]
     i = move.server
-    values = dict(zip(action.params, map(str, move.params), strict=False))
+    values = dict(zip(action.params, map(_said, move.params), strict=False))
 
     def filled(match: re.Match[str]) -> str:
         name, _, field = match[0].partition(".")
@@ -52,6 +52,10 @@ def sentence(move: Move, before: World) -> str:
     ]
     outcome = ", ".join(filter(None, became)) or ("" if move.sent else "nothing changes")
     return f"{text}: {plain(outcome)}." if outcome else f"{text}."
+
+
+def _said(param: Any) -> str:
+    return " and ".join(sorted(param)) if isinstance(param, frozenset) else str(param)
 
 
 def plain(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raftd.core import Batch, Core, NotLeader, Persistent
+from raftd.core import Batch, CannotChange, Core, NotLeader, Persistent
 from raftd.log import Log
 from raftd.trace import digest, traced_message
 from raftspec.extensions import having
@@ -20,8 +20,9 @@ from raftspec.reads import ReadIndex
 from raftspec.spec import State, run
 from raftspec.types import Message
 from raftspec.values import ServerSet
-from raftworthy.lockstep.core import FIGURE_2, core_entry, core_step, core_variables, spec_message
+from raftworthy.lockstep.core import FIGURE_2, core_step, core_variables, spec_message
 from raftworthy.lockstep.inputs import Input, S
+from raftworthy.lockstep.meanings import command_of, core_entry
 from raftworthy.lockstep.specification import spec_step, variables_of
 from raftworthy.lockstep.wording import describe_message, show
 from raftworthy.replay.reading import trace_format
@@ -49,7 +50,7 @@ def compare(
     """
     try:
         core, batch = core_step(s, i, given, broken)
-    except NotLeader as refusal:
+    except (NotLeader, CannotChange) as refusal:
         return () if t is None else (Difference("answer", "the step is taken", str(refusal)),)
     except Exception as error:  # the core stopped itself: that is what it does, and differs
         return (Difference("assertion", "the step is taken", f"{type(error).__name__}: {error}"),)
@@ -57,7 +58,7 @@ def compare(
         return (Difference("answer", "the step is refused", "the step is taken"),)
     if batch.event["event"] != given.event:
         return (Difference("event", given.event, batch.event["event"]),)
-    expected, got = variables_of(t[i]), core_variables(core)
+    expected, got = variables_of(t, i), core_variables(core)
     differences = [
         Difference(name, show(expected.get(name)), show(got.get(name)))
         for name in dict.fromkeys([*expected, *got])
@@ -74,7 +75,7 @@ def compare(
 def _disk_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Difference]:
     """Before anything is sent, the disk holds what is persistent. Figure 2, State."""
     me = s[i]
-    disk = Persistent(me.current_term, me.voted_for, Log(map(core_entry, me.log)))
+    disk = Persistent(me.current_term, me.voted_for, Log(core_entry(s, e) for e in me.log))
     if batch.persist is not None:
         disk.write(batch.persist)
     for name in ("current_term", "voted_for", "log"):
@@ -85,7 +86,7 @@ def _disk_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Differ
 
 def _message_differences(t: S, i: str, batch: Batch) -> Iterator[Difference]:
     """Replies and requests for votes are the specification's; AppendEntries are such as it allows."""
-    sent = [spec_message(m) for m in batch.send]
+    sent = [spec_message(t, m) for m in batch.send]
     expected = Counter(t.messages)
     got = Counter(m for m in sent if not (isinstance(m, AppendEntries) or _asks_again(t[i], i, batch, m)))
     for m in sorted(expected - got, key=describe_message):
@@ -117,7 +118,7 @@ def _asks_again(me: Any, i: str, batch: Batch, m: Message) -> bool:
 
 def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Difference]:
     """The step's event says all that changed and was sent, and is one that replay accepts."""
-    before, after = _traced(variables_of(s[i])), _traced(core_variables(core))
+    before, after = _traced(variables_of(s, i)), _traced(core_variables(core))
     state = _with(after, batch.event["state"])  # what the event says itself stands
     told = _with(before, batch.event["state"])
     for name in after:
@@ -129,7 +130,7 @@ def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Diffe
     replay = replay_from(s, i)
     if event.message is not msgspec.UNSET:
         replay.sent.recent[hash(event.message)] = ""
-    for made, sent in zip(event.sends, map(spec_message, batch.send), strict=True):
+    for made, sent in zip(event.sends, (spec_message(s, m) for m in batch.send), strict=True):
         if _asks_again(s[i], i, batch, sent):
             replay.sent.recent[hash(made)] = ""
     try:
@@ -188,7 +189,7 @@ def replay_from(s: S, i: str) -> Replay:
     me, v = s[i], replay.world.variables[i]
     entry = trace_format(s.servers, s.extensions).structs[Entry]
     v.role = str(me.role)
-    v.log = ReplayLog(entry(e.term, digest(e.value.encode())) for e in me.log)
+    v.log = ReplayLog(entry(e.term, digest(command_of(s, e.value))) for e in me.log)
     v.votes = frozenset(me.votes)
     v.match_index = dict(me.match_index.items)
     for name in ("current_term", "voted_for", "commit_index", "last_applied"):
@@ -196,4 +197,8 @@ def replay_from(s: S, i: str) -> Replay:
     for name in type(me).types().keys() - FIGURE_2:
         value = getattr(me, name)
         setattr(v, name, frozenset(value) if isinstance(value, ServerSet) else value)
+    if s.has("membership"):
+        for value, voters in s.past.voters.items.items():
+            key, past = digest(command_of(s, value)), replay.world.past
+            past.voters[key], past.outgoing[key] = voters, s.past.outgoing[value]
     return replay

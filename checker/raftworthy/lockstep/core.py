@@ -19,6 +19,7 @@ from raftspec.raft import AppendEntries, AppendEntriesReply, Entry
 from raftspec.types import Message
 from raftworthy.generated import to_spec
 from raftworthy.lockstep.inputs import READS, Input, S
+from raftworthy.lockstep.meanings import command_of, configuration_of, core_entry, text_of
 
 MESSAGES = {m.__name__: m for m in WHOLE.messages}
 FIGURE_2 = frozenset(raft.server.types())
@@ -27,7 +28,7 @@ FIGURE_2 = frozenset(raft.server.types())
 def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Batch]:
     """Put a core into server i's place and give it the input."""
     me, config = s[i], Config().having(s.extensions)
-    log = Log(map(core_entry, me.log))
+    log = Log(core_entry(s, e) for e in me.log)
     if given.event == "restart":
         disk = Persistent(me.current_term, me.voted_for, log)
         core = make_core(i, s.servers, random.Random(0), config, disk, broken)
@@ -48,9 +49,14 @@ def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Bat
         extended={name: getattr(me, name) for name in type(me).types() if name not in FIGURE_2},
     )
     if given.message is not None:
-        return core, core.receive(0.0, core_message(given.message, given.hint))
+        return core, core.receive(0.0, core_message(s, given.message, given.hint))
     if given.commands:
         return core, core.propose(0.0, [c.encode() for c in given.commands])
+    if given.voters:
+        outgoing = core.configuration.voters if given.event == "enter_joint" else ()
+        return core, core.change(0.0, configuration_of(s.servers, given.voters, outgoing))
+    if given.event == "timeout" and s.has("membership"):  # a server without a vote only waits
+        return core, core.start_election(0.0)
     if given.event == "append_entries":
         return core, core.send_heartbeats(config.heartbeat_interval if given.silent else 0.0)
     if given.event == "transfer_leadership":
@@ -74,7 +80,7 @@ def core_variables(core: Core) -> dict[str, Any]:
         "role": core.role.value,
         "current_term": core.current_term,
         "voted_for": core.voted_for,
-        "log": [(e.term, e.command.decode()) for e in core.log],
+        "log": [(e.term, text_of(e.command)) for e in core.log],
         "commit_index": core.commit_index,
         "last_applied": core.last_applied,
     }
@@ -85,6 +91,8 @@ def core_variables(core: Core) -> dict[str, Any]:
     if core.config.pre_vote:
         values["pre_votes"] = sorted(core.pre_votes)
         values["hears"] = core.leader if core.leader != core.server else None
+    if core.config.membership:
+        values["configured"] = core.configured
     if core.config.leadership_transfer:
         values["told_to_stand"] = core.told_to_stand
     if core.config.reads:
@@ -96,27 +104,31 @@ def core_variables(core: Core) -> dict[str, Any]:
 # --- one's values as the other's ----------------------------------------------------
 
 
-def core_entry(entry: Any) -> raftd.messages.Entry:
-    """A command is a short text in the specification, and its bytes in the core."""
-    return raftd.messages.Entry(entry.term, entry.value.encode())
-
-
-def core_message(m: Message, hint: int = 0) -> raftd.messages.Message:
+def core_message(s: S, m: Message, hint: int = 0) -> raftd.messages.Message:
     """The specification's message as raftd's, which has one field more."""
     fields = {name: getattr(m, name) for name in type(m).types()}
     if isinstance(m, AppendEntries):
-        fields["entries"] = tuple(map(core_entry, m.entries))
+        fields["entries"] = tuple(core_entry(s, e) for e in m.entries)
     if isinstance(m, AppendEntriesReply):
         fields["hint"] = hint
     made: raftd.messages.Message = getattr(raftd.messages, type(m).__name__)(**fields)
     return made
 
 
-def spec_message(m: raftd.messages.Message) -> Message:
-    """raftd's message as the specification's; a hint is advice, of which the specification says nothing."""
+def spec_message(t: S, m: raftd.messages.Message) -> Message:
+    """raftd's message as the specification's; a hint is advice, of which the specification says nothing.
+
+    A configuration's value is that of the entry in its place in the sender's log, if that means the same.
+    """
     cls = MESSAGES[type(m).__name__]
     fields = {name: getattr(m, name) for name in cls.types()}
     if "entries" in fields:
-        entries = tuple(Entry(e.term, e.command.decode()) for e in fields["entries"])
+        own = t[m.source].log
+        places = enumerate(fields["entries"], fields["prev_log_index"] + 1)
+        entries = tuple(Entry(e.term, _value(t, own.at(n).value, e.command)) for n, e in places)
         fields["entries"] = to_spec(entries, cls.types()["entries"])
     return cls(**fields)
+
+
+def _value(t: S, value: Any, command: bytes) -> Any:
+    return value if value and command_of(t, value) == command else text_of(command)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from raftspec.extensions import WHOLE, having
@@ -18,7 +19,7 @@ from raftworthy.lockstep.wording import describe_message
 S = State[Any, Any]
 
 READS = ("begin_read", "serve_read")  # what a driver asks of a core that has readers
-
+CHANGES = ("change_voters", "enter_joint")
 HANDLERS = {a.message: a.name for a in WHOLE.actions.values() if a.message}
 
 
@@ -32,10 +33,15 @@ class Input:
     behind: bool = False  # leader: next_index follows match_index, instead of the log's end
     silent: bool = False  # leader: nobody has answered for a heartbeat's time
     hint: int = 0  # in a refusal: where to try next
+    voters: tuple[str, ...] = ()  # of a configuration that a leader shall append
     successor: str | None = None  # to whom a leader hands over
 
     def __str__(self) -> str:
-        told = describe_message(self.message) if self.message else self.successor or ", ".join(self.commands)
+        told = (
+            describe_message(self.message)
+            if self.message
+            else self.successor or ", ".join(self.commands or self.voters)
+        )
         chosen = [
             f"hint={self.hint}" if self.hint else "",
             "next_index = match_index + 1" if self.behind else "",
@@ -62,6 +68,10 @@ def inputs(s: S, i: str, messages: Iterable[Message], alone: bool = True) -> Ite
             continue
         yield Input("client_request", commands=("x",), behind=behind)
         yield Input("client_request", commands=("x", "y"), behind=behind)
+        if s.has("membership"):
+            for size in range(1, len(s.servers) + 1):
+                for voters in combinations(s.servers, size):
+                    yield from (Input(event, voters=voters, behind=behind) for event in CHANGES)
         if leads:
             yield Input("append_entries", behind=behind)
             yield Input("append_entries", behind=behind, silent=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raftspec.extensions import WHOLE
+from raftworthy.explore.reference import Bounds
 from raftworthy.explore.reference import Result as Explored
 from raftworthy.lockstep.comparing import Difference
 
@@ -107,6 +108,7 @@ def _again(r: Result) -> str:
     b = r.explored.bounds
     broken = f" --break {r.broken}" if r.broken else ""
     broken += "".join(f" --with {name}" for name in b.extensions)
+    broken += f" --changes {b.changes}" if b.changes != Bounds().changes else ""
     limit = "" if b.max_messages is None else f" --messages {b.max_messages}"
     return (
         f"raftworthy lockstep --servers {b.servers} --terms {b.max_term} --log {b.max_log} "

@@ -26,6 +26,7 @@ DEFAULT_BOUNDS = Bounds(servers=3, max_term=2, max_log=1, commands=2, crashes=1,
 FOLLOWED = {
     "vote.refuse", "append.refuse", "election.not_leader", "replicate.latest_commit", "pre_vote.leader_heard",
     "reads.one_round",
+    "membership.caught_up",
 }  # fmt: skip
 
 
@@ -83,7 +84,7 @@ class Comparison:
     def differs_in(self, world: World) -> bool:
         """Whether any server's step from this state differs; `found` says how."""
         for i, variables in world.variables.items():
-            key = (i, variables.key())
+            key = (i, variables.key(), _meanings(world))
             is_new = key not in self._given
             if is_new:
                 s = spec_state(world)
@@ -112,5 +113,13 @@ class Comparison:
             self.agreed[given.event] += 1
             return False
         rule = rule_broken(s, i, given, self.broken, sum(not d.name.startswith("trace") for d in differences))
-        self.found = Disagreement(i, str(given), show_variables(variables_of(s[i])), differences, rule)
+        self.found = Disagreement(i, str(given), show_variables(variables_of(s, i)), differences, rule)
         return True
+
+
+def _meanings(world: World) -> Any:
+    """What history says of entries, which a server reads in its log."""
+    past: Any = world.past
+    if "membership" not in past.extensions:
+        return None
+    return frozenset(past.voters.items()), frozenset(past.outgoing.items())

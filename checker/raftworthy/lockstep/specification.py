@@ -19,6 +19,7 @@ from raftspec.types import Type
 from raftspec.values import ServerSet
 from raftworthy.generated import World, to_spec
 from raftworthy.lockstep.inputs import Input, S
+from raftworthy.lockstep.meanings import command_of, text_of
 
 
 def spec_state(world: World) -> S:
@@ -61,6 +62,8 @@ def _actions(i: str, given: Input) -> Iterator[tuple[Any, ...]]:
     elif given.commands:
         for command in given.commands:
             yield "client_request", i, command
+    elif given.voters:
+        yield given.event, i, "x", ServerSet(given.voters)
     elif given.successor is not None:
         yield given.event, i, given.successor
     elif given.event != "append_entries":  # which changes nothing; what it may send, is asked later
@@ -91,13 +94,14 @@ def settle(s: S, i: str, heard: list[S] | None = None) -> S:
     return passed[-1]
 
 
-def variables_of(me: Any) -> dict[str, Any]:
+def variables_of(s: S, i: str) -> dict[str, Any]:
     """A server's variables, as they are compared: votes of candidates, matches of leaders."""
+    me = s[i]
     values = {
         "role": str(me.role),
         "current_term": me.current_term,
         "voted_for": me.voted_for,
-        "log": [(e.term, e.value) for e in me.log],
+        "log": [(e.term, text_of(command_of(s, e.value))) for e in me.log],
         "commit_index": me.commit_index,
         "last_applied": me.last_applied,
     }
@@ -105,7 +109,15 @@ def variables_of(me: Any) -> dict[str, Any]:
         values["votes"] = sorted(me.votes)
     if me.role == LEADER:
         values["match_index"] = dict(me.match_index.items)
-    for name in ("pre_votes", "hears", "told_to_stand", "read_index", "read_round", "read_acks"):
+    for name in (
+        "pre_votes",
+        "hears",
+        "told_to_stand",
+        "read_index",
+        "read_round",
+        "read_acks",
+        "configured",
+    ):
         if name in type(me).types():
             value = getattr(me, name)
             values[name] = sorted(value) if isinstance(value, ServerSet) else value

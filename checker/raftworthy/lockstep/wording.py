@@ -9,6 +9,7 @@ import raftd.messages
 from raftd.log import Log
 from raftspec.raft import AppendEntries
 from raftspec.types import Message
+from raftworthy.lockstep.meanings import text_of
 from raftworthy.structs import snake_case
 
 
@@ -18,7 +19,7 @@ def show(value: Any) -> str:
         case None:
             return "nobody"
         case raftd.messages.Entry(term=term, command=command):
-            return f"{term}:{command.decode() or 'no-op'}"
+            return f"{term}:{text_of(command) or 'no-op'}"
         case (int(term), str(command)):
             return f"{term}:{command or 'no-op'}"
         case list() | tuple() | Log():

@@ -71,7 +71,13 @@ assert RULES.keys() == OPERATIONS.keys()
 
 NEGATED = {"eq": "{} # {}", "lt": "{1} <= {0}", "le": "{1} < {0}"}
 # All that a key or a parameter can be, by its type.
-KEYS = {"server": "Servers", "term": "Terms", "index": "Indexes"}
+KEYS = {
+    "server": "Servers",
+    "term": "Terms",
+    "index": "Indexes",
+    "value": "Values",
+    "set of servers": "SUBSET Servers",
+}
 PRIMES = ("", "'")  # of the state before a step, and after it
 
 # The operators that these texts use; TLA+'s own are not total.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from raftspec.graph import LEAVES, Node, free_variables, postorder
 from raftspec.spec import Property, Spec
 from raftspec.tracing import Send, Transition
-from raftspec.types import SERVER, Record, Type, zero
+from raftspec.types import SERVER, VALUE, Record, Type, zero
 from raftworthy.explore.reference import Model
 from raftworthy.generated import Variables, World, to_spec
 from raftworthy.structs import snake_case
@@ -62,7 +62,9 @@ def export(
     known: set[str] = set()
     parts = [
         _head(model, command),
-        definitions(spec, model.servers, model.bounds.max_term, model.bounds.max_log),
+        definitions(
+            spec, model.servers, model.bounds.max_term, model.bounds.max_log, model.bounds.max_commands
+        ),
         _state(model, start or model.generated.initial()),
         *(_action(t, model, known) for t in model.generated.transitions.values()),
         _next(model),
@@ -93,7 +95,7 @@ def _head(model: Model, command: str) -> str:
     return "\n".join([title.center(80, "-"), *lines, "EXTENDS Integers, Sequences, FiniteSets"])
 
 
-def definitions(spec: Spec, servers: tuple[str, ...], max_term: int, max_log: int) -> str:
+def definitions(spec: Spec, servers: tuple[str, ...], max_term: int, max_log: int, max_value: int = 0) -> str:
     """What expressions refer to by name."""
     w = Writer(servers)
     zeros = []
@@ -106,6 +108,11 @@ def definitions(spec: Spec, servers: tuple[str, ...], max_term: int, max_log: in
         'Nobody == "nobody"',
         f"Terms == 0..{max_term}",
         f"Indexes == 0..{max_log}",
+        *(
+            [f"Values == 0..{max_value}"]
+            if any(t.key == VALUE for t in spec.history.types().values())
+            else []
+        ),
         "",
         _comment("Sequences, whatever the numbers; outside of a log there is an entry of zeros."),
         *zeros,
