@@ -316,7 +316,12 @@ class Refuter:
         acked: dict[int, int] = {}
         last: dict[int, Line] = {}
         complete = bool(own)
+        stood: set[int] = set()  # a leader counts itself among those that store its log, and no line says so
         for line in own:
+            if line.e.event == "timeout":
+                term = UNSET if line.e.state is UNSET else line.e.state.current_term
+                complete = complete and term is not UNSET
+                stood.add(term)
             if line.e.event == "handle_append_entries":
                 if line.e.sends is UNSET:
                     complete = False
@@ -326,7 +331,7 @@ class Refuter:
                         complete = False
                     elif m["success"] and m["match_index"] >= acked.get(m["term"], 0):
                         acked[m["term"]], last[m["term"]] = m["match_index"], line
-        for t in range(self.terms + 1) if complete else ():
+        for t in sorted(set(range(self.terms + 1)) - stood) if complete else ():
             name = f"{i} in term {t}"
             self.quiet[name] = i, t, last.get(t)
             self.facts.add([name], logic.at_most(self.end.get(n, "acked").at(t), acked.get(t, 0)))
