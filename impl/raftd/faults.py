@@ -16,12 +16,14 @@ from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
     Entry,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteReply,
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    Snapshot,
     TimeoutNow,
 )
 from raftd.sessions import Ask, Result, Session, Sessions
@@ -612,3 +614,46 @@ class GoesByItsClock(Broken):
     """A server ends sessions when its own clock says so."""
 
     _SESSIONS = _GoesByItsClock
+
+
+# Snapshots. Dissertation, chapter 5.
+
+
+@breaks("snapshot.applied_only")
+class CompactsUncommitted(Broken):
+    """A server puts all of its log into a snapshot, whether it is committed or not."""
+
+    def _snapshot_end(self) -> int:
+        return self.log.last_index
+
+
+@breaks("snapshot.current_term")
+class InstallsOldLeaders(Broken):
+    """A server takes over the snapshot of a leader of an older term."""
+
+    def _is_current_snapshot(self, m: InstallSnapshot) -> bool:
+        return True
+
+
+@breaks("snapshot.keep_newer")
+class DiscardsAlways(Broken):
+    """A follower's log is what the snapshot holds, even if it had gone on from there."""
+
+    def _keeps_newer(self, snapshot: Snapshot) -> bool:
+        return False
+
+
+@breaks("snapshot.discard_conflict")
+class KeepsConflictingLog(Broken):
+    """A follower keeps what its log has after the snapshot, though it went another way before."""
+
+    def _keeps_newer(self, snapshot: Snapshot) -> bool:
+        return True
+
+
+@breaks("snapshot.replace_state")
+class KeepsItsState(Broken):
+    """A follower takes over a snapshot's place in the log, and not the state of the state machine."""
+
+    def _state_to_install(self, snapshot: Snapshot) -> Snapshot | None:
+        return None

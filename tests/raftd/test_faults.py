@@ -40,8 +40,18 @@ def twin(core: Core) -> Core:
     """A right server in the same state, timers and random numbers included."""
     other = copy.copy(core)
     other.__class__ = Core
-    held = ("log", "votes", "pre_votes", "next_index", "match_index", "_probing", "_heard", "_rng")
-    for name in (*held, "_configurations"):
+    held = (
+        "log",
+        "votes",
+        "pre_votes",
+        "next_index",
+        "match_index",
+        "_probing",
+        "_heard",
+        "_sending",
+        "_rng",
+    )
+    for name in (*held, "_sending", "_configurations"):
         setattr(other, name, copy.copy(getattr(core, name)))
     if (table := core.session_table) is not None:
         right = other.session_table = Sessions(copy.deepcopy(table.machine), lambda: 0.0, table.timeout)
@@ -81,9 +91,14 @@ def watched(core: Core) -> Core:
 
         setattr(core, name, step)
 
-    for name in ("start", "receive", "tick", "propose", "hand_over", "change", "begin_read", "serve_read"):
+    for name in INPUTS:
         compare(name)
     return core
+
+
+INPUTS = (
+    "start", "receive", "tick", "propose", "hand_over", "change", "begin_read", "serve_read", "take_snapshot",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", BREAKS)
@@ -104,6 +119,8 @@ def test_broken_server_does_what_a_right_one_would_not(rule: str, monkeypatch: p
     servers = server_names(3)
     if rule.startswith("membership."):
         config, servers = SIMULATED.having(["membership"]), server_names(5)
+    if "snapshot" in rule:
+        config = replace(config, snapshot_after=200)
     for seed in range(40):
         try:
             simulate(seed, servers, steps, faults, broken=rule, config=config, clients=clients)
@@ -116,6 +133,7 @@ def test_right_server_is_never_told_from_itself(monkeypatch: pytest.MonkeyPatch)
     """The comparison above finds nothing where there is nothing."""
     monkeypatch.setattr(raftd.simulator, "make_core", lambda *args: watched(make_core(*args)))
     simulate(1, steps=2000, faults=STORMY, config=EXTENDED)
+    simulate(1, steps=2000, faults=STORMY, config=replace(SIMULATED, snapshot_after=200))
 
 
 def test_unknown_fault_is_refused_with_the_known_ones() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raftd.simulator import SIMULATED, Summary, server_names, simulate
+from raftd.simulator import SIMULATED, Faults, Summary, server_names, simulate
 from raftspec.extensions import having
 from raftspec.snapshots import snapshots
 from raftworthy.explore.cases import COMPACTED, EXTENSION_CASES, WITH_SNAPSHOTS, Case
@@ -96,6 +96,31 @@ def test_traces_with_snapshots_conform(tmp_path: Path) -> None:
     assert taken > 100
     assert installed > 20
     assert restarts > 8
+
+
+BROKEN = (
+    "snapshot.applied_only", "snapshot.current_term", "snapshot.keep_newer",
+    "snapshot.discard_conflict",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_replay_finds_a_server_that_breaks_a_rule_of_snapshots(rule: str, tmp_path: Path) -> None:
+    stormy = Faults(loss=0.1, duplication=0.2, delay=0.1, reordering=0.2, partition=0.01, crash=0.01)
+    file = tmp_path / "broken.ndjson"
+    for seed in range(60):
+        recorded(file, 3 * seed + 1, broken=rule, faults=stormy)
+        if check([file]).verdict == "violates":
+            return
+    pytest.fail(f"no trace of 60 shows that {rule} is broken")
+
+
+def test_states_that_differ_show_a_machine_that_was_not_replaced(tmp_path: Path) -> None:
+    """jgroups-raft#301. No trace has states, so it is the simulator that compares what servers save."""
+    assert any(
+        "another state" in (recorded(tmp_path / "x", seed, broken="snapshot.replace_state").violation or "")
+        for seed in range(10)
+    )
 
 
 @pytest.mark.parametrize("name", ["last_included_index", "last_included_term", "snapshot_index"])
