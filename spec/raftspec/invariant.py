@@ -93,10 +93,13 @@ _TOLD: dict[str, Callable[..., dict[str, Any]]] = {
     "timeout": _own_vote,
     "handle_request_vote": _vote,
     "handle_append_entries": _acknowledgement,
-    "become_leader": _own_entries,
-    "client_request": _own_entries,
+    "handle_install_snapshot": _acknowledgement,
 }
-_BY_LEADERS = ("become_leader", "client_request")
+_BY_LEADERS = (
+    "become_leader", "client_request", "register_client", "session_request", "expire_sessions",
+    "change_voters", "enter_joint",
+)  # fmt: skip
+_TOLD |= dict.fromkeys(_BY_LEADERS, _own_entries)
 
 
 def _recorded(name: str, original: Callable[..., Step], spec: Spec) -> Callable[..., Step]:
@@ -124,7 +127,7 @@ def with_witnesses(spec: Spec = raft) -> Spec:
     actions = {
         name: Action(name, _recorded(name, a.function, spec), a.params) for name, a in spec.actions.items()
     }
-    properties = {**conjuncts(spec), **spec.properties}
+    properties = {**conjuncts(spec), **lemmas(spec), **spec.properties}
     kinds = joined(Witnesses, spec.server), joined(Chronicle, spec.history)
     return Spec(*kinds, spec.rules, actions, properties, extensions=spec.extensions)
 
@@ -168,6 +171,34 @@ def conjuncts(spec: Spec) -> dict[str, Property]:
     """The invariant of Raft with its extensions."""
     more = (OF_EXTENSIONS.get(name, {}) for name in sorted(spec.extensions))
     return {name: p for claims in (CONJUNCTS, *more) for name, p in claims.items()}
+
+
+LEMMAS: dict[str, dict[str, Property]] = {}  # by extension, what follows from the conjuncts
+
+
+def lemmas(spec: Spec) -> dict[str, Property]:
+    """What follows from the invariant of Raft with its extensions, and helps to prove that it is kept."""
+    return {n: p for name in sorted(spec.extensions) for n, p in LEMMAS.get(name, {}).items()}
+
+
+def lemma_of(extension: str) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
+    """Declare what follows from the invariant of Raft with an extension."""
+
+    def declare(claim: Callable[..., bool]) -> Callable[..., bool]:
+        LEMMAS.setdefault(extension, {})[claim.__name__] = Property.of(claim, states=1)
+        return claim
+
+    return declare
+
+
+def conjunct_of(extension: str) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
+    """Declare a claim about every state of Raft with an extension."""
+
+    def declare(claim: Callable[..., bool]) -> Callable[..., bool]:
+        OF_EXTENSIONS.setdefault(extension, {})[claim.__name__] = Property.of(claim, states=1)
+        return claim
+
+    return declare
 
 
 def conjunct(claim: Callable[..., bool]) -> Callable[..., bool]:
@@ -467,3 +498,6 @@ def d6_committed_is_by_some_leader(s: W) -> bool:
 def d7_applied_is_committed(s: W, i: Server) -> bool:
     """A state machine has applied only what its server takes for committed."""
     return s[i].last_applied <= s[i].commit_index
+
+
+import raftspec.invariant_extended  # noqa: E402, F401  (declares what else holds with extensions)

@@ -12,9 +12,10 @@ import z3
 from raftspec.rules import RULES
 from raftworthy.cli import app
 from raftworthy.explore.reference import UnusableError
+from raftworthy.prove.inductive import NO_STEP
 from raftworthy.prove.unbounded.cores import needed, recorded
 from raftworthy.prove.unbounded.formulas import Clauses, both, either, every, no, some
-from raftworthy.prove.unbounded.induction import Unbounded
+from raftworthy.prove.unbounded.induction import AT_FIRST, Unbounded
 from raftworthy.prove.unbounded.running import agrees, changed_actions, run_unbounded
 from raftworthy.prove.unbounded.solving import Prover
 
@@ -49,7 +50,14 @@ def test_without_a_rule_the_first_conjunct_that_fails_is_named(rule: str) -> Non
 
 # Proved without it alone: `replicate.latest_commit`, a policy, asks for more than it.
 NOT_NEEDED = {"replicate.commit_index"}
-PROVED = ("check_quorum",)  # as docs/proving.md says
+# As docs/proving.md says: proved with these, but for the promises of their own that are named.
+PROVED = {
+    "check_quorum": set(),
+    "leadership_transfer": {"told_to_stand_is_complete"},
+    "pre_vote": {"term_has_support"},
+    "sessions": {"exactly_once", "replicas_answer_alike", "responses_are_of_executions"},
+    "snapshots": set(),
+}
 
 
 @pytest.mark.skipif("EVERY_RULE" not in os.environ, reason="takes minutes; the table is in docs/proving.md")
@@ -97,10 +105,16 @@ def test_with_an_extension_it_is_proved_as_well(name: str) -> None:
     induction = Unbounded(extensions=(name,))
     actions = changed_actions(induction, Unbounded())
     prover = Prover(induction, recorded())
-    wanted = [q for q in induction.questions() if q.action in actions]
-    assert {q.action for q in wanted} == set(actions) != set()
+    wanted = [q for q in induction.questions() if q.action in (*actions, AT_FIRST, NO_STEP)]
+    assert {q.action for q in wanted} >= set(actions) != set()
+    wanted = [q for q in wanted if q.claim not in PROVED[name]]
     assert [q for q in wanted if prover.prove(q).verdict != "proved"] == []
     assert agrees(induction) is None
+
+
+def test_of_membership_it_is_said_that_it_cannot_be_asked() -> None:
+    with pytest.raises(UnusableError, match="with membership it can't be asked for any number of servers"):
+        run_unbounded(extensions=["membership"])
 
 
 def test_next_index_is_in_no_hypothesis() -> None:

@@ -14,7 +14,7 @@ import z3
 from raftspec.anynumber import EACH, AnyNumber
 from raftspec.extensions import having
 from raftspec.graph import postorder
-from raftspec.invariant import conjuncts, with_witnesses
+from raftspec.invariant import conjuncts, lemmas, with_witnesses
 from raftspec.mutants import Mutant
 from raftspec.spec import Property
 from raftspec.tracing import Send, Transition
@@ -62,6 +62,7 @@ class Unbounded:
         self.extensions = (*extensions, *(mutant.extensions if mutant else ()))
         spec = having(*self.extensions)
         self.conjuncts = conjuncts(spec)
+        self.lemmas = lemmas(spec)
         spec = with_witnesses(mutant.apply(spec) if mutant else spec)
         self.spec = spec
         self.tracer = tracer = AnyNumber(spec, self.without)
@@ -82,7 +83,7 @@ class Unbounded:
         self.s = State(self._symbols, past, "set")
         self.hypotheses: dict[str, list[Clause]] = {
             name: self.clauses.of(self._universal(name, p))
-            for name, p in self.conjuncts.items()
+            for name, p in {**self.conjuncts, **self.lemmas}.items()
             if not message_of(p)
         }
         self.hypotheses[QUORUM] = self.clauses.of(v.quorum(v.EVERYBODY))

@@ -64,7 +64,12 @@ def run_unbounded(
     for rule in without:
         if rule not in having(*extensions).rules:
             raise UnusableError(f"no rule is called {rule}; see raftworthy rules")
-    induction = Unbounded(without, bug, extensions)
+    try:
+        induction = Unbounded(without, bug, extensions)
+    except TypeError as error:
+        named = ", ".join(extensions)
+        what = str(error).splitlines()[0]
+        raise UnusableError(f"with {named} it can't be asked for any number of servers: {what}") from error
     tie = agrees(induction)
     if tie:
         raise UnusableError(f"the specification for any number of servers is read differently: {tie}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import z3
 
 from raftspec.invariant import CONJUNCTS
-from raftworthy.prove.inductive import Question
+from raftworthy.prove.inductive import NO_STEP, Question
 from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
 
 EFFORT = 4_000_000  # of Z3's steps, for one try; about two seconds
@@ -48,6 +48,19 @@ FAMILIES: Mapping[str, str] = {
     "d4": "a b d1 d4 g6 g10",
     "d3": "c2 d1 d2 d3 g3 g9 g10 m",
     "d5": "d5 d6 d1 d2 c1 c2 g6 g9 g10 b4 k5 k4",
+    "l2": "d1 d2 d3 c2 g6 g9 b2",
+    "l3": "d1 d2 c2 g6 g9 b2",
+    "s2": "b g10 s",
+    "s3": "d3 d7 s",
+    "handle_append_entries/g3": "d7 g3 g6 g9 l m s1",
+    "handle_append_entries/k2": "d7 g3 g6 g9 k1 k2 k4 l m s1",
+    "handle_append_entries/c1": "c1 c2 d7 g3 g4 g8 g9 k1 l2 m1 m3 s1",
+    "handle_append_entries/d3": "d3 d7 g3 g6 g9 l m s1",
+    "handle_install_snapshot/g3": "g3 g6 g9 s",
+    "handle_install_snapshot/k2": "k1 k2 l2 s2",
+    "handle_install_snapshot/c1": "c1 c2 g3 g4 g9 k1 l2 s2",
+    "handle_install_snapshot/d3": "d3 l3 s",
+    "handle_install_snapshot/committed_never_changes": "l2 s",
     "become_leader/d": "a1 a4 a6 b1 b5 g6 d",
     "election_safety": "a b",
     "log_matching": "g",
@@ -63,7 +76,10 @@ FAMILIES: Mapping[str, str] = {
 def families(question: Question, conjuncts: Collection[str] = CONJUNCTS) -> list[frozenset[str]]:
     """What is tried in turn for a question, the narrowest first."""
     action, claim = question
-    keys = [f"{action}/{claim[0]}", claim.split("_")[0], claim[0]] if claim in conjuncts else [claim]
+    number = claim.split("_")[0]
+    keys = [f"{action}/{number}", f"{action}/{claim[0]}", number, claim[0]]
+    if claim not in conjuncts:
+        keys = [f"{action}/{claim}", number, claim]
     found = [_called(FAMILIES[k].split(), conjuncts) for k in keys if k in FAMILIES]
     return [*found, frozenset({*conjuncts, QUORUM})]
 
@@ -106,9 +122,14 @@ class Prover:
         return found
 
     def _attempts(self, question: Question) -> Iterator[tuple[frozenset[str], int]]:
-        sets = families(question, self.induction.conjuncts)
+        # A lemma is used in the state before a step, and proved of any state, from conjuncts alone.
+        lemmas = self.induction.lemmas if question.action != NO_STEP else {}
+        known = {**self.induction.conjuncts, **lemmas}
+        more = frozenset(known.keys() - CONJUNCTS.keys())
+        sets = families(question, known)
         if question in self.cores:
-            sets = [self.cores[question], *sets]
+            core = self.cores[question]
+            sets = [core, *([core | more] if more else []), *sets]
         for seed in range(self.seed, self.seed + ROUNDS):
             yield from ((names, seed) for names in sets)
 

@@ -1,0 +1,67 @@
+"""What else holds in every state of Raft with an extension, so that the whole is inductive; see `invariant`.
+
+i  a server    t  a term    m  a message
+"""
+
+from __future__ import annotations
+
+from raftspec.invariant import W, conjunct_of, lemma_of, started
+from raftspec.leadership_transfer import TimeoutNow
+from raftspec.snapshots import InstallSnapshot
+from raftspec.types import Server, Term
+from raftspec.values import exists, implies
+
+# --- snapshots -----------------------------------------------------------------
+
+
+@conjunct_of("snapshots")
+def s1_compacted_is_applied(s: W, i: Server) -> bool:
+    """What a server has compacted, its state machine has applied."""
+    return s[i].snapshot_index <= s[i].last_applied  # type: ignore[no-any-return]
+
+
+@conjunct_of("snapshots")
+def s2_snapshots_come_from_leaders(s: W, m: InstallSnapshot) -> bool:
+    """A snapshot that is sent comes from the term's leader, and stands for the beginning of its log."""
+    log = s.past.logs[m.term]
+    return (s.past.leaders[m.term] == m.source) & m.prefix.agrees(log, m.prefix.length)
+
+
+@conjunct_of("snapshots")
+def s3_snapshots_are_of_committed_entries(s: W, m: InstallSnapshot) -> bool:
+    """What a snapshot that is sent stands for, the leader of its term or of an earlier one committed."""
+    return exists(m.term, lambda t: m.prefix.length <= s.past.commits[t])
+
+
+@lemma_of("snapshots")
+def l1_compacted_is_stored(s: W, i: Server) -> bool:
+    """What is compacted are entries of the log."""
+    return s[i].snapshot_index <= s[i].log.length  # type: ignore[no-any-return]
+
+
+@lemma_of("snapshots")
+def l2_leaders_have_what_is_committed(s: W, i: Server, u: Term) -> bool:
+    """What a server takes for committed, the leaders of its term and of later ones have."""
+    me, log = s[i], s.past.logs[u]
+    return implies(started(s, u) & (me.current_term <= u), me.log.agrees(log, me.commit_index))
+
+
+@lemma_of("snapshots")
+def l3_leaders_have_what_earlier_ones_committed(s: W, t: Term, u: Term) -> bool:
+    """What the leader of a term committed, leaders of later terms have."""
+    return implies(started(s, u) & (t <= u), s.past.logs[t].agrees(s.past.logs[u], s.past.commits[t]))
+
+
+# --- leadership transfer ---------------------------------------------------------
+
+
+@conjunct_of("leadership_transfer")
+def t1_told_by_leaders(s: W, m: TimeoutNow) -> bool:
+    """Who tells another to stand was elected for the term."""
+    return s.past.leaders[m.term] == m.source
+
+
+@conjunct_of("leadership_transfer")
+def t2_told_in_terms_with_leaders(s: W, i: Server) -> bool:
+    """Who was told to stand is in a term that somebody was elected for."""
+    return implies(s[i].told_to_stand, started(s, s[i].current_term))
