@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Callable
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Union
 
@@ -62,6 +63,8 @@ def any_value(of: Any) -> st.SearchStrategy[Any]:
     if isinstance(of, type) and issubclass(of, msgspec.Struct):
         parts = [any_value(field.type) for field in msgspec.structs.fields(of)]
         return st.tuples(*parts).map(lambda values: of(*values))
+    if isinstance(of, type) and issubclass(of, StrEnum):
+        return st.sampled_from(of)
     plain: dict[Any, st.SearchStrategy[Any]] = {
         int: numbers,
         str: names | st.text(max_size=4),

@@ -94,7 +94,9 @@ OF_EXTENSIONS: list[tuple[str, Bounds, str | None, set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "bounds", "rule", "names"), OF_EXTENSIONS, ids=lambda x: str(x)[:25])
+@pytest.mark.parametrize(
+    ("fault", "bounds", "rule", "names"), OF_EXTENSIONS, ids=[fault for fault, *_ in OF_EXTENSIONS]
+)
 def test_core_that_breaks_an_extension_differs(
     fault: str, bounds: Bounds, rule: str | None, names: set[str]
 ) -> None:

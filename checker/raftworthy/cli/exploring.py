@@ -166,7 +166,11 @@ def why(
     name: Annotated[str | None, Parameter(help="a rule, or the id of a known bug")] = None,
     /,
     *,
-    all: Annotated[bool, Parameter(help="every rule, as a table", negative="")] = False,
+    all: Annotated[bool, Parameter(help="every rule of Figure 2, as a table", negative="")] = False,
+    with_: Annotated[
+        list[str] | None,
+        Parameter(name="--with", help="with --all: of these extensions instead", negative=""),
+    ] = None,
     markdown: Annotated[bool, Parameter(help="with --all: as a page", negative="")] = False,
     save: Annotated[Path | None, Parameter(help="write the path found as a trace")] = None,
     json: Json = False,
@@ -180,10 +184,13 @@ def why(
         raftworthy why commit.current_term
         raftworthy why R05 --save bug.ndjson
         raftworthy why --all
+        raftworthy why --all --with pre_vote --markdown
     """
-    if (name is None) is not all or (markdown and not all):
-        return fail("name a rule or a mutant, or write --all; --markdown goes with --all", json)
+    if (name is None) is not all or ((markdown or with_) and not all):
+        return fail("name a rule or a mutant, or write --all; --markdown and --with go with --all", json)
+    from raftspec.extensions import EXTENSIONS
     from raftspec.rules import RULES
+    from raftworthy.explore.cases import with_extensions
     from raftworthy.explore.export import write_trace
     from raftworthy.explore.reference import UnusableError
     from raftworthy.explore.telling import answer_data, as_text, page, table
@@ -191,14 +198,19 @@ def why(
 
     if name is None:
         answers = []
+        try:
+            extensions = with_extensions(with_, None)
+        except UnusableError as error:
+            return fail(str(error), json)
+        rules = [rule for x in extensions for rule in EXTENSIONS[x].rules] or [*RULES]
         with progress_bar("exploring", "rules") as progress:
-            for k, rule in enumerate(RULES):
-                progress(k, len(RULES))
+            for k, rule in enumerate(rules):
+                progress(k, len(rules))
                 answers.append(answer(rule))
         if json:
             print_json([answer_data(a) for a in answers])
         else:
-            print(page(answers) if markdown else table(answers), end="" if markdown else "\n")
+            print(page(answers, extensions) if markdown else table(answers), end="" if markdown else "\n")
         return CONFORMS if builtins.all(a.decided for a in answers) else UNUSABLE
     try:
         if save is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -238,18 +238,20 @@ a property is violated. `{command} RULE` draws it. Within the bounds named, no s
 beginning named; beginnings are walks as in the paper's figures (`explore/cases.py`). "Prevented at" is the
 first step that comes out otherwise with the rule.
 
-This page is generated: `{command} --all --markdown > docs/why.md`.
+This page is generated: `{command} --all{asked}`.
 
 {table}
 """
 
 
-def page(answers: Iterable[Answer]) -> str:
-    """All answers as a page of the documentation."""
+def page(answers: Iterable[Answer], extensions: Sequence[str] = ()) -> str:
+    """All answers as a page of the documentation: of Figure 2's rules, or of those of extensions."""
     answers = list(answers)
     cells = [HEAD, ("---",) * len(HEAD), *((f"[{r[0]}](#{_anchor(r[0])})", *r[1:]) for r in rows(answers))]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
-    return PAGE.format(command=COMMAND, table="\n".join(lines)) + "".join(map(_chapter, answers))
+    asked = "".join(f" --with {name}" for name in extensions) + " --markdown > docs/why"
+    asked += "_extensions.md" if extensions else ".md"
+    return PAGE.format(command=COMMAND, asked=asked, table="\n".join(lines)) + "".join(map(_chapter, answers))
 
 
 def _anchor(name: str) -> str:
