@@ -63,6 +63,8 @@ def any_value(of: Any) -> st.SearchStrategy[Any]:
     if isinstance(of, type) and issubclass(of, msgspec.Struct):
         parts = [any_value(field.type) for field in msgspec.structs.fields(of)]
         return st.tuples(*parts).map(lambda values: of(*values))
+    if origin is typing.Literal:
+        return st.sampled_from(inside)
     if isinstance(of, type) and issubclass(of, StrEnum):
         return st.sampled_from(of)
     plain: dict[Any, st.SearchStrategy[Any]] = {
