@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from raftspec.extensions import EXTENSIONS
+from raftspec.extensions import EXTENSIONS, WHOLE
 from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
 from raftspec.rules import POLICY, RULES
@@ -31,6 +31,14 @@ asked = cache(why)
 def test_the_page_of_the_documentation_is_what_the_command_generates() -> None:
     """To bring it up to date: raftworthy why --all --markdown > docs/why.md"""
     assert page([asked(rule) for rule in RULES]) == (ROOT / "docs/why.md").read_text()
+
+
+def test_the_page_of_extensions_has_each_of_their_rules() -> None:
+    """To bring it up to date: raftworthy why --all --with all --markdown > docs/why_extensions.md"""
+    text = (ROOT / "docs/why_extensions.md").read_text()
+    for name, rule in WHOLE.rules.items():
+        row = f"| [{name}](#{name.replace('.', '')}) | {rule.section} | {rule.kind} |"
+        assert (row in text) is (name not in RULES), name
 
 
 @pytest.mark.parametrize("rule", RULE_CASES)

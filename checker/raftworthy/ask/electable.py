@@ -69,7 +69,7 @@ class Election:
         self.numbers = commands(logs)
         bounds = Named(
             len(logs.names), max(term, logs.last_term), max(logs.longest, 1), None, 0, len(self.numbers),
-            max(logs.longest, 1), True, logs.names,
+            max(logs.longest, 1), True, called=logs.names,
         )  # fmt: skip
         self.model = Model(raft, bounds, without, properties=False)
         self.machine = Machine(self.model)

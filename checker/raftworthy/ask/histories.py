@@ -60,7 +60,9 @@ class Histories:
 
     def __init__(self, logs: Logs, terms: int, entries: int, open_end: bool = False) -> None:
         self.logs, self.terms, self.entries, self.open_end = logs, terms, entries, open_end
-        bounds = Named(len(logs.names), terms, max(entries, 1), None, 0, 0, max(entries, 1), True, logs.names)
+        bounds = Named(
+            len(logs.names), terms, max(entries, 1), None, 0, 0, max(entries, 1), True, called=logs.names
+        )
         whole = with_rounds(terms)
         # Histories are told by claims alone, so no action is needed.
         spec = Spec(whole.server, whole.history, raft.rules, {}, dict(HISTORIES))

@@ -37,7 +37,7 @@ def model_for(logs: Logs, plan: Sequence[Round]) -> Model:
         commands,
         max(entries, 1),
         True,
-        logs.names,
+        called=logs.names,
     )
     return Model(raft, bounds, NOT_ASKED, properties=False)
 

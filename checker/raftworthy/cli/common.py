@@ -36,7 +36,8 @@ app.command(bench)
 
 Files = Annotated[list[Path], Parameter(name="files", help="trace files, plain, .gz or .zst")]
 With = Annotated[
-    list[str] | None, Parameter(name="--with", help="extensions of Raft: check_quorum, …", negative="")
+    list[str] | None,
+    Parameter(name="--with", help="extensions: check_quorum, …, or all", negative=""),
 ]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print data for machines")]
 

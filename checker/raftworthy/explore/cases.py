@@ -340,12 +340,13 @@ class Case:
 
 
 def with_extensions(names: Iterable[str] | None, mutant: str | None) -> tuple[str, ...]:
-    """The extensions that are named, and those that a known bug is in; each once, in the order of all.
+    """The extensions that are named, or `all`, and those that a known bug is in; each once, in their order.
 
     Raises:
         UnusableError: there is no such extension, or no such mutant.
     """
     found = mutant_called(mutant)
+    names = EXTENSIONS if names and "all" in names else names
     wanted = {*(names or ()), *(found.extensions if found else ())}
     known = (name for name in EXTENSIONS if name in wanted)
     return Bounds(extensions=(*known, *sorted(wanted - EXTENSIONS.keys()))).extensions

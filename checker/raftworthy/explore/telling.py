@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.text import Text
 
-from raftspec.extensions import WHOLE
+from raftspec.extensions import EXTENSIONS, WHOLE
 from raftworthy.diagram import changes, explain, shown
 from raftworthy.explore.needless import LIVELOCKS
 from raftworthy.explore.reference import Move, Path
@@ -249,7 +249,10 @@ def page(answers: Iterable[Answer], extensions: Sequence[str] = ()) -> str:
     answers = list(answers)
     cells = [HEAD, ("---",) * len(HEAD), *((f"[{r[0]}](#{_anchor(r[0])})", *r[1:]) for r in rows(answers))]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
-    asked = "".join(f" --with {name}" for name in extensions) + " --markdown > docs/why"
+    every = len(extensions) == len(EXTENSIONS)
+    asked = (
+        "".join(f" --with {name}" for name in (["all"] if every else extensions)) + " --markdown > docs/why"
+    )
     asked += "_extensions.md" if extensions else ".md"
     return PAGE.format(command=COMMAND, asked=asked, table="\n".join(lines)) + "".join(map(_chapter, answers))
 
