@@ -42,6 +42,7 @@ EXTENDED: dict[str, tuple[dict[str, Any], ...]] = {
     "pre_vote": ({"pre_vote": True},),
     "check_quorum": ({"check_quorum": True},),
     "leadership_transfer": ({"leadership_transfer": True},),
+    "membership": ({"membership": True},),
     "reads": ({"reads": True}, {"reads": True, "lease_drift": 4.0}),
     "snapshots": ({"snapshot_after": 60}, {"snapshot_after": 600}),
 }
