@@ -124,7 +124,7 @@ class Campaign:
             f"  at crashes, {n['lost_steps']:,} logged steps were not on the disk, "
             f"{n['hidden_steps']:,} on the disk were not logged",
             f"{'fault, or extension':24}{'seeds with it':>14}",
-            *(f"  {name:22}{count:>14,}" for name, count in self.weathers.items()),
+            *(f"  {name:22}{count:>14,}" for name, count in sorted(self.weathers.items())),
             f"{'what happened':24}{'times':>14}",
             *(f"  {name:22}{count:>14,}" for name, count in sorted(self.happened.items())),
             f"{len(self.rules)} rules exercised",
