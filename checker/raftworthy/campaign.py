@@ -42,6 +42,7 @@ EXTENDED: dict[str, tuple[dict[str, Any], ...]] = {
     "pre_vote": ({"pre_vote": True},),
     "check_quorum": ({"check_quorum": True},),
     "leadership_transfer": ({"leadership_transfer": True},),
+    "membership": ({"membership": True},),
     "reads": ({"reads": True}, {"reads": True, "lease_drift": 4.0}),
     "snapshots": ({"snapshot_after": 60}, {"snapshot_after": 600}),
 }
@@ -123,7 +124,7 @@ class Campaign:
             f"  at crashes, {n['lost_steps']:,} logged steps were not on the disk, "
             f"{n['hidden_steps']:,} on the disk were not logged",
             f"{'fault, or extension':24}{'seeds with it':>14}",
-            *(f"  {name:22}{count:>14,}" for name, count in self.weathers.items()),
+            *(f"  {name:22}{count:>14,}" for name, count in sorted(self.weathers.items())),
             f"{'what happened':24}{'times':>14}",
             *(f"  {name:22}{count:>14,}" for name, count in sorted(self.happened.items())),
             f"{len(self.rules)} rules exercised",

@@ -314,11 +314,12 @@ def _numbers(message: Message | Aside) -> list[int]:
             if message.size > MAX_STATE:
                 raise CodecError(f"bad frame: a state of {message.size} bytes")
             place = [message.last_included_index, message.last_included_term]
-            return [message.term, *place, message.size, message.offset]
+            return [message.term, *place, message.size, message.offset, message.configured]
         case SnapshotChunkReply():
             return [message.term, message.last_included_index, message.received]
         case InstallSnapshot(snapshot=snapshot):
-            return [message.term, snapshot.last_included_index, snapshot.last_included_term]
+            place = [snapshot.last_included_index, snapshot.last_included_term]
+            return [message.term, *place, snapshot.configured]
         case AppendEntriesReply():
             return [message.term, message.match_index, message.hint]
         case ReadIndex() | ReadIndexReply():

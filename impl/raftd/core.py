@@ -2,8 +2,8 @@
 
 Follows Figure 2 of Ongaro and Ousterhout (2014). Everything that changes protocol state is
 in this file, `elections`, `replication`, `snapshots` and `step`; beyond it, if `Config` says so, in
-`pre_vote`, `check_quorum`, `leadership_transfer` and `reads`; sessions are in
-`sessions`. Left out: membership change.
+`pre_vote`, `check_quorum`, `leadership_transfer`, `reads` and `membership`; sessions are in
+`sessions`.
 
 Clock and randomness are passed in, so one seed gives one run. The driver writes a
 batch's event to the trace, persists, then sends, then applies; nothing of a batch

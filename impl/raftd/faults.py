@@ -619,6 +619,14 @@ class GoesByItsClock(Broken):
 # Snapshots. Dissertation, chapter 5.
 
 
+@breaks("membership.in_snapshot")
+class ForgetsMembers(Broken):
+    """A server's snapshot doesn't say who is in the cluster, and the entry that did is compacted."""
+
+    def _configuration_at(self, n: int) -> tuple[int, bytes]:
+        return 0, b""
+
+
 @breaks("snapshot.applied_only")
 class CompactsUncommitted(Broken):
     """A server puts all of its log into a snapshot, whether it is committed or not."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from raftd.configurations import Configuration, configuration_in, encode_configuration
 from raftd.leadership_transfer import Transferring
-from raftd.messages import AppendEntriesReply, Entry, Message
+from raftd.messages import AppendEntriesReply, Entry, InstallSnapshot, Message
 from raftd.state import Batch, Config, NotLeader, Persistent, Role, Variables
 
 
@@ -38,8 +38,7 @@ class Membership(Transferring):
         super().__init__(server, servers, rng, config, persistent, traced)
         self._left = False  # in this step a leader that isn't a member any more has stopped leading
         self._configurations = [(0, Configuration(voters=tuple(sorted(servers))))]
-        if self.config.membership:
-            self._learn(self.log.snapshot_index + 1)
+        self._learn_again()
 
     @property
     def configuration(self) -> Configuration:
@@ -234,8 +233,7 @@ class Membership(Transferring):
 
     def _restore_extended(self, variables: Mapping[str, Any]) -> None:
         super()._restore_extended(variables)
-        self._configurations = self._configurations[:1]
-        self._learn(self.log.snapshot_index + 1)
+        self._learn_again()
 
     def _append(self, entries: Any) -> None:
         first = self.log.last_index + 1
@@ -251,6 +249,26 @@ class Membership(Transferring):
         if self.configured > length:
             self._configurations = [(n, c) for n, c in self._configurations if n <= length]
             self._regroup()
+
+    def _configuration_at(self, n: int) -> tuple[int, bytes]:
+        """What a snapshot of entries up to n says of members: the log won't tell any more. Section 4.1."""
+        at, configuration = next(known for known in reversed(self._configurations) if known[0] <= n)
+        return at, encode_configuration(configuration) if at else b""
+
+    def _install(self, m: InstallSnapshot) -> None:
+        super()._install(m)
+        self._learn_again()
+
+    def _learn_again(self) -> None:
+        """All over: the first configuration, that of the snapshot, and those in the log after it."""
+        if not self.config.membership:
+            return
+        del self._configurations[1:]
+        if self.snapshot is not None and self.snapshot.configured:
+            included = configuration_in(self.snapshot.configuration)
+            assert included is not None, "a snapshot says who the members are"
+            self._configurations.append((self.snapshot.configured, included))
+        self._learn(self.log.snapshot_index + 1)
 
     def _learn(self, first: int) -> None:
         """Configurations among the entries from `first` on are in force from now on."""

@@ -91,12 +91,16 @@ class ReadIndexReply(msgspec.Struct, frozen=True, tag="read_index_reply", tag_fi
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the entries up to `last_included_index` have come to, in their place. Dissertation, section 5.1.
 
-    `state` is the state machine's, with all that is replicated along with it.
+    `state` is the state machine's, with all that is replicated along with it. Where membership can change,
+    `configuration` is the command of the newest configuration entry among them, and `configured` its index;
+    0 if there is none, and so the first configuration was in force. Dissertation, section 4.1.
     """
 
     last_included_index: int
     last_included_term: int
     state: bytes
+    configured: int = 0
+    configuration: bytes = b""
 
 
 class InstallSnapshot(msgspec.Struct, frozen=True, tag="install_snapshot", tag_field="kind", gc=False):
@@ -157,6 +161,7 @@ class SnapshotChunk(msgspec.Struct, frozen=True, tag="snapshot_chunk", tag_field
     """A part of a snapshot: `data` is what its state holds from `offset`. Dissertation, Figure 5.3.
 
     `size` and `digest` are those of the whole state: two servers' snapshots may be one and the same.
+    Each chunk has the configuration, which is short.
     """
 
     source: str
@@ -168,6 +173,8 @@ class SnapshotChunk(msgspec.Struct, frozen=True, tag="snapshot_chunk", tag_field
     digest: str
     offset: int
     data: bytes
+    configured: int = 0
+    configuration: bytes = b""
 
 
 class SnapshotChunkReply(msgspec.Struct, frozen=True, tag="snapshot_chunk_reply", tag_field="kind", gc=False):

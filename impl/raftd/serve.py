@@ -70,10 +70,6 @@ async def serve(
     assert config.max_entries * (MAX_COMMAND + 64) < MAX_MESSAGE, "an AppendEntries would not fit a frame"
     if joins and not config.membership:
         raise ValueError("--join needs --with membership, on all servers")
-    if config.membership and config.snapshot_after:
-        raise ValueError(
-            "snapshots don't hold configurations: leave out --snapshot-after or --with membership"
-        )
     transport = Transport(
         server,
         addresses,

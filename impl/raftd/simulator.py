@@ -31,6 +31,7 @@ from raftd.messages import (
     Entry,
     InstallSnapshot,
     Message,
+    Snapshot,
     SnapshotChunk,
     SnapshotChunkReply,
 )
@@ -285,7 +286,7 @@ class Simulation:
         self._applied: list[Entry] = []  # what the servers agree on
         self._known_in: list[int] = []  # of each the term in which somebody knew first that it was committed
         self._leader_of: dict[int, str] = {}  # by term
-        self._states: dict[int, bytes] = {}  # of the state machine, by the last entry in a snapshot
+        self._states: dict[int, Snapshot] = {}  # what servers saved, by the last entry in it
         self._steps = 0
         kind = SessionClients if config.sessions else Clients
         self.clients = kind(self, clients, seed) if clients else None
@@ -743,8 +744,9 @@ class Simulation:
             if for_state_machine(entry.command):
                 server.machine.apply(entry.command)
         taken = batch.persist.snapshot if batch.persist else None
-        if taken and self._states.setdefault(taken.last_included_index, taken.state) != taken.state:
-            self._violated(f"{server.name} has another state after entry {taken.last_included_index}")
+        if taken and self._states.setdefault(taken.last_included_index, taken) != taken:
+            n = taken.last_included_index
+            self._violated(f"{server.name} has another state or other members after entry {n}")
         if not batch.apply:
             return
         before = batch.apply[0][0] - 1

@@ -30,9 +30,13 @@ class Snapshots(Step):
         self._begin(now)
         n = self._snapshot_end()
         assert n > self.log.snapshot_index, f"entries up to {n} are in a snapshot already"
-        self._take(Snapshot(n, self.log.term_at(n), state))
+        self._take(Snapshot(n, self.log.term_at(n), state, *self._configuration_at(n)))
         self.log.compact(n)
         return self._finish("take_snapshot")
+
+    def _configuration_at(self, n: int) -> tuple[int, bytes]:
+        """Index and command of the newest configuration entry up to n; none where membership is fixed."""
+        return 0, b""
 
     def _take(self, snapshot: Snapshot) -> None:
         """What a snapshot holds is committed and applied, if it wasn't before."""

@@ -63,10 +63,6 @@ class Config:
         assert 0 < self.max_entries <= self.max_in_flight
         assert self.lease_drift is None or (self.reads and self.lease_drift >= 1)
         assert self.snapshot_after >= 0
-        if self.membership and self.snapshot_after:
-            raise ValueError(
-                "snapshots don't hold configurations yet: leave out --snapshot-after, or membership"
-            )
 
     @property
     def extensions(self) -> tuple[str, ...]:

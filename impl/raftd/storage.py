@@ -104,6 +104,8 @@ class Meta(msgspec.Struct, array_like=True, frozen=True):
     snapshot_term: int = 0
     base_crc: int = 0  # the checksum that the log's goes on from
     state_crc: int = 0  # and that of the snapshot's state
+    configured: int = 0  # what the snapshot has of the newest configuration among the entries that are gone
+    configuration: bytes = b""
 
 
 Row = tuple[int, int, bytes, int]  # an entry: its number, term and command, and the checksum up to it
@@ -224,6 +226,8 @@ class Storage:
             snapshot_term=snapshot.last_included_term,
             base_crc=base_crc,
             state_crc=state_crc,
+            configured=snapshot.configured,
+            configuration=snapshot.configuration,
         )
 
     def _commit(self, meta: Meta, keep: int, rows: list[Row], snapshot: Snapshot | None = None) -> None:
@@ -416,7 +420,8 @@ def _load(connection: sqlite3.Connection, path: Path) -> tuple[Meta, Log, Snapsh
             raise refuse(f"the snapshot of entries 1 to {meta.snapshot_index} is missing")
         if zlib.crc32(states[0][0]) != meta.state_crc:
             raise refuse("the checksum of the snapshot is wrong")
-        snapshot = Snapshot(meta.snapshot_index, meta.snapshot_term, states[0][0])
+        configuration = meta.configured, meta.configuration
+        snapshot = Snapshot(meta.snapshot_index, meta.snapshot_term, states[0][0], *configuration)
     log = Log((), meta.snapshot_index, meta.snapshot_term)
     crc = meta.base_crc
     for n, term, command, row_crc in connection.execute("SELECT n, term, command, crc FROM log ORDER BY n"):

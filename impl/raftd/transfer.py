@@ -89,7 +89,8 @@ class Transfers:
         under_way.sent = now
         m, start = under_way.message, under_way.received
         data = m.snapshot.state[start : start + self._chunk]
-        return SnapshotChunk(m.source, m.target, m.term, *under_way.identity, start, data)
+        configuration = m.snapshot.configured, m.snapshot.configuration
+        return SnapshotChunk(m.source, m.target, m.term, *under_way.identity, start, data, *configuration)
 
     def _identity(self, snapshot: Snapshot) -> Identity:
         if self._known is None or self._known[0] is not snapshot:
@@ -127,5 +128,6 @@ class Transfers:
         return self._whole(m, state)
 
     def _whole(self, m: SnapshotChunk, state: bytes) -> InstallSnapshot:
-        snapshot = Snapshot(m.last_included_index, m.last_included_term, state)
+        n, term = m.last_included_index, m.last_included_term
+        snapshot = Snapshot(n, term, state, m.configured, m.configuration)
         return InstallSnapshot(m.source, m.target, m.term, snapshot)

@@ -65,6 +65,8 @@ def _most(s: State[Any, Any], voters: Who, who: Who) -> bool:
 
 def newest_kept(s: State[Any, Any], me: Any, length: int) -> int:
     """The newest configuration entry of a log's first `length` entries: it goes back where a log is cut."""
+    if type(length) is int and length == 0:  # a literal: nothing stays
+        return 0
     searched = ite(me.configured > length, length, 0)  # ordinarily none
     earlier = latest(searched, lambda n: is_configuration(s, me.log.at(n).value))
     newest: int = ite(me.configured > length, earlier, me.configured)

@@ -9,7 +9,15 @@ import pytest
 from raftd.configurations import Configuration, configuration_in, encode_configuration, for_state_machine
 from raftd.core import CannotChange, Config, Core, Persistent, Role
 from raftd.log import Log
-from raftd.messages import AppendEntries, AppendEntriesReply, Entry, RequestVote, RequestVoteReply
+from raftd.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Entry,
+    InstallSnapshot,
+    RequestVote,
+    RequestVoteReply,
+    Snapshot,
+)
 
 CONFIG = Config(membership=True)
 FIRST = ("n1", "n2", "n3")
@@ -163,3 +171,78 @@ def test_its_own_vote_alone_elects_no_server_that_is_not_a_voter() -> None:
 
 def test_a_server_named_twice_votes_once() -> None:
     assert Configuration(voters=("n1", "n2")).but(("n2", "n2", "n3")).voters == ("n2", "n3")
+
+
+# Compacted configurations. Dissertation, sections 4.1 and 5.1.
+
+
+def compacted() -> tuple[Core, Configuration]:
+    """n1 leads, n4 has learned its way in, and a snapshot stands for the entry that says so."""
+    core = leader()
+    core.change(2, core.with_learner("n4", "127.0.0.1:7004", promoted=False))
+    acknowledge(core, "n2", "n4")
+    core.change(2, core.with_voter("n4"))
+    acknowledge(core, "n2", "n4")
+    core.propose(2, [b"x"])
+    acknowledge(core, "n2", "n4")
+    wanted = core.configuration
+    assert wanted.voters == (*FIRST, "n4")
+    core.take_snapshot(3, b"state")
+    assert core.log.snapshot_index > core.configured == 3
+    return core, wanted
+
+
+def test_a_server_that_starts_from_its_snapshot_knows_the_members() -> None:
+    core, wanted = compacted()
+    again = Core("n1", FIRST, random.Random(1), CONFIG, Persistent(2, "n1", core.log, core.snapshot))
+    batch = again.start(0)
+    assert (again.configured, again.configuration) == (3, wanted)
+    assert again.peers == ("n2", "n3", "n4")
+    assert batch.event["state"]["configured"] == 3
+    assert batch.event["voters"] == [*FIRST, "n4"]
+
+
+def test_a_snapshot_that_is_installed_says_who_the_members_are() -> None:
+    core, wanted = compacted()
+    assert core.snapshot is not None
+    other = make("n3")
+    batch = other.receive(4, InstallSnapshot("n1", "n3", 2, core.snapshot))
+    assert (other.configured, other.configuration) == (3, wanted)
+    assert batch.event["state"]["configured"] == 3
+    assert batch.persist is not None
+    assert batch.persist.snapshot == core.snapshot
+
+
+def test_a_snapshot_holds_no_configuration_after_its_end() -> None:
+    """The newest may not be committed yet. Where it is cut, the snapshot's is in force again."""
+    core, wanted = compacted()
+    core.change(4, core.without("n2"))
+    assert core.configured == 5
+    n1 = Core("n1", FIRST, random.Random(1), CONFIG, Persistent(2, "n1", core.log, core.snapshot))
+    n1.start(0)
+    assert n1.configured == 5
+    n1.receive(1, AppendEntries("n2", "n1", 3, 4, 2, (Entry(3, b""),), 4))
+    assert (n1.configured, n1.configuration) == (3, wanted)
+
+
+def test_entries_after_a_snapshot_keep_their_configuration() -> None:
+    """They stay if they are the leader's; in another log, what followed is gone. Figure 5.3."""
+    core, wanted = compacted()
+    assert core.snapshot is not None
+    newer = encode_configuration(Configuration(voters=FIRST))
+    before = [Entry(2, b""), Entry(2, b"a"), Entry(2, encode_configuration(wanted))]
+    for term, configured in ((2, 5), (1, 3)):
+        log = Log([*before, Entry(term, b"x"), Entry(term, newer)])
+        follower = Core("n3", FIRST, random.Random(1), CONFIG, Persistent(2, None, log))
+        follower.start(0)
+        assert follower.configured == 5
+        follower.receive(1, InstallSnapshot("n1", "n3", 2, core.snapshot))
+        assert follower.configured == configured
+
+
+def test_the_first_configuration_needs_no_entry() -> None:
+    core = leader()
+    core.take_snapshot(3, b"state")
+    assert core.snapshot == Snapshot(1, 2, b"state")
+    again = Core("n1", FIRST, random.Random(1), CONFIG, Persistent(2, "n1", core.log, core.snapshot))
+    assert (again.configured, again.configuration.voters) == (0, FIRST)

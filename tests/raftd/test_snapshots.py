@@ -241,7 +241,7 @@ def test_store_holds_a_snapshot_and_the_log_after_it(
             after = Persistent(log=Log(expected.log, base, expected.log.snapshot_term))
             after.write(Persist(1, None, keep, new))
             term = after.log.term_at(n) if n <= after.log.last_index else 9
-            snapshot = Snapshot(n, term, b"state" * n)
+            snapshot = Snapshot(n, term, b"state" * n, n, b"the members")
         change = Persist(1, "n1", keep, new, snapshot)
         with Storage(folder, "n1", THREE) as storage:
             assert storage.persistent == expected
@@ -284,7 +284,7 @@ def test_snapshot_arrives_in_chunks_whatever_the_network_does() -> None:
     """Each chunk may be lost, late or doubled; the receiver may start again in the middle."""
     rng = random.Random(7)
     state = rng.randbytes(1000)
-    m = InstallSnapshot("n1", "n2", 3, Snapshot(9, 2, state))
+    m = InstallSnapshot("n1", "n2", 3, Snapshot(9, 2, state, 4, b"the members"))
     for _ in range(50):
         leader, follower = Transfers("n1", 1.0, 64), Transfers("n2", 1.0, 64)
         now, got = 0.0, None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from typing import Any
 
 from raftd.addresses import format_addresses
+from raftd.client import Client
 from raftd.cluster import Cluster
 from raftworthy.replay.verdict import check
 
@@ -43,6 +45,52 @@ def test_members_come_and_go() -> None:
             cluster.stop(i)
         verdict = check(files)
         assert verdict.verdict == "conforms", verdict.explanation or verdict.error
+
+
+def test_members_are_known_when_the_entries_that_say_so_are_compacted() -> None:
+    """All servers start again from snapshots, one of them from another's."""
+    options = ["--election-timeout", "0.5", *OPTIONS, "--snapshot-after", "300"]
+    with Cluster(3, options=options) as cluster:
+        here = ("--cluster", format_addresses(cluster.addresses))
+        server = cluster.join()
+        added = members("add", f"{server}={cluster.addresses[server]}", *here)[1]["members"]
+        away = next(i for i in cluster.servers if i not in (server, cluster.leader()))
+        cluster.kill(away)
+        put_some(cluster)
+        cluster.restart(away)
+
+        def compacted() -> bool:
+            seen = [cluster.status(i) for i in cluster.servers]
+            return all(s is not None and s.snapshot_index > 10 for s in seen)
+
+        cluster.wait_until(compacted, "all servers have a snapshot")
+        for i in cluster.servers:
+            cluster.kill(i)
+        for i in cluster.servers:
+            cluster.restart(i)
+        put_some(cluster)
+        for i in cluster.servers:
+            status = cluster.status(i)
+            assert status is not None
+            assert status.members is not None
+            assert list(status.members.voters) == added["voters"] == ["n1", "n2", "n3", "n4"]
+            assert status.members.addresses == added["addresses"]
+        for i in cluster.servers:
+            cluster.stop(i)
+        files = sorted(cluster.traces.glob("*.ndjson"))
+        starts = [json.loads(f.read_text().splitlines()[1])["state"] for f in files]
+        assert sum(0 < s["configured"] <= s["snapshot_index"] for s in starts) >= 4
+        verdict = check(files)
+        assert verdict.verdict == "conforms", verdict.explanation or verdict.error
+
+
+def put_some(cluster: Cluster) -> None:
+    async def run() -> None:
+        async with Client(cluster.addresses, 10.0) as client:
+            for n in range(40):
+                await client.put(f"key {n % 5}", b"value %d" % n)
+
+    asyncio.run(run())
 
 
 def test_members_that_are_fixed_say_so() -> None:

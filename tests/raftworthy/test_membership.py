@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,10 +150,10 @@ def test_replay_names_the_rule_that_a_change_breaks(rule: str, said: str, tmp_pa
 # --- raftd ---
 
 
-def simulated(seed: int, file: Path, broken: str | None = None, faults: str = "all") -> Summary:
-    config = (EXTENDED if seed % 2 else SIMULATED).having(
-        [*(EXTENDED.extensions if seed % 2 else ()), "membership"]
-    )
+def simulated(
+    seed: int, file: Path, broken: str | None = None, faults: str = "all", snapshot_after: int = 0
+) -> Summary:
+    config = replace(EXTENDED if seed % 2 else SIMULATED, membership=True, snapshot_after=snapshot_after)
     with file.open("wb") as out:
         return simulate(seed, server_names(5), 1200, Faults.parse(faults), out, config=config, broken=broken)
 
@@ -166,11 +167,27 @@ def test_simulated_clusters_that_change_conform(seed: int, tmp_path: Path) -> No
     assert verdict.verdict == "conforms", verdict.explanation or verdict.error
 
 
+def test_clusters_that_change_and_compact_what_they_changed_conform(tmp_path: Path) -> None:
+    """Dissertation, section 4.1: a snapshot holds the configuration, also over a restart."""
+    file = tmp_path / "compacted.ndjson"
+    compacted = installed = 0
+    for seed in range(10):
+        faults = "crash=0.02,restart=0.02,loss=0.02,partition=0.005" if seed % 2 else "all"
+        installed += simulated(seed, file, faults=faults, snapshot_after=(60, 300)[seed % 3 > 0]).installed
+        verdict = check([file])
+        assert verdict.verdict == "conforms", f"seed {seed}: {verdict.explanation or verdict.error}"
+        events = (json.loads(line) for line in file.read_text().splitlines()[1:])
+        starts = [e["state"] for e in events if e.get("event") == "restart"]
+        compacted += sum(0 < state["configured"] <= state["snapshot_index"] for state in starts)
+    assert compacted > 10
+    assert installed > 10
+
+
 @pytest.mark.parametrize("rule", [rule for rule in BREAKS if rule.startswith("membership.")])
 def test_replay_finds_a_server_that_breaks_a_rule(rule: str, tmp_path: Path) -> None:
     file = tmp_path / "broken.ndjson"
     for seed in range(2, 20):
-        simulated(seed, file, rule)
+        simulated(seed, file, rule, snapshot_after=200 if "snapshot" in rule else 0)
         if (verdict := check([file])).verdict != "conforms":
             assert verdict.verdict == "violates"
             return

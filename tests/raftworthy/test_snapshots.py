@@ -98,6 +98,23 @@ def test_traces_with_snapshots_conform(tmp_path: Path) -> None:
     assert restarts > 8
 
 
+def test_traces_with_snapshots_and_sessions_conform(tmp_path: Path) -> None:
+    """A server that starts again has its table of sessions from its snapshot."""
+    file = tmp_path / "sessions.ndjson"
+    restarts = 0
+    for seed in range(3):
+        config = replace(SIMULATED.having(["sessions", "membership"][: 1 + seed % 2]), snapshot_after=200)
+        stormy = Faults(loss=0.05, crash=0.02, restart=0.02)
+        with file.open("wb") as out:
+            simulate(seed, server_names(4), 1200, stormy, out, config=config)
+        found = check([file])
+        assert found.verdict == "conforms", f"seed {seed}: {found.error}"
+        events = (json.loads(line) for line in file.read_text().splitlines()[1:])
+        starts = [e["state"] for e in events if e["event"] == "restart"]
+        restarts += sum(s["snapshot_index"] > 0 for s in starts)
+    assert restarts > 5
+
+
 BROKEN = (
     "snapshot.applied_only", "snapshot.current_term", "snapshot.keep_newer",
     "snapshot.discard_conflict",

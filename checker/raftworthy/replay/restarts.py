@@ -43,6 +43,7 @@ def restart(ledger: Ledger, e: Any, server: Server, last: bool) -> bool:
     me = server.me = ledger.world.variables[e.server]
     me.log.cut = None
     ledger.actions["restart"](ledger.world, e.server, _send_nothing)
+    _load_table(ledger, e, me)
     mismatches = list(differences(e.state, me))
     if mismatches:
         raise Violation("state", e, "restart", (e.server,), mismatches=mismatches)
@@ -52,6 +53,13 @@ def restart(ledger: Ledger, e: Any, server: Server, last: bool) -> bool:
     server.could_commit = 0
     server.news = ()
     return True
+
+
+def _load_table(ledger: Ledger, e: Any, me: Any) -> None:
+    """With sessions the state that a snapshot holds is made again, entry by entry."""
+    if ledger.told and "sessions" in ledger.extensions:
+        for n in range(1, me.snapshot_index + 1):
+            ledger.actions["apply_entries"](ledger.world, e.server, n, _send_nothing)
 
 
 def _send_nothing(m: Any) -> None:
