@@ -92,4 +92,6 @@ def _of_itself(s: S, i: str) -> Iterator[Input]:
             yield from (Input("transfer_leadership", successor=j) for j in s.servers if i != j)
     if s.has("reads"):
         yield from map(Input, READS)
+    if s.has("snapshots") and s[i].last_applied > s[i].snapshot_index:
+        yield Input("take_snapshot")
     yield Input("restart")

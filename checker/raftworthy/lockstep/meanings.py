@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 import raftd.messages
 from raftd.configurations import Configuration, configuration_in, encode_configuration
 from raftspec.spec import State
@@ -35,6 +37,19 @@ def command_of(s: State[Any, Any], value: Any) -> bytes:
 def core_entry(s: State[Any, Any], entry: Any) -> raftd.messages.Entry:
     """An entry of the specification as the core has it."""
     return raftd.messages.Entry(entry.term, command_of(s, entry.value))
+
+
+def snapshot_of(s: State[Any, Any], prefix: Any) -> raftd.messages.Snapshot | None:
+    """The snapshot that stands for a log's beginning; None for nothing. Its state is all that was applied."""
+    entries = [core_entry(s, e) for e in prefix]
+    if not entries:
+        return None
+    return raftd.messages.Snapshot(len(entries), entries[-1].term, msgspec.msgpack.encode(entries))
+
+
+def applied_in(state: bytes) -> list[raftd.messages.Entry]:
+    """The entries that have come to this state of the state machine; an empty state is of none."""
+    return msgspec.msgpack.decode(state, type=list[raftd.messages.Entry]) if state else []
 
 
 def text_of(command: bytes) -> str:

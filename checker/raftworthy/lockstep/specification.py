@@ -43,7 +43,7 @@ def spec_step(s: S, i: str, given: Input, asked: set[tuple[str, bool]] | None = 
     heard: list[S] = [s]
     failed: str | None = None
     t, actions = s, having(*s.extensions).actions
-    for action, *params in _actions(i, given):
+    for action, *params in _actions(s, i, given):
         failed, t = run(actions[action], t, *params)
         heard.append(t)
         if failed:
@@ -55,7 +55,7 @@ def spec_step(s: S, i: str, given: Input, asked: set[tuple[str, bool]] | None = 
     return None if failed else t
 
 
-def _actions(i: str, given: Input) -> Iterator[tuple[Any, ...]]:
+def _actions(s: S, i: str, given: Input) -> Iterator[tuple[Any, ...]]:
     """The actions that an input stands for."""
     if given.message is not None:
         yield given.event, given.message
@@ -66,6 +66,8 @@ def _actions(i: str, given: Input) -> Iterator[tuple[Any, ...]]:
         yield given.event, i, "x", ServerSet(given.voters)
     elif given.successor is not None:
         yield given.event, i, given.successor
+    elif given.event == "take_snapshot":
+        yield given.event, i, s[i].last_applied  # all that there is: the state machine has no older state
     elif given.event != "append_entries":  # which changes nothing; what it may send, is asked later
         yield given.event, i
 
@@ -117,8 +119,11 @@ def variables_of(s: S, i: str) -> dict[str, Any]:
         "read_round",
         "read_acks",
         "configured",
+        "snapshot_index",
     ):
         if name in type(me).types():
             value = getattr(me, name)
             values[name] = sorted(value) if isinstance(value, ServerSet) else value
+    if s.has("snapshots"):
+        values["snapshot_term"] = me.log.at(me.snapshot_index).term
     return values
