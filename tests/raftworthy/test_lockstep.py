@@ -358,4 +358,6 @@ def test_unknown_fault_or_bound_is_unusable(capsys: pytest.CaptureFixture[str]) 
         lockstep(SMALL, broken="vote.twice")
     assert run("--break", "vote.twice") == UNUSABLE
     assert run("--servers", "0") == UNUSABLE
+    assert run("--with", "sessions") == UNUSABLE
+    assert run("--with", "snapshots", "--with", "membership") == UNUSABLE
     assert "no fault is called 'vote.twice'" in capsys.readouterr().err

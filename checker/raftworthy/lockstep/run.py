@@ -41,10 +41,18 @@ def lockstep(
     `broken` names a fault of `raftd.faults.BREAKS` to run the core with.
 
     Raises:
-        UnusableError: no such fault.
+        UnusableError: no such fault, or nothing to compare these extensions with.
     """
     if broken is not None and broken not in BREAKS:
         raise UnusableError(f"no fault is called {broken!r}; there are {', '.join(sorted(BREAKS))}")
+    if "sessions" in bounds.extensions:
+        raise UnusableError(
+            "lockstep doesn't compare sessions: leave out --with sessions; replay compares them"
+        )
+    if {"snapshots", "membership"} <= {*bounds.extensions}:
+        raise UnusableError(
+            "the server takes no snapshots where membership can change: leave out one of --with"
+        )
     comparison = Comparison(bounds.names, broken)
     spec = having(*bounds.extensions)
     explored = explore(
