@@ -19,7 +19,8 @@ from raftspec.reads import ReadIndex
 from raftspec.snapshots import InstallSnapshot
 from raftspec.spec import State, run
 from raftspec.types import Message
-from raftspec.values import ServerSet
+from raftspec.values import Map, ServerSet
+from raftworthy.lockstep.clients import MEANINGS, answers
 from raftworthy.lockstep.core import (
     FIGURE_2,
     applied_before,
@@ -32,6 +33,7 @@ from raftworthy.lockstep.inputs import Input, S
 from raftworthy.lockstep.meanings import applied_in, command_of
 from raftworthy.lockstep.specification import spec_step, variables_of
 from raftworthy.lockstep.wording import describe_message, show
+from raftworthy.replay.meanings import NUMBERS
 from raftworthy.replay.reading import trace_format
 from raftworthy.replay.replay import Log as ReplayLog
 from raftworthy.replay.replay import Replay, Violation, replay_actions
@@ -44,7 +46,10 @@ MAY_SEND = {
 WHEN_WANTED = (AppendEntries, InstallSnapshot)
 
 
-UNTRACED = ("log", "hears", "snapshot_term")
+UNTRACED = (
+    "log", "hears", "snapshot_term",
+    "active", "lowest", "responses", "sessions_expired", "executed",
+)  # fmt: skip
 
 
 class Difference(NamedTuple):
@@ -82,6 +87,10 @@ def compare(
         differences += _disk_differences(s, i, core, batch)
     if s.has("snapshots"):
         differences += _state_differences(s, t, i, given, core, batch)
+    if s.has("sessions"):
+        expected_answers, told = answers(t, batch)
+        if told != expected_answers:
+            differences.append(Difference("answers", show(expected_answers), show(told)))
     differences += _message_differences(t, i, batch)
     if traced and not differences:
         differences += _trace_differences(s, i, core, batch)
@@ -161,7 +170,7 @@ def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Diffe
     replay = replay_from(s, i)
     if event.message is not msgspec.UNSET:
         replay.sent.recent[hash(event.message)] = ""
-    for made, sent in zip(event.sends, (spec_message(s, m) for m in batch.send), strict=True):
+    for made, sent in zip(event.sends, (spec_message(s, m) for m in batch.send), strict=False):
         if _asks_again(s[i], i, batch, sent):
             replay.sent.recent[hash(made)] = ""
     try:
@@ -227,7 +236,11 @@ def replay_from(s: S, i: str) -> Replay:
         setattr(v, name, getattr(me, name))
     for name in type(me).types().keys() - FIGURE_2:
         value = getattr(me, name)
+        if isinstance(value, Map):
+            value = dict(value.items)
         setattr(v, name, frozenset(value) if isinstance(value, ServerSet) else value)
+    if s.has("sessions"):
+        _note_sessions(s, v, replay.world.past)
     if s.has("snapshots"):  # a message tells of its snapshot no more than where that ends
         committed = [entry(e.term, digest(command_of(s, e.value))) for e in s.past.committed]
         replay.world.past.committed.extend(committed)
@@ -236,3 +249,17 @@ def replay_from(s: S, i: str) -> Replay:
             key, past = digest(command_of(s, value)), replay.world.past
             past.voters[key], past.outgoing[key] = voters, s.past.outgoing[value]
     return replay
+
+
+def _note_sessions(s: S, v: Any, past: Any) -> None:
+    """What replay knows of clients: commands by their digests, and numbers with the client in them."""
+    own = s.past
+    for name in MEANINGS:
+        for value, said in getattr(own, name).items.items():
+            more = own.client[value] * NUMBERS if name in ("sequence", "lowest") else 0
+            getattr(past, name)[digest(command_of(s, value))] = said + more
+    past.applied = own.applied
+    past.answers.update(own.answers.items)
+    past.executions.update(own.executions.items)
+    v.lowest = {k: q + k * NUMBERS for k, q in v.lowest.items()}
+    v.responses = {q + own.client[own.committed.at(n).value] * NUMBERS: n for q, n in v.responses.items()}

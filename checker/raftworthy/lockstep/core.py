@@ -24,6 +24,7 @@ from raftspec.raft import AppendEntries, AppendEntriesReply, Entry
 from raftspec.snapshots import InstallSnapshot
 from raftspec.types import Message
 from raftworthy.generated import to_spec
+from raftworthy.lockstep.clients import core_table, keep_sessions, meant_by
 from raftworthy.lockstep.inputs import READS, Input, S
 from raftworthy.lockstep.meanings import (
     applied_in,
@@ -43,6 +44,8 @@ def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Bat
     me, config = s[i], config_of(s)
     if given.event == "restart":
         core = make_core(i, s.servers, random.Random(0), config, disk_of(s, i), broken)
+        if s.has("sessions"):
+            keep_sessions(core, 0)
         return core, core.start(0.0)
     core = make_core(i, s.servers, random.Random(0), config, broken=broken)
     match_index = {j: me.match_index[j] for j in core.peers}
@@ -60,8 +63,13 @@ def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Bat
         next_index={j: n + 1 for j, n in match_index.items()} if given.behind else None,
         extended={name: getattr(me, name) for name in type(me).types() if name not in FIGURE_2},
     )
+    if s.has("sessions"):
+        keep_sessions(core, me.last_applied)
     if given.message is not None:
         return core, core.receive(0.0, core_message(s, given.message, given.hint))
+    if given.means:
+        command = meant_by(*given.means, command=given.commands[0].encode())
+        return core, core.propose(0.0, [command])
     if given.commands:
         return core, core.propose(0.0, [c.encode() for c in given.commands])
     if given.voters:
@@ -133,6 +141,8 @@ def core_variables(core: Core) -> dict[str, Any]:
     if core.config.reads:
         values["read_index"], values["read_round"] = core.read_index, core.read_round
         values["read_acks"] = sorted(core.read_acks)
+    if core.session_table is not None:
+        values |= core_table(core)
     if core.config.snapshot_after:
         values["snapshot_index"], values["snapshot_term"] = core.log.snapshot_index, core.log.snapshot_term
     return values

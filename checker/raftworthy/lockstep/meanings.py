@@ -12,7 +12,9 @@ import msgspec
 
 import raftd.messages
 from raftd.configurations import Configuration, configuration_in, encode_configuration
+from raftd.sessions import decode_command
 from raftspec.spec import State
+from raftworthy.lockstep.clients import session_command
 
 
 def configuration_of(servers: Iterable[str], voters: Iterable[str], outgoing: Iterable[str]) -> Configuration:
@@ -30,6 +32,8 @@ def command_of(s: State[Any, Any], value: Any) -> bytes:
     voters = s.past.voters[value] if s.has("membership") else ()
     if voters:
         return encode_configuration(configuration_of(s.servers, voters, s.past.outgoing[value]))
+    if s.has("sessions") and (command := session_command(s, value)):
+        return command
     encoded: bytes = value.encode()
     return encoded
 
@@ -56,6 +60,7 @@ def text_of(command: bytes) -> str:
     """A command as both sides print it, and as it is compared."""
     found = configuration_in(command)
     if found is None:
-        return command.decode()
+        said = decode_command(command)
+        return str(said) if said else command.decode()
     joint = f" with {' '.join(found.outgoing)}" if found.outgoing else ""
     return f"({' '.join(found.voters)}{joint})"

@@ -18,6 +18,7 @@ from raftspec.spec import State, run
 from raftspec.types import Type
 from raftspec.values import ServerSet
 from raftworthy.generated import World, to_spec
+from raftworthy.lockstep.clients import spec_table
 from raftworthy.lockstep.inputs import Input, S
 from raftworthy.lockstep.meanings import command_of, text_of
 
@@ -30,7 +31,9 @@ def spec_state(world: World) -> S:
     spec = having(*world.past.extensions)
     record = Type("record", cls=spec.server)
     variables = {i: to_spec(v, record) for i, v in world.variables.items()}
-    applied = {i: me.but(last_applied=me.commit_index) for i, me in variables.items()}
+    applied = variables
+    if "sessions" not in spec.extensions:  # with a table, applying does more; it is left to `settle`
+        applied = {i: me.but(last_applied=me.commit_index) for i, me in variables.items()}
     past = to_spec(world.past, Type("record", cls=spec.history))
     return State(applied, past, extensions=spec.extensions)
 
@@ -59,6 +62,9 @@ def _actions(s: S, i: str, given: Input) -> Iterator[tuple[Any, ...]]:
     """The actions that an input stands for."""
     if given.message is not None:
         yield given.event, given.message
+    elif given.means:
+        action, *said = given.means
+        yield action, i, given.commands[0], *said
     elif given.commands:
         for command in given.commands:
             yield "client_request", i, command
@@ -90,7 +96,9 @@ def settle(s: S, i: str, heard: list[S] | None = None) -> S:
     for n in range(me.log.length, me.commit_index, -1):
         if take("advance_commit_index", i, n):
             break
-    take("apply_entries", i, passed[-1][i].commit_index)
+    me = passed[-1][i]
+    for n in range(me.last_applied + 1 if s.has("sessions") else me.commit_index, me.commit_index + 1):
+        take("apply_entries", i, n)
     if heard is not None:
         heard += passed
     return passed[-1]
@@ -124,6 +132,8 @@ def variables_of(s: S, i: str) -> dict[str, Any]:
         if name in type(me).types():
             value = getattr(me, name)
             values[name] = sorted(value) if isinstance(value, ServerSet) else value
+    if s.has("sessions"):
+        values |= spec_table(s, i)
     if s.has("snapshots"):
         values["snapshot_term"] = me.log.at(me.snapshot_index).term
     return values
