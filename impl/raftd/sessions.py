@@ -122,7 +122,7 @@ class Sessions:
 
     def stamp(self, seconds: float) -> int:
         """A leader's time for a new entry: its clock's, but never before what the log has said."""
-        return max(1, self.clock, int(seconds * 1000))
+        return max(1, self.clock, self.expired, int(seconds * 1000))
 
     def idle(self, time: int) -> bool:
         """Whether a session has not been used for so long that its leader should end it."""
@@ -136,7 +136,8 @@ class Sessions:
         match decode_command(encoded):
             case Register(time):
                 self.clock = max(self.clock, time)
-                self.sessions[index] = Session(time)
+                if time >= self.expired:  # of an older time it would have ended already
+                    self.sessions[index] = Session(time)
                 return Result(index)
             case Expire(since):
                 self.expired = max(self.expired, since)

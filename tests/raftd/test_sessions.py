@@ -91,6 +91,15 @@ def test_a_snapshot_has_the_table_of_sessions(log: list[Command], cut: int) -> N
         assert later.save() == whole.save()
 
 
+def test_time_in_the_log_never_falls_behind_what_has_ended() -> None:
+    """Or a new leader whose clock is slow opens sessions that have ended already."""
+    sessions = table()
+    sessions.apply(1, encode_command(Expire(5000)))
+    assert sessions.stamp(1.0) == 5000
+    sessions.apply(2, encode_command(Register(1000)))
+    assert sessions.apply(3, asked(1, session=2)).origin == 0
+
+
 def test_interest_and_deposit_depend_on_their_order() -> None:
     orders = []
     both = (Deposit("a", 100_000), AddInterest("a", 10))

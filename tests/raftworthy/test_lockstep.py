@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from raftd.core import Batch, Core
+from raftd.core import Batch, Core, Persist
 from raftd.faults import BREAKS
-from raftd.messages import AppendEntriesReply
+from raftd.log import Log
+from raftd.messages import AppendEntriesReply, InstallSnapshot, Snapshot
 from raftspec.extensions import EXTENSIONS
 from raftworthy.cli import app
 from raftworthy.explore.reference import Bounds, UnusableError
@@ -53,7 +54,8 @@ FOUND: dict[str, tuple[Bounds, str | None, set[str]]] = {
 }
 # Faults that no step within affordable bounds shows, and why.
 NOT_FOUND: dict[str, str] = {
-    "reads.ack_current_term": "needs a leader of two terms, three in all; the explorer and replay find it"
+    "reads.ack_current_term": "needs a leader of two terms, three in all; the explorer and replay find it",
+    "snapshot.discard_conflict": "needs three servers, two terms and 9 messages: 25 s",
 }
 
 
@@ -63,6 +65,12 @@ CHECKING = Bounds(servers=2, max_messages=4, extensions=("check_quorum",))
 HANDING_OVER = Bounds(servers=2, max_messages=6, extensions=("leadership_transfer",))
 READING = Bounds(servers=2, max_term=1, max_messages=8, reads=2, extensions=("reads",))
 READING_TWO_TERMS = Bounds(servers=2, max_log=2, max_messages=9, reads=2, extensions=("reads",))
+COMPACTING = Bounds(servers=2, max_term=1, max_log=2, max_messages=7, extensions=("snapshots",))
+COMPACTING_ONCE = Bounds(servers=2, max_term=1, crashes=1, max_messages=6, extensions=("snapshots",))
+COMPACTING_TWO_TERMS = Bounds(servers=2, max_messages=7, extensions=("snapshots",))
+ASKING_AGAIN = Bounds(servers=1, max_term=1, max_log=2, requests=2, extensions=("sessions",))
+EXPIRING = Bounds(servers=1, max_term=1, max_log=2, max_time=2, extensions=("sessions",))
+ANSWERING = Bounds(servers=2, max_term=1, max_messages=6, extensions=("sessions",))
 # The same of extensions. Where no rule is named, the specification has none that says it so.
 OF_EXTENSIONS: list[tuple[str, Bounds, str | None, set[str]]] = [
     ("pre_vote.majority", ASKING, None, {"event"}),
@@ -91,6 +99,41 @@ OF_EXTENSIONS: list[tuple[str, Bounds, str | None, set[str]]] = [
     ("reads.current_round", READING, "reads.current_round", {"read_acks"}),
     ("reads.own_term", READING_TWO_TERMS, "reads.own_term", {"answer"}),
     ("reads.give_up", READING_TWO_TERMS, "reads.give_up", {"read_index", "read_round", "read_acks"}),
+    # What the core puts into a snapshot it takes for committed, so it commits without a majority.
+    (
+        "snapshot.applied_only",
+        COMPACTING,
+        "commit.majority",
+        {"commit_index", "last_applied", "log", "snapshot_index"},
+    ),
+    (
+        "snapshot.current_term",
+        COMPACTING_TWO_TERMS,
+        "snapshot.current_term",
+        {
+            "role",
+            "log",
+            "commit_index",
+            "last_applied",
+            "votes",
+            "snapshot_index",
+            "snapshot_term",
+            "sends",
+        },
+    ),
+    ("snapshot.keep_newer", COMPACTING, "snapshot.keep_newer", {"log"}),
+    # The specification's state machine is the log up to last_applied, so no rule of it says this.
+    ("snapshot.replace_state", COMPACTING, None, {"state machine"}),
+    ("session.once", ASKING_AGAIN, "session.once", {"responses", "executed", "answers"}),
+    ("session.kept_response", ASKING_AGAIN, "session.kept_response", {"answers"}),
+    ("session.not_forgotten", ASKING_AGAIN, "session.not_forgotten", {"executed", "answers"}),
+    ("session.registered", ASKING_AGAIN, "session.registered", {"executed", "answers"}),
+    (
+        "session.expiry_from_log",
+        ASKING_AGAIN,
+        "session.expiry_from_log",
+        {"active", "lowest", "responses", "answers"},
+    ),
 ]
 
 
@@ -115,6 +158,32 @@ def test_core_and_specification_agree_on_an_extension(bounds: Bounds) -> None:
     assert result.agrees, render(result)
     assert result.inputs > 200
     assert EXTENSIONS[bounds.extensions[0]].actions.keys() - {"silence"} <= result.agreed.keys()
+
+
+def test_core_and_specification_agree_where_logs_are_compacted() -> None:
+    """Dissertation, chapter 5: one snapshot, taken and sent, in one term and in two; pinned, too."""
+    longer, later = lockstep(COMPACTING), lockstep(COMPACTING_TWO_TERMS)
+
+    assert longer.agrees, render(longer)
+    assert later.agrees, render(later)
+    assert (longer.explored.distinct, longer.inputs) == (3172, 591)
+    assert (later.explored.distinct, later.inputs) == (2042, 849)
+    told = ("take_snapshot", "handle_install_snapshot")
+    assert [longer.agreed[e] for e in told] == [18, 12]
+    assert [later.agreed[e] for e in told] == [20, 18]
+    both_ways = {"snapshot.compacted_joins", "snapshot.current_term", "snapshot.never_back"}
+    assert both_ways <= {*later.exercised}
+
+
+def test_core_and_specification_agree_on_what_clients_are_answered() -> None:
+    """Dissertation, section 6.3: tables, executions and answers of every entry that is applied; pinned."""
+    alone, together = lockstep(EXPIRING), lockstep(ANSWERING)
+
+    assert alone.agrees, render(alone)
+    assert together.agrees, render(together)
+    assert (alone.explored.distinct, alone.inputs) == (318, 2337)
+    assert (together.explored.distinct, together.inputs) == (526, 845)
+    assert "session.registered" in alone.exercised
 
 
 def test_core_and_specification_agree() -> None:
@@ -154,7 +223,7 @@ def test_longer_logs_and_larger_messages_agree() -> None:
 
 
 def test_every_fault_is_in_a_table() -> None:
-    elsewhere = {f for f in BREAKS if f.startswith(("membership.", "lease.", "session", "snapshot"))}
+    elsewhere = {f for f in BREAKS if f.startswith(("membership.", "lease."))}
     tables = FOUND.keys() | NOT_FOUND.keys() | {fault for fault, *_ in OF_EXTENSIONS}
     assert tables | elsewhere == BREAKS.keys()
     assert not FOUND.keys() & NOT_FOUND.keys()
@@ -204,6 +273,47 @@ class HidesItsMessages(Core):
         batch = super()._finish(*args)
         batch.event["sends"] = []
         return batch
+
+
+class SaysAnotherTerm(Core):
+    def _send_snapshot(self, peer: str) -> None:
+        assert self.snapshot is not None
+        n, term, state = self.snapshot.last_included_index, self.current_term + 1, self.snapshot.state
+        self._send(InstallSnapshot(self.server, peer, self.current_term, Snapshot(n, term, state)))
+
+
+class LeavesItInMemory(Core):
+    def _persist(self, *args: Any) -> Persist | None:
+        change = super()._persist(*args)
+        return change and change._replace(snapshot=None)
+
+
+class ForgetsItsSnapshot(Core):
+    """What `_check_step` sees itself: its commit index falls."""
+
+    def _recover(self) -> None:
+        self.snapshot, self.log = None, Log(self.log)  # what is not compacted
+        self.commit_index = self.last_applied = 0
+
+
+@pytest.mark.parametrize(
+    ("core", "bounds", "name"),
+    [
+        (SaysAnotherTerm, COMPACTING_TWO_TERMS, "sends"),
+        (LeavesItInMemory, COMPACTING_ONCE, "snapshot on disk"),
+        (ForgetsItsSnapshot, COMPACTING_ONCE, "assertion"),
+    ],
+)
+def test_core_that_handles_snapshots_badly_differs(
+    monkeypatch: pytest.MonkeyPatch, core: type[Core], bounds: Bounds, name: str
+) -> None:
+    """What goes out, what is on disk and what comes back from there are compared, too."""
+    monkeypatch.setitem(BREAKS, "test", core)
+
+    found = lockstep(bounds, broken="test").disagreement
+
+    assert found is not None
+    assert name in {d.name for d in found.differences}
 
 
 @pytest.mark.parametrize(
@@ -274,4 +384,6 @@ def test_unknown_fault_or_bound_is_unusable(capsys: pytest.CaptureFixture[str]) 
         lockstep(SMALL, broken="vote.twice")
     assert run("--break", "vote.twice") == UNUSABLE
     assert run("--servers", "0") == UNUSABLE
+    assert run("--with", "snapshots", "--with", "sessions") == UNUSABLE
+    assert run("--with", "snapshots", "--with", "membership") == UNUSABLE
     assert "no fault is called 'vote.twice'" in capsys.readouterr().err

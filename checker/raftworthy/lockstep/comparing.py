@@ -11,26 +11,45 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raftd.core import Batch, CannotChange, Core, NotLeader, Persistent
-from raftd.log import Log
+from raftd.core import Batch, CannotChange, Core, NotLeader
 from raftd.trace import digest, traced_message
 from raftspec.extensions import having
 from raftspec.raft import AppendEntries, Entry
 from raftspec.reads import ReadIndex
+from raftspec.snapshots import InstallSnapshot
 from raftspec.spec import State, run
 from raftspec.types import Message
-from raftspec.values import ServerSet
-from raftworthy.lockstep.core import FIGURE_2, core_step, core_variables, spec_message
+from raftspec.values import Map, ServerSet
+from raftworthy.lockstep.clients import MEANINGS, answers
+from raftworthy.lockstep.core import (
+    FIGURE_2,
+    applied_before,
+    core_step,
+    core_variables,
+    disk_of,
+    spec_message,
+)
 from raftworthy.lockstep.inputs import Input, S
-from raftworthy.lockstep.meanings import command_of, core_entry
+from raftworthy.lockstep.meanings import applied_in, command_of
 from raftworthy.lockstep.specification import spec_step, variables_of
 from raftworthy.lockstep.wording import describe_message, show
+from raftworthy.replay.meanings import NUMBERS
 from raftworthy.replay.reading import trace_format
 from raftworthy.replay.replay import Log as ReplayLog
 from raftworthy.replay.replay import Replay, Violation, replay_actions
 
 # What a leader may send is wider still: not only what `next_index` says, not only the latest commit index.
-MAY_SEND = {"replicate.next_index": True, "replicate.latest_commit": True}
+MAY_SEND = {
+    "replicate.next_index": True, "replicate.latest_commit": True,
+    "snapshot.send_latest": True, "snapshot.send_needed": True,
+}  # fmt: skip
+WHEN_WANTED = (AppendEntries, InstallSnapshot)
+
+
+UNTRACED = (
+    "log", "hears", "snapshot_term",
+    "active", "lowest", "responses", "sessions_expired", "executed",
+)  # fmt: skip
 
 
 class Difference(NamedTuple):
@@ -66,6 +85,12 @@ def compare(
     ]
     if given.event != "restart":
         differences += _disk_differences(s, i, core, batch)
+    if s.has("snapshots"):
+        differences += _state_differences(s, t, i, given, core, batch)
+    if s.has("sessions"):
+        expected_answers, told = answers(t, batch)
+        if told != expected_answers:
+            differences.append(Difference("answers", show(expected_answers), show(told)))
     differences += _message_differences(t, i, batch)
     if traced and not differences:
         differences += _trace_differences(s, i, core, batch)
@@ -74,34 +99,49 @@ def compare(
 
 def _disk_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Difference]:
     """Before anything is sent, the disk holds what is persistent. Figure 2, State."""
-    me = s[i]
-    disk = Persistent(me.current_term, me.voted_for, Log(core_entry(s, e) for e in me.log))
+    disk = disk_of(s, i)
     if batch.persist is not None:
         disk.write(batch.persist)
-    for name in ("current_term", "voted_for", "log"):
+    for name in ("current_term", "voted_for", "log", "snapshot"):
         stored, value = getattr(disk, name), getattr(core, name)
         if stored != value:
             yield Difference(f"{name} on disk", show(value), show(stored))
 
 
+def _state_differences(s: S, t: S, i: str, given: Input, core: Core, batch: Batch) -> Iterator[Difference]:
+    """The state machine has applied what the specification says, each entry once. Figure 5.3."""
+    applied = applied_before(s, i)
+    if given.event == "restart":
+        applied = applied_in(core.snapshot.state) if core.snapshot else []
+    if batch.install is not None:
+        applied = applied_in(batch.install.state)
+    applied += [entry for _, entry in batch.apply]
+    if applied != applied_before(t, i):
+        yield Difference("state machine", show(applied_before(t, i)), show(applied))
+
+
 def _message_differences(t: S, i: str, batch: Batch) -> Iterator[Difference]:
-    """Replies and requests for votes are the specification's; AppendEntries are such as it allows."""
+    """Replies and requests for votes are the specification's; what leaders send when they want, it allows."""
     sent = [spec_message(t, m) for m in batch.send]
     expected = Counter(t.messages)
-    got = Counter(m for m in sent if not (isinstance(m, AppendEntries) or _asks_again(t[i], i, batch, m)))
+    got = Counter(m for m in sent if not (isinstance(m, WHEN_WANTED) or _asks_again(t[i], i, batch, m)))
     for m in sorted(expected - got, key=describe_message):
         yield Difference("sends", describe_message(m), "nothing")
     for m in sorted(got - expected, key=describe_message):
         yield Difference("sends", "nothing", describe_message(m))
     allowing = State(t.variables, t.past, rules=MAY_SEND, extensions=t.extensions)
     for m in sent:
-        if not isinstance(m, AppendEntries):
+        if not isinstance(m, WHEN_WANTED):
             continue
         if m.source != i:
             yield Difference("sends", f"a message of {i}", describe_message(m))
             continue
-        params = (i, m.target, m.prev_log_index, m.entries.length, m.leader_commit)
-        failed, after = run(having(*t.extensions).actions["append_entries"], allowing, *params)
+        if isinstance(m, AppendEntries):
+            action = "append_entries"
+            params: tuple[Any, ...] = (i, m.target, m.prev_log_index, m.entries.length, m.leader_commit)
+        else:
+            action, params = "install_snapshot", (i, m.target, m.prefix.length)
+        failed, after = run(having(*t.extensions).actions[action], allowing, *params)
         if failed:
             yield Difference("sends", f"nothing, unless {failed}", describe_message(m))
         elif after.messages != {m}:
@@ -130,7 +170,7 @@ def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Diffe
     replay = replay_from(s, i)
     if event.message is not msgspec.UNSET:
         replay.sent.recent[hash(event.message)] = ""
-    for made, sent in zip(event.sends, (spec_message(s, m) for m in batch.send), strict=True):
+    for made, sent in zip(event.sends, (spec_message(s, m) for m in batch.send), strict=False):
         if _asks_again(s[i], i, batch, sent):
             replay.sent.recent[hash(made)] = ""
     try:
@@ -147,7 +187,7 @@ def _trace_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Diffe
 def _traced(values: Mapping[str, Any]) -> dict[str, Any]:
     """Variables as a trace has them: a log is told by its length and its last entry's term."""
     log = values["log"]
-    whole = {name: value for name, value in values.items() if name not in ("log", "hears")}
+    whole = {name: value for name, value in values.items() if name not in UNTRACED}
     return whole | {"log_length": len(log), "last_log_term": log[-1][0] if log else 0}
 
 
@@ -196,9 +236,30 @@ def replay_from(s: S, i: str) -> Replay:
         setattr(v, name, getattr(me, name))
     for name in type(me).types().keys() - FIGURE_2:
         value = getattr(me, name)
+        if isinstance(value, Map):
+            value = dict(value.items)
         setattr(v, name, frozenset(value) if isinstance(value, ServerSet) else value)
+    if s.has("sessions"):
+        _note_sessions(s, v, replay.world.past)
+    if s.has("snapshots"):  # a message tells of its snapshot no more than where that ends
+        committed = [entry(e.term, digest(command_of(s, e.value))) for e in s.past.committed]
+        replay.world.past.committed.extend(committed)
     if s.has("membership"):
         for value, voters in s.past.voters.items.items():
             key, past = digest(command_of(s, value)), replay.world.past
             past.voters[key], past.outgoing[key] = voters, s.past.outgoing[value]
     return replay
+
+
+def _note_sessions(s: S, v: Any, past: Any) -> None:
+    """What replay knows of clients: commands by their digests, and numbers with the client in them."""
+    own = s.past
+    for name in MEANINGS:
+        for value, said in getattr(own, name).items.items():
+            more = own.client[value] * NUMBERS if name in ("sequence", "lowest") else 0
+            getattr(past, name)[digest(command_of(s, value))] = said + more
+    past.applied = own.applied
+    past.answers.update(own.answers.items)
+    past.executions.update(own.executions.items)
+    v.lowest = {k: q + k * NUMBERS for k, q in v.lowest.items()}
+    v.responses = {q + own.client[own.committed.at(n).value] * NUMBERS: n for q, n in v.responses.items()}

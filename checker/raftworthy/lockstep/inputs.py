@@ -14,6 +14,7 @@ from raftspec.extensions import WHOLE, having
 from raftspec.raft import LEADER, AppendEntriesReply
 from raftspec.spec import State, run
 from raftspec.types import Message
+from raftworthy.lockstep.clients import requests
 from raftworthy.lockstep.wording import describe_message
 
 S = State[Any, Any]
@@ -34,13 +35,14 @@ class Input:
     silent: bool = False  # leader: nobody has answered for a heartbeat's time
     hint: int = 0  # in a refusal: where to try next
     voters: tuple[str, ...] = ()  # of a configuration that a leader shall append
+    means: tuple[Any, ...] = ()  # of a command about sessions: the action that appends it, and what it says
     successor: str | None = None  # to whom a leader hands over
 
     def __str__(self) -> str:
         told = (
             describe_message(self.message)
             if self.message
-            else self.successor or ", ".join(self.commands or self.voters)
+            else self.successor or ", ".join(map(str, self.means or self.commands or self.voters))
         )
         chosen = [
             f"hint={self.hint}" if self.hint else "",
@@ -68,6 +70,9 @@ def inputs(s: S, i: str, messages: Iterable[Message], alone: bool = True) -> Ite
             continue
         yield Input("client_request", commands=("x",), behind=behind)
         yield Input("client_request", commands=("x", "y"), behind=behind)
+        if s.has("sessions"):
+            for means in requests():
+                yield Input("client_request", commands=("x",), means=means, behind=behind)
         if s.has("membership"):
             for size in range(1, len(s.servers) + 1):
                 for voters in combinations(s.servers, size):
@@ -92,4 +97,6 @@ def _of_itself(s: S, i: str) -> Iterator[Input]:
             yield from (Input("transfer_leadership", successor=j) for j in s.servers if i != j)
     if s.has("reads"):
         yield from map(Input, READS)
+    if s.has("snapshots") and s[i].last_applied > s[i].snapshot_index:
+        yield Input("take_snapshot")
     yield Input("restart")

@@ -12,6 +12,7 @@ from raftspec.extensions import having
 from raftspec.types import Type
 from raftworthy.explore.reference import Bounds, Progress, UnusableError, describe, explore
 from raftworthy.generated import World, to_spec
+from raftworthy.lockstep.clients import MEANINGS
 from raftworthy.lockstep.comparing import compare, rule_broken
 from raftworthy.lockstep.core import MESSAGES
 from raftworthy.lockstep.inputs import Input, S, inputs
@@ -41,10 +42,16 @@ def lockstep(
     `broken` names a fault of `raftd.faults.BREAKS` to run the core with.
 
     Raises:
-        UnusableError: no such fault.
+        UnusableError: no such fault, or nothing to compare these extensions with.
     """
     if broken is not None and broken not in BREAKS:
         raise UnusableError(f"no fault is called {broken!r}; there are {', '.join(sorted(BREAKS))}")
+    if "sessions" in bounds.extensions and not {"snapshots", "membership"}.isdisjoint(bounds.extensions):
+        raise UnusableError("lockstep compares sessions without snapshots or membership: leave those out")
+    if {"snapshots", "membership"} <= {*bounds.extensions}:
+        raise UnusableError(
+            "the server takes no snapshots where membership can change: leave out one of --with"
+        )
     comparison = Comparison(bounds.names, broken)
     spec = having(*bounds.extensions)
     explored = explore(
@@ -120,6 +127,8 @@ class Comparison:
 def _meanings(world: World) -> Any:
     """What history says of entries, which a server reads in its log."""
     past: Any = world.past
+    if "sessions" in past.extensions:
+        return tuple(frozenset(getattr(past, name).items()) for name in MEANINGS)
     if "membership" not in past.extensions:
         return None
     return frozenset(past.voters.items()), frozenset(past.outgoing.items())

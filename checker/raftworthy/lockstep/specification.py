@@ -18,6 +18,7 @@ from raftspec.spec import State, run
 from raftspec.types import Type
 from raftspec.values import ServerSet
 from raftworthy.generated import World, to_spec
+from raftworthy.lockstep.clients import spec_table
 from raftworthy.lockstep.inputs import Input, S
 from raftworthy.lockstep.meanings import command_of, text_of
 
@@ -30,7 +31,9 @@ def spec_state(world: World) -> S:
     spec = having(*world.past.extensions)
     record = Type("record", cls=spec.server)
     variables = {i: to_spec(v, record) for i, v in world.variables.items()}
-    applied = {i: me.but(last_applied=me.commit_index) for i, me in variables.items()}
+    applied = variables
+    if "sessions" not in spec.extensions:  # with a table, applying does more; it is left to `settle`
+        applied = {i: me.but(last_applied=me.commit_index) for i, me in variables.items()}
     past = to_spec(world.past, Type("record", cls=spec.history))
     return State(applied, past, extensions=spec.extensions)
 
@@ -43,7 +46,7 @@ def spec_step(s: S, i: str, given: Input, asked: set[tuple[str, bool]] | None = 
     heard: list[S] = [s]
     failed: str | None = None
     t, actions = s, having(*s.extensions).actions
-    for action, *params in _actions(i, given):
+    for action, *params in _actions(s, i, given):
         failed, t = run(actions[action], t, *params)
         heard.append(t)
         if failed:
@@ -55,10 +58,13 @@ def spec_step(s: S, i: str, given: Input, asked: set[tuple[str, bool]] | None = 
     return None if failed else t
 
 
-def _actions(i: str, given: Input) -> Iterator[tuple[Any, ...]]:
+def _actions(s: S, i: str, given: Input) -> Iterator[tuple[Any, ...]]:
     """The actions that an input stands for."""
     if given.message is not None:
         yield given.event, given.message
+    elif given.means:
+        action, *said = given.means
+        yield action, i, given.commands[0], *said
     elif given.commands:
         for command in given.commands:
             yield "client_request", i, command
@@ -66,6 +72,8 @@ def _actions(i: str, given: Input) -> Iterator[tuple[Any, ...]]:
         yield given.event, i, "x", ServerSet(given.voters)
     elif given.successor is not None:
         yield given.event, i, given.successor
+    elif given.event == "take_snapshot":
+        yield given.event, i, s[i].last_applied  # all that there is: the state machine has no older state
     elif given.event != "append_entries":  # which changes nothing; what it may send, is asked later
         yield given.event, i
 
@@ -88,7 +96,9 @@ def settle(s: S, i: str, heard: list[S] | None = None) -> S:
     for n in range(me.log.length, me.commit_index, -1):
         if take("advance_commit_index", i, n):
             break
-    take("apply_entries", i, passed[-1][i].commit_index)
+    me = passed[-1][i]
+    for n in range(me.last_applied + 1 if s.has("sessions") else me.commit_index, me.commit_index + 1):
+        take("apply_entries", i, n)
     if heard is not None:
         heard += passed
     return passed[-1]
@@ -117,8 +127,13 @@ def variables_of(s: S, i: str) -> dict[str, Any]:
         "read_round",
         "read_acks",
         "configured",
+        "snapshot_index",
     ):
         if name in type(me).types():
             value = getattr(me, name)
             values[name] = sorted(value) if isinstance(value, ServerSet) else value
+    if s.has("sessions"):
+        values |= spec_table(s, i)
+    if s.has("snapshots"):
+        values["snapshot_term"] = me.log.at(me.snapshot_index).term
     return values

@@ -8,6 +8,7 @@ from typing import Any
 import raftd.messages
 from raftd.log import Log
 from raftspec.raft import AppendEntries
+from raftspec.snapshots import InstallSnapshot
 from raftspec.types import Message
 from raftworthy.lockstep.meanings import text_of
 from raftworthy.structs import snake_case
@@ -20,6 +21,8 @@ def show(value: Any) -> str:
             return "nobody"
         case raftd.messages.Entry(term=term, command=command):
             return f"{term}:{text_of(command) or 'no-op'}"
+        case raftd.messages.Snapshot(last_included_index=n, last_included_term=term):
+            return f"of entries up to {n}, of term {term}"
         case (int(term), str(command)):
             return f"{term}:{command or 'no-op'}"
         case list() | tuple() | Log():
@@ -38,5 +41,7 @@ def describe_message(m: Message) -> str:
     said = {name: getattr(m, name) for name in type(m).types() if name not in ("source", "target")}
     if isinstance(m, AppendEntries):
         said["entries"] = [(e.term, e.value) for e in m.entries]
+    if isinstance(m, InstallSnapshot):
+        said["prefix"] = [(e.term, e.value) for e in m.prefix]
     told = ", ".join(f"{name}={show(value)}" for name, value in said.items())
     return f"{snake_case(type(m).__name__)} {m.source}→{m.target} {told}"
