@@ -123,7 +123,7 @@ def test_only_the_holder_of_its_certificate_passes_for_a_peer(
 def test_a_server_without_a_certificate_cannot_join(secured: Cluster) -> None:
     """It claims to be n3, and asks for votes in term after term: nobody hears of these terms."""
     secured.kill("n3")
-    plain = Cluster(folder=secured.folder / "stranger")
+    plain = Cluster(folder=secured.folder / "stranger", options=("--figure-2",))
     plain.addresses = secured.addresses
     plain.start("n3")
     try:
@@ -152,7 +152,7 @@ def test_servers_and_clients_of_another_cluster_are_refused(tmp_path: Path) -> N
         assert not failure.value.may_have_executed
 
         cluster.kill("n3")
-        other = Cluster(folder=tmp_path / "other", options=("--cluster-id", "green"))
+        other = Cluster(folder=tmp_path / "other", options=("--cluster-id", "green", "--figure-2"))
         other.addresses = cluster.addresses
         other.start("n3")
         try:
