@@ -157,7 +157,8 @@ def test_servers_and_clients_of_another_cluster_are_refused(tmp_path: Path) -> N
         other.start("n3")
         try:
             other.wait_until(lambda: "in term 3" in other.log("n3"), "it stands for election again and again")
-            assert "n3 is in the cluster green, this is blue" in cluster.log("n1") + cluster.log("n2")
+            refused = "n3 is in the cluster green, this is blue"
+            cluster.wait_until(lambda: refused in cluster.log("n1") + cluster.log("n2"), "n3 is refused")
         finally:
             other.close()
 
