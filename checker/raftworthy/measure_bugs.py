@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from raftd.core import Config
 from raftd.faults import BREAKS
 from raftd.simulator import ALL_FAULTS, SIMULATED, server_names, simulate
 from raftspec.mutants import MUTANTS, Mutant
@@ -129,12 +130,18 @@ def _replayed(mutant: Mutant, fault: str) -> Caught | None:
             with file.open("wb") as out:
                 simulate(
                     seed, server_names(3), STEPS, ALL_FAULTS, out,
-                    broken=fault, clients=clients, config=SIMULATED.having(mutant.extensions),
+                    broken=fault, clients=clients, config=_config(mutant),
                 )  # fmt: skip
             verdict = check([file])
             if verdict.verdict == "violates":
                 return Caught(_told(verdict, seed), time.process_time() - began)
     return None
+
+
+def _config(mutant: Mutant) -> Config:
+    """Servers in which the bug has its place; snapshots are a matter of a size."""
+    config = SIMULATED.having(name for name in mutant.extensions if name != "snapshots")
+    return replace(config, snapshot_after=200) if "snapshots" in mutant.extensions else config
 
 
 def _told(verdict: Verdict, seed: int) -> str:

@@ -74,7 +74,7 @@ class Cluster:
         """
         self.servers = tuple(f"n{number}" for number in range(1, size + 1))
         self.addresses = dict(zip(self.servers, free_addresses(size), strict=True))
-        self._first = self.addresses.copy()  # whoever is in none of these joins
+        self._joined: set[str] = set()
         self._temporary = tempfile.TemporaryDirectory(prefix="raftd-") if folder is None else None
         self.folder = Path(self._temporary.name) if self._temporary else folder or Path()
         self.traces = self.folder / "traces"
@@ -130,9 +130,9 @@ class Cluster:
         """Start a server that isn't running, with more `options` if you like."""
         assert not self.is_alive(server), f"{server} is running already"
         command = [sys.executable, "-m", "raftd.serve"]
-        known = self._first | {server: self.addresses[server]}
+        known = {i: a for i, a in self.addresses.items() if i == server or i not in self._joined}
         command += ["--server", server, "--cluster", format_addresses(known)]
-        command += [] if server in self._first else ["--join"]
+        command += ["--join"] if server in self._joined else []
         command += ["--data", str(self.data(server)), "--fault-switch", "--exit-with-stdin"]
         command += [*self._options, *self._own_options.get(server, ()), *options]
         packages = str(Path(raftd.__file__).parent.parent)
@@ -148,6 +148,7 @@ class Cluster:
         server = f"n{len(self.servers) + 1}"
         (self.addresses[server],) = free_addresses(1)
         self.servers += (server,)
+        self._joined.add(server)
         self.restart(server, *options)
         return server
 
