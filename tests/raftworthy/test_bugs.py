@@ -24,4 +24,4 @@ def test_a_bug_is_caught_in_all_three_ways_and_a_harmless_one_in_none() -> None:
     assert erases.replay.what.startswith("append.truncate_only_conflict at line ")
     assert (waits.explorer, waits.lockstep, waits.replay) == (None, None, None)
     assert "nothing unsafe" in table([waits])
-    assert page([erases, waits]).count("\n") == 3
+    assert [line[:6] for line in page([erases, waits]).splitlines()[-2:]] == ["| R05 ", "| R06 "]
