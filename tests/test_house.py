@@ -18,6 +18,7 @@ from raftd.faults import BREAKS
 from raftd.serve import _parser as server_options
 from raftd.server import KILL_POINTS
 from raftd.simulator import FAULT_NAMES
+from raftspec.extensions import WHOLE
 from raftspec.properties import raft
 from raftworthy.cli import app
 from raftworthy.replay.reading import schema
@@ -263,7 +264,7 @@ def test_documents_name_only_files_that_exist(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_name_only_rules_that_exist(path: Path) -> None:
     """A rule is written as two words with a dot; so are modules and fields, whose first words are others."""
-    rules = {*raft.rules, *BREAKS}
+    rules = {*WHOLE.rules, *BREAKS}
     families = {rule.partition(".")[0] for rule in rules}
     for name in re.findall(r"(?<![\w./])([a-z]+\.[a-z_]+)(?![\w/(])", path.read_text()):
         first, _, last = name.partition(".")
@@ -273,7 +274,7 @@ def test_documents_name_only_rules_that_exist(path: Path) -> None:
 
 def test_kinds_of_rules_are_explained_where_they_are_listed() -> None:
     said = options("raftworthy rules")
-    for kind in {rule.kind for rule in raft.rules.values()}:
+    for kind in {rule.kind for rule in WHOLE.rules.values()}:
         assert f"{kind}:" in said, f"raftworthy rules --help doesn't say what {kind} means"
 
 
