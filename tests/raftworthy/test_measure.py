@@ -53,7 +53,8 @@ def test_simulations_conform_in_the_minimal_form() -> None:
     """What isn't logged has to be found: replies, newer terms, commits."""
     found = measure_conformance(range(31, 33), 600, 3, "minimal", quietly)
     assert not found.does_not_conform, str(found)
-    assert sum(found.conforming.values()) == 24
+    assert set(found.conforming.values()) == {2}
+    assert len(found.conforming) > 12
 
 
 def test_elections_are_timed_and_drawn(tmp_path: Path) -> None:
