@@ -25,6 +25,8 @@ def chosen_extensions(names: Iterable[str] | None, figure_2: bool) -> tuple[str,
     """
     if names and figure_2:
         raise ValueError("Figure 2 has no extensions: leave out --with or --figure-2")
+    if "snapshots" in (names or ()):
+        raise ValueError("snapshots are taken by size: write --snapshot-after BYTES")
     if unknown := sorted(set(names or ()) - set(EXTENSIONS)):
         raise ValueError(f"no extension is called {unknown[0]}; there are {', '.join(EXTENSIONS)}")
     return () if figure_2 else tuple(names or USUAL)

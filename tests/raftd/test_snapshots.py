@@ -31,6 +31,7 @@ from raftd.messages import (
     SnapshotChunkReply,
 )
 from raftd.simulator import SIMULATED, server_names, simulate
+from raftd.state import chosen_extensions
 from raftd.storage import DATABASE, STORE, Storage, StorageError
 from raftd.transfer import Transfers
 
@@ -364,6 +365,11 @@ def test_simulated_clusters_that_compact_their_logs_keep_safety_and_bring_up_who
         installed += summary.installed
     assert taken > 400
     assert installed > 80
+
+
+def test_who_names_snapshots_is_told_how_they_are_switched_on() -> None:
+    with pytest.raises(ValueError, match="--snapshot-after BYTES"):
+        chosen_extensions(["snapshots"], figure_2=False)
 
 
 def test_right_terms_are_kept_after_a_snapshot() -> None:
