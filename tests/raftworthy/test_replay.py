@@ -492,6 +492,20 @@ def test_files_that_are_no_traces_are_refused(text: bytes, said: str, traces: Tr
     assert said in str(verdict.error)
 
 
+def test_an_event_is_one_line_and_a_line_one_event(traces: Traces) -> None:
+    header, event = text_of([timeout()]).splitlines(keepends=True)
+    split, joined = event.replace(b",", b",\n", 1), event.rstrip() + b" " + event
+    for lines, at in (
+        (header + split, ":2"),
+        (header + event + joined, ":3"),
+        (header + split + event, ":2"),
+    ):
+        verdict = traces.check(lines)
+        assert verdict.verdict == "unusable"
+        assert at in str(verdict.error)
+        assert "not JSON" in str(verdict.error)
+
+
 def test_files_of_different_clusters_are_refused(traces: Traces) -> None:
     verdict = traces.check(text_of([timeout()]), text_of([timeout()], ["n1", "n2"]))
     assert "differ from those" in str(verdict.error)

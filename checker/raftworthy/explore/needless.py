@@ -54,10 +54,6 @@ NEEDLESS: Mapping[str, Needless] = {
         "whose log was as good when it asked.",
         (Bounds(servers=2), Bounds(max_log=0, max_messages=9)),
     ),
-    "reads.one_round": Needless(
-        "A round given up for another is as if it had been asked in vain; its readers wait for the next.",
-        (Bounds(servers=2, max_term=1, reads=2, extensions=("reads",)),),
-    ),
 } | {
     rule: Needless("Figure 2 chooses so among what is safe; a server may choose otherwise.", CHOICE_BOUNDS)
     for rule in sorted(POLICY - RULE_CASES.keys() - {"replicate.back_off"})
@@ -160,6 +156,10 @@ EXTENSION_NEEDLESS: Mapping[str, Needless] = {
     "check_quorum.leader_only": Needless(
         SLOWER + "a candidate only gives up an election that it might have won.",
         (Bounds(servers=2, max_messages=6, extensions=("check_quorum",)),),
+    ),
+    "reads.one_round": Needless(
+        "A round given up for another is as if it had been asked in vain; its readers wait for the next.",
+        (Bounds(servers=2, max_term=1, reads=2, extensions=("reads",)),),
     ),
     "membership.through_joint": Needless(
         "Entering one joint configuration out of another leaves and enters at once: the servers that vote "

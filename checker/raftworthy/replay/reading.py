@@ -334,10 +334,8 @@ class TraceFile:
                     # Nobody looks for clients before there is one: most traces have none.
                     numbers, lines = self._of_servers(numbers, lines)
                     events = self._one_by_one(numbers, lines)
-                if len(events) != len(lines):  # blank lines, which are not counted as events
-                    raise Unusable(
-                        Place(str(self.path), self._blank(numbers, lines)), "a blank line; remove it"
-                    )
+                if len(events) != len(lines):  # blank lines, or an event on more lines than one
+                    self._one_by_one(numbers, lines)
                 if lines:
                     yield numbers, events
                 if rest and not is_clients(rest):
@@ -366,6 +364,8 @@ class TraceFile:
         """The same lines, to find the one that is wrong."""
         events = []
         for number, text in zip(numbers, lines, strict=True):
+            if not text.strip():
+                raise Unusable(Place(str(self.path), number), "a blank line; remove it")
             try:
                 events.append(_read_event(text.rstrip(b"\r\n"), self.servers, self.extensions))
             except msgspec.ValidationError as error:
@@ -373,10 +373,6 @@ class TraceFile:
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise Unusable(Place(str(self.path), number), f"not JSON: {error}") from error
         return events
-
-    @staticmethod
-    def _blank(numbers: Sequence[int], lines: Sequence[bytes]) -> int:
-        return next(n for n, text in zip(numbers, lines, strict=True) if not text.strip())
 
 
 def unreadable() -> tuple[type[Exception], ...]:
