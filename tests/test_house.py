@@ -21,7 +21,7 @@ from raftd.simulator import FAULT_NAMES
 from raftspec.extensions import WHOLE
 from raftspec.properties import raft
 from raftworthy.cli import app
-from raftworthy.replay.reading import schema
+from raftworthy.schema import schema
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"raftspec": ROOT / "spec", "raftd": ROOT / "impl", "raftworthy": ROOT / "checker"}

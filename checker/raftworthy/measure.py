@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from raftd.simulator import FAULT_NAMES, Faults, server_names, simulate
+from raftworthy.files import open_trace
 from raftworthy.replay.explain import Explanation
-from raftworthy.replay.reading import TraceFile, open_trace
+from raftworthy.replay.reading import TraceFile
 from raftworthy.replay.verdict import check
 
 Progress = Callable[[int, int | None], None]

@@ -12,8 +12,9 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from raftworthy.replay.reading import open_trace, schema
+from raftworthy.files import open_trace
 from raftworthy.replay.verdict import check
+from raftworthy.schema import schema
 
 ROOT = Path(__file__).parent.parent.parent
 SCHEMA = ROOT / "traces/schema.json"

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from raftworthy.cli import app
+from raftworthy.files import Unusable
 from raftworthy.linearize.checking import check
 from raftworthy.linearize.history import Effect
 from raftworthy.linearize.measure import _file_of, _stated_verdicts, compare
 from raftworthy.linearize.reading import read_history
 from raftworthy.linearize.recording import Recorder
 from raftworthy.linearize.simulate import simulate
-from raftworthy.replay.reading import Unusable
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = sorted(ROOT.glob("traces/histories/*.ndjson"))

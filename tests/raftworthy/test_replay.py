@@ -18,11 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raftd.simulator import Faults, server_names, simulate
+from raftworthy.files import Unusable
 from raftworthy.measure import change_line, fault_mixes, minimal
 from raftworthy.replay import ledger, order
+from raftworthy.replay.format import trace_format
 from raftworthy.replay.ledger import Violation
 from raftworthy.replay.order import Replay
-from raftworthy.replay.reading import TraceFile, Unusable, trace_format
+from raftworthy.replay.reading import TraceFile
 from raftworthy.replay.replay import replay_files
 from raftworthy.replay.verdict import Verdict, check
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raftworthy.cli import app
-from raftworthy.replay.reading import Unusable
+from raftworthy.files import Unusable
 from raftworthy.replay.showing import Window
 from raftworthy.replay.verdict import check
 

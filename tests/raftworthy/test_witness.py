@@ -19,11 +19,11 @@ from raftd.simulated_clients import Clients, Driver, Request
 from raftd.simulator import ALL_FAULTS, Server, Simulation, server_names
 from raftspec.raft import Entry as RaftEntry
 from raftworthy.cli import app
+from raftworthy.files import Place
 from raftworthy.linearize.checking import check
 from raftworthy.linearize.reading import LINE, Line, assemble, read_history
 from raftworthy.measure import minimal
 from raftworthy.replay.order import Replay
-from raftworthy.replay.reading import Place
 from raftworthy.replay.verdict import check as check_traces
 from raftworthy.witness.checking import Refuted, Witness
 from raftworthy.witness.links import Links, NoWitness

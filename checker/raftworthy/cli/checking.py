@@ -104,8 +104,8 @@ def show(
     """
     from rich.console import Console
 
+    from raftworthy.files import Unusable
     from raftworthy.replay.explain import render
-    from raftworthy.replay.reading import Unusable
     from raftworthy.replay.showing import Window
 
     try:
@@ -155,7 +155,7 @@ def schema(*, json: Json = False) -> int:
     Example:
         raftworthy schema > schema.json
     """
-    from raftworthy.replay.reading import schema
+    from raftworthy.schema import schema
 
     print_json(schema())
     return CONFORMS

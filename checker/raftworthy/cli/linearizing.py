@@ -35,9 +35,9 @@ def linearize(files: Histories, /, *, format: Form = None, seconds: float = 60.0
     """
     import gc
 
+    from raftworthy.files import Unusable
     from raftworthy.linearize.checking import check
     from raftworthy.linearize.reading import read_history
-    from raftworthy.replay.reading import Unusable
 
     if not seconds > 0:
         return fail(f"--seconds {seconds:g} is no time to search in; give more than 0", json)
@@ -78,9 +78,9 @@ def bench_linearize(
         raftworthy bench linearize --histories porcupine/test_data
         raftworthy bench linearize --porcupine porcupine --json
     """
+    from raftworthy.files import Unusable
     from raftworthy.linearize.measure import compare, measure
     from raftworthy.measure import machine
-    from raftworthy.replay.reading import Unusable
 
     if porcupine is not None and histories is None:
         histories = porcupine / "test_data"

@@ -122,8 +122,8 @@ def bench_replay(
     Example:
         raftworthy bench replay --events 1000000 --servers 5
     """
+    from raftworthy.files import Unusable
     from raftworthy.measure import measure_replay
-    from raftworthy.replay.reading import Unusable
 
     if file is None and (events < 1 or servers < 1):
         return fail("at least one event and one server, or nothing is measured", json)
@@ -209,8 +209,8 @@ def bench_detection(
         raftworthy bench detection --changes 1000 --form minimal
         raftworthy bench detection --changes 200 --file traces/figure_8.ndjson
     """
+    from raftworthy.files import Unusable
     from raftworthy.measure import measure_detection
-    from raftworthy.replay.reading import Unusable
 
     if changes < 1:
         return fail("at least one change, or nothing is measured", json)

@@ -18,7 +18,7 @@ from raftspec.spec import Spec
 from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
 from raftworthy.explore.reference import Bounds, Keys, Model, Move, Path
 from raftworthy.generated import Variables, World
-from raftworthy.replay.reading import appending
+from raftworthy.replay.format import appending
 
 VERSION = 1
 # What a server knows in one role only; in another the values mean nothing to anybody.

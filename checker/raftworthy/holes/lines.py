@@ -18,15 +18,9 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace as but
 
 from raftspec.properties import raft
-from raftworthy.replay.reading import (
-    Place,
-    TraceFile,
-    Unusable,
-    is_clients,
-    is_history,
-    open_trace,
-    trace_format,
-)
+from raftworthy.files import Place, Unusable, open_trace
+from raftworthy.replay.format import trace_format
+from raftworthy.replay.reading import TraceFile, is_clients, is_history
 from raftworthy.structs import snake_case
 
 HANDLERS = {a.name: a.message for a in raft.actions.values() if a.message}

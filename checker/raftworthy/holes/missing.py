@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raftworthy.replay.reading import Unusable
+from raftworthy.files import Unusable
 
 if TYPE_CHECKING:
     from raftworthy.replay.verdict import Verdict

@@ -29,7 +29,7 @@ from raftspec.types import Type
 from raftworthy.holes.lines import Line, Lines, known
 from raftworthy.holes.sparse import SparseTerms, State, TooMuchError, Unknown, shapes_for
 from raftworthy.prove.logic import Truth
-from raftworthy.replay.reading import trace_format
+from raftworthy.replay.format import trace_format
 from raftworthy.structs import snake_case
 
 # The conjuncts used, and the rule that each is there for. What happened later makes none of them wrong.

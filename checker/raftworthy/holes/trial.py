@@ -19,8 +19,8 @@ from msgspec.structs import replace as but
 
 from raftworthy.generated import World
 from raftworthy.holes.lines import Line, known, whole
+from raftworthy.replay.format import trace_format
 from raftworthy.replay.ledger import SentMessages, Server, Violation, as_leader
-from raftworthy.replay.reading import trace_format
 from raftworthy.replay.steps import Steps
 
 

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from raftworthy.files import Unusable
 from raftworthy.holes.alone import Contradiction, contradiction
 from raftworthy.holes.lines import Line, Lines, read_lines
 from raftworthy.holes.refute import Refutation, Refuter, describe
 from raftworthy.holes.search import GivenUpError, Search
 from raftworthy.holes.telling import behaviour
 from raftworthy.replay.provenance import Cause
-from raftworthy.replay.reading import Unusable
 from raftworthy.replay.verdict import check
 
 EXIT_CODES = {"explained": 0, "violates": 1, "undecided": 2, "unusable": 2}

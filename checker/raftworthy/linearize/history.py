@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal, NamedTuple
 
-from raftworthy.replay.reading import Place
+from raftworthy.files import Place
 
 Value = str | int | None  # None: the key is not set
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from raftworthy.files import Place, Unusable
 from raftworthy.linearize.history import Asked, Builder, History, Value
-from raftworthy.replay.reading import Place, Unusable
 
 _KV = re.compile(
     r'\{:process (\d+), :type :(\w+), :f :(get|put|append), :key "(.*?)", :value (?:nil|"(.*)")\}\s*'

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from raftworthy.files import VERSION, Unusable
 from raftworthy.linearize.checking import check
 from raftworthy.linearize.history import History
 from raftworthy.linearize.reading import read_history
 from raftworthy.linearize.search import Search
 from raftworthy.linearize.simulate import simulate
-from raftworthy.replay.reading import VERSION, Unusable
 
 SUFFIXES = (".log", ".txt", ".ndjson")
 TIMES = 5  # each is measured so often, and the least is taken

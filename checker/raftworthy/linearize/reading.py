@@ -12,8 +12,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from raftworthy.files import BYTE_ORDER_MARKS, VERSION, Place, Unusable, open_trace, unreadable
 from raftworthy.linearize.history import Asked, Builder, History, Value
-from raftworthy.replay.reading import BYTE_ORDER_MARKS, VERSION, Place, Unusable, open_trace, unreadable
 
 Format = Literal["native", "porcupine-kv", "jepsen-etcd"]
 

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from raftworthy.files import VERSION
 from raftworthy.linearize.history import Value
-from raftworthy.replay.reading import VERSION
 
 Answer = TypeVar("Answer")
 

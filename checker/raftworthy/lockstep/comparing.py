@@ -33,8 +33,8 @@ from raftworthy.lockstep.inputs import Input, S
 from raftworthy.lockstep.meanings import applied_in, command_of
 from raftworthy.lockstep.specification import spec_step, variables_of
 from raftworthy.lockstep.wording import describe_message, show
+from raftworthy.replay.format import trace_format
 from raftworthy.replay.meanings import NUMBERS
-from raftworthy.replay.reading import trace_format
 from raftworthy.replay.replay import Log as ReplayLog
 from raftworthy.replay.replay import Replay, Violation, replay_actions
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from msgspec.structs import replace as but
 
+from raftworthy.files import Place, Unusable
 from raftworthy.generated import World
 from raftworthy.replay.ledger import PastLog, Server, Stopped, Violation
 from raftworthy.replay.provenance import unlike
-from raftworthy.replay.reading import Place, Unusable
 from raftworthy.replay.steps import Steps
 
 if TYPE_CHECKING:

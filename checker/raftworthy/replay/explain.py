@@ -21,11 +21,12 @@ from msgspec import UNSET
 from raftspec.extensions import WHOLE
 from raftspec.graph import Node, postorder
 from raftspec.spec import run
+from raftworthy.files import Place, Unusable
 from raftworthy.generated import World
 from raftworthy.replay.blame import messages_like
 from raftworthy.replay.culprit import STEPS, Inquiry, Step, checks
 from raftworthy.replay.provenance import Cause, Known, Provenance, distance, unlike
-from raftworthy.replay.reading import Place, TraceFile, Unusable
+from raftworthy.replay.reading import TraceFile
 from raftworthy.replay.replay import NOT_ASKED, Mismatch, Replay, Violation, replay_files
 from raftworthy.structs import snake_case
 from raftworthy.wording import Reader, a_message, show

@@ -13,8 +13,9 @@ from msgspec import UNSET
 from raftspec.extensions import WHOLE, having
 from raftspec.properties import raft
 from raftspec.raft import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
+from raftworthy.files import Place
 from raftworthy.generated import Generated, generate
-from raftworthy.replay.reading import Place, trace_format
+from raftworthy.replay.format import trace_format
 
 # Figure 2's policy is not asked of a server, but its refusals are part of the conversation.
 NOT_ASKED = WHOLE.policy - {"vote.refuse", "append.refuse"}

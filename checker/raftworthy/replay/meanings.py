@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftworthy.replay.reading import Unusable
+from raftworthy.files import Unusable
 
 # In the specification a request's number is unique, so it has the client in its upper half.
 NUMBERS = 1 << 32

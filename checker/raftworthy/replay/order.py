@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raftworthy.files import Place, Unusable
 from raftworthy.generated import World
 from raftworthy.replay.blame import to_blame
 from raftworthy.replay.fused import fused
 from raftworthy.replay.ledger import PORTION, Stopped, Violation
-from raftworthy.replay.reading import Place, Unusable
 from raftworthy.replay.steps import ANYTHING, OLDER, OTHERS_END, Steps
 
 Observer = Callable[[Any, Place, World], None]

@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import UNSET
 
+from raftworthy.files import Place
 from raftworthy.generated import World
-from raftworthy.replay.reading import Place
 from raftworthy.wording import describe_event, show
 
 OTHERWISE = 10  # what differs and is no number is as far apart as numbers that differ by this

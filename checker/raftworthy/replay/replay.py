@@ -17,6 +17,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from raftworthy.files import Place, Unusable
 from raftworthy.replay.ledger import (
     NOT_ASKED,
     Log,
@@ -28,7 +29,7 @@ from raftworthy.replay.ledger import (
     replay_actions,
 )
 from raftworthy.replay.order import Observer, Replay
-from raftworthy.replay.reading import Place, TraceFile, Unusable
+from raftworthy.replay.reading import TraceFile
 
 
 class Stream:

@@ -14,9 +14,9 @@ from typing import Any
 from msgspec import UNSET
 
 from raftspec.snapshots import InstallSnapshot
+from raftworthy.files import Unusable
 from raftworthy.generated import World
 from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, differences, shallow
-from raftworthy.replay.reading import Unusable
 
 
 def restart(ledger: Ledger, e: Any, server: Server, last: bool) -> bool:

@@ -14,9 +14,10 @@ from rich.text import Text
 
 from raftworthy.diagram import Event, lay_out
 from raftworthy.explore.reference import Move, Path
+from raftworthy.files import Place, Unusable
 from raftworthy.generated import Variables, World
 from raftworthy.replay.explain import Explanation, explain
-from raftworthy.replay.reading import Place, TraceFile, Unusable
+from raftworthy.replay.reading import TraceFile
 from raftworthy.replay.replay import Violation, replay_actions, replay_files
 
 

@@ -13,12 +13,13 @@ from typing import Any
 from msgspec import UNSET
 
 from raftspec.raft import Entry
+from raftworthy.files import Unusable
 from raftworthy.generated import World
 from raftworthy.replay import leeway
+from raftworthy.replay.format import appending
 from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences, sent_by
 from raftworthy.replay.meanings import note
 from raftworthy.replay.prefixes import told_as, whole
-from raftworthy.replay.reading import Unusable, appending
 from raftworthy.replay.restarts import other_disk, restart
 from raftworthy.structs import snake_case
 

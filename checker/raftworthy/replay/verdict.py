@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raftworthy.files import Unusable
 from raftworthy.replay.explain import Explanation, explain, render
-from raftworthy.replay.reading import Unusable, is_history
+from raftworthy.replay.reading import is_history
 from raftworthy.replay.replay import Report, Violation, replay_files
 
 if TYPE_CHECKING:

@@ -34,9 +34,9 @@ from typing import Any, Literal
 
 from msgspec import UNSET
 
+from raftworthy.files import Place, Unusable
 from raftworthy.linearize.history import IMPOSSIBLE, Impossible, Value
 from raftworthy.linearize.reading import Line, wrong_invoke, wrong_return
-from raftworthy.replay.reading import Place, Unusable
 from raftworthy.witness.links import Links
 from raftworthy.witness.store import Store
 

@@ -17,17 +17,10 @@ from typing import IO, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from raftworthy.files import CHUNK, Place, Unusable, open_trace, read_header_line, unreadable
 from raftworthy.linearize.history import Value
 from raftworthy.linearize.reading import LINE, Line
-from raftworthy.replay.reading import (
-    CHUNK,
-    Place,
-    Unusable,
-    is_clients,
-    open_trace,
-    read_header_line,
-    unreadable,
-)
+from raftworthy.replay.reading import is_clients
 
 Event = tuple[str, int, Line]  # with its file and number
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from msgspec import UNSET
 
+from raftworthy.files import Place
 from raftworthy.linearize.history import Builder, Impossible, Operation, Value, shown
 from raftworthy.linearize.reading import OF_A_BANK, asked_by, finish
 from raftworthy.replay.provenance import Cause
-from raftworthy.replay.reading import Place, TraceFile
+from raftworthy.replay.reading import TraceFile
 from raftworthy.witness.checking import Call, Refuted, Witness
 from raftworthy.witness.links import Links
 from raftworthy.witness.reading import Event
