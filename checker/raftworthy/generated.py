@@ -509,6 +509,7 @@ class Generated:
     source: str
     exercised: dict[str, bool]  # the rules that made a difference, if that is watched
     _types: Mapping[str, type[Variables]] = field(repr=False)
+    _guards: dict[str, Callable[..., int]] = field(default_factory=dict, repr=False)
 
     def initial(self) -> World:
         """The state in which every server starts for the first time."""
@@ -523,11 +524,12 @@ class Generated:
 
     def guards_of(self, action: str) -> Callable[..., int]:
         """An action's guards alone: a function that returns what the action's does, and changes nothing."""
-        guards = replace(self.transitions[action], updates={}, history={}, sends=())
-        scope = scope_of(self.structs)
-        exec(action_source(guards, pure=False), scope)
-        made: Callable[..., int] = scope[action]
-        return made
+        if action not in self._guards:
+            guards = replace(self.transitions[action], updates={}, history={}, sends=())
+            scope = scope_of(self.structs)
+            exec(action_source(guards, pure=False), scope)
+            self._guards[action] = scope[action]
+        return self._guards[action]
 
 
 def scope_of(structs: Mapping[type[Record], type[msgspec.Struct]]) -> dict[str, Any]:

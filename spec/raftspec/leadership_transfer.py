@@ -6,11 +6,14 @@ always, so all that transfer can do wrong is to waste a term.
 
 from __future__ import annotations
 
+from typing import Any
+
+from raftspec.configurations import has_left, in_force
 from raftspec.raft import LEADER, NOBODY, History, S, ServerVariables, adopt
 from raftspec.rules import read
-from raftspec.spec import Extension, Step, when
+from raftspec.spec import Extension, Step, When, when
 from raftspec.types import Message, Server
-from raftspec.values import every, forall, implies
+from raftspec.values import every, forall, implies, no
 
 
 class Told(ServerVariables):
@@ -23,6 +26,7 @@ leadership_transfer = Extension(
     read("""
 transfer.leader_only  | liveness | D 3.10 | Only the leader knows who stores its log; from anybody else it is a disturbance.
 transfer.caught_up    | liveness | D 3.10 | Who lacks entries of the leader's log may not be elected, and then a term is lost.
+transfer.to_voter     | policy   | D 4.2.2 | Who doesn't vote would lead only until that is committed.
 transfer.current_term | liveness | D 3.10 | Who stored all of an older leader's log may lack what was appended since.
 """),  # noqa: E501  (one rule, one row)
     name="leadership_transfer",
@@ -36,12 +40,17 @@ class TimeoutNow(Message):
 @leadership_transfer.action
 def transfer_leadership(s: S, i: Server, j: Server) -> Step:
     """Leader i tells j, which stores all of its log, to stand for election. Dissertation, section 3.10."""
-    me = s[i]
+    me: Any = s[i]
+    may_lead: tuple[When, ...] = ()
+    if s.has("membership"):
+        votes = no(has_left(s, me, in_force(s, me), j))
+        may_lead = (when("j votes", s.rule("transfer.to_voter", votes)),)
     return Step(
         i,
         when("i is leader", s.rule("transfer.leader_only", me.role == LEADER)),
         when("j is another server", i != j),
         when("j stores all of i's log", s.rule("transfer.caught_up", me.match_index[j] == me.log.length)),
+        *may_lead,
         send=TimeoutNow(i, j, me.current_term),
     )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from raftspec.spec import State
-from raftspec.values import ite, largest, no
+from raftspec.values import Map, ite, largest, no
 
 
 def apply_one(s: State[Any, Any], me: Any, n: int) -> tuple[Any, Any]:
@@ -53,6 +53,14 @@ def apply_one(s: State[Any, Any], me: Any, n: int) -> tuple[Any, Any]:
         executions=past.executions.set(n, ite(first, executed, past.executions[n])),
     )
     return me, past
+
+
+def emptied(me: Any) -> Any:
+    """A server whose state machine has applied nothing: what a snapshot holds is made again from there."""
+    nothing: Map[Any, Any] = Map(default=0)
+    return me.but(
+        last_applied=0, answer=0, executed=0, active=nothing, expired=0, responses=nothing, lowest=nothing
+    )
 
 
 def is_open(s: State[Any, Any], me: Any, k: int) -> Any:

@@ -22,6 +22,7 @@ from raftspec.raft import (
     with_leader,
 )
 from raftspec.rules import read
+from raftspec.session_table import emptied
 from raftspec.spec import Extension, State, Step, when
 from raftspec.types import Count, Index, Message, Server
 from raftspec.values import Seq, every, ite, no
@@ -120,13 +121,13 @@ def handle_install_snapshot(s: S, m: InstallSnapshot) -> Step:
         included = newest_stored(s, me, 0, 0, m.prefix)
         configured = me.configured
         me = me.but(configured=ite(discards | (configured <= n), included, configured))
+    me = emptied(me) if s.has("sessions") else me.but(last_applied=n)
     return Step(
         i,
         then=me.but(
             log=me.log.prefix(0).concat(m.prefix).concat(kept),
             snapshot_index=n,
             commit_index=n,
-            last_applied=0 if s.has("sessions") else n,
         ),
         send=acknowledgement,
     )

@@ -282,8 +282,11 @@ class MapExpr(_MapOps[Any, Any], Expr):
 
 def apply(op: str, *args: Any) -> R:  # type: ignore[type-var]
     """Compute `op` on concrete values, or add it to the graph if any argument is symbolic."""
-    tracer = next((t for a in args if (t := getattr(a, "tracer", None))), None)
-    out: R = MEANINGS[op](*args) if tracer is None else tracer.apply(op, args)
+    for a in args:
+        if tracer := getattr(a, "tracer", None):
+            traced: R = tracer.apply(op, args)
+            return traced
+    out: R = MEANINGS[op](*args)
     return out
 
 

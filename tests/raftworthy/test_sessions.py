@@ -60,6 +60,30 @@ def test_both_engines_count_the_same_states_with_sessions() -> None:
         assert (by_python.distinct, by_python.depth) == (native.distinct, native.depth)
 
 
+def test_a_follower_that_gets_a_snapshot_answers_as_its_leader_did() -> None:
+    """What it had applied before is gone: the state is made again, also that of requests forgotten since."""
+    both = replace(SESSIONS, servers=3, max_log=4, requests=2, extensions=("sessions", "snapshots"))
+    model = Model(having(*both.extensions), both)
+    w = Walk(model).elect("n1", "n2").appends("register_client", "n1", 1)
+    w.appends("session_request", "n1", 1, 1, 1, 1).appends("session_request", "n1", 1, 2, 2, 1).ask("n1")
+    for _ in range(4):
+        w.send("n1", "n3")
+    w.do("advance_commit_index", "n1", 4)
+    for i, applied in (("n1", 4), ("n2", 3)):
+        for n in range(1, applied + 1):
+            if i == "n2":
+                w.send("n1", "n2")
+            w.do("apply_entries", i, n)
+    w.do("take_snapshot", "n1", 4).do("install_snapshot", "n1", "n2", 4).receive(
+        "install_snapshot", "n1", "n2"
+    )
+    alike = model.claim("replicas_answer_alike")
+    for n in range(1, 5):
+        before = w.path.world
+        w.do("apply_entries", "n2", n)
+        assert alike(before, w.path.world), n
+
+
 # --- traces --------------------------------------------------------------------
 
 

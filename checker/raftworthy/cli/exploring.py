@@ -303,17 +303,24 @@ def live(
 @app.command(name="lockstep")
 def lockstep_command(
     *,
-    servers: int = 3,
-    terms: int = 2,
-    log: int = 1,
-    commands: int = 2,
-    crashes: int = 1,
-    entries: int = 1,
-    messages: Annotated[int | None, Parameter(help="different messages ever sent")] = 8,
+    servers: Annotated[int | None, Parameter(help="3, with all extensions 2")] = None,
+    terms: Annotated[int | None, Parameter(help="2, with all extensions 1")] = None,
+    log: Annotated[int | None, Parameter(help="entries in one: 1, with all extensions 2")] = None,
+    commands: Annotated[int | None, Parameter(help="entries that are appended: 2")] = None,
+    crashes: Annotated[
+        int | None, Parameter(help="1, with all extensions 0; each restart is compared")
+    ] = None,
+    entries: Annotated[int | None, Parameter(help="in one message: 1")] = None,
+    messages: Annotated[int | None, Parameter(help="ever sent: 8, with all extensions 7")] = None,
+    changes: Annotated[int | None, Parameter(help="with membership: configurations proposed: 1")] = None,
+    requests: Annotated[int | None, Parameter(help="with sessions: different requests: 1")] = None,
+    max_time: Annotated[int | None, Parameter(help="with sessions: what a clock can say: 1")] = None,
+    reads: Annotated[int | None, Parameter(help="with reads: rounds of readers: 1")] = None,
+    snapshots: Annotated[int | None, Parameter(help="with snapshots: how many are taken: 1")] = None,
     broken: Annotated[str | None, Parameter(name="--break", help="leave out this rule in the server")] = None,
-    changes: Annotated[int, Parameter(help="with membership: configurations that are proposed")] = 1,
     with_: Annotated[
-        list[str] | None, Parameter(name="--with", help="extensions of Raft: pre_vote, …", negative="")
+        list[str] | None,
+        Parameter(name="--with", help="extensions of Raft: pre_vote, …, or all", negative=""),
     ] = None,
     json: Json = False,
 ) -> int:
@@ -324,15 +331,21 @@ def lockstep_command(
     Examples:
         raftworthy lockstep
         raftworthy lockstep --break vote.up_to_date
+        raftworthy lockstep --with all
         raftworthy lockstep --with pre_vote --with leadership_transfer --servers 2 --messages 10
     """
     from raftworthy.explore.cases import with_extensions
-    from raftworthy.explore.reference import Bounds, UnusableError
-    from raftworthy.lockstep import lockstep, render
+    from raftworthy.explore.reference import UnusableError
+    from raftworthy.lockstep import lockstep, render, usual_bounds
 
+    wanted: dict[str, Any] = {
+        "servers": servers, "max_term": terms, "max_log": log, "commands": commands, "crashes": crashes,
+        "entries": entries, "max_messages": messages, "changes": changes, "requests": requests,
+        "max_time": max_time, "reads": reads, "snapshots": snapshots,
+    }  # fmt: skip
     try:
-        limits = (servers, terms, log, messages, crashes, commands, entries)
-        bounds = Bounds(*limits, extensions=with_extensions(with_, None), changes=changes)
+        bounds = usual_bounds(with_extensions(with_, None))
+        bounds = replace(bounds, **{name: n for name, n in wanted.items() if n is not None})
         with progress_bar("lockstep", "states") as progress:
             result = lockstep(bounds, broken=broken, progress=lambda p: progress(p.distinct, None))
     except UnusableError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from raftspec.rules import POLICY
 from raftworthy.explore.cases import MEMBERS, RULE_CASES, SESSIONS, WITH_SNAPSHOTS, Case
@@ -103,6 +104,7 @@ ASKED = (
     Bounds(servers=2, max_messages=8, extensions=("pre_vote",)),
     Bounds(max_log=0, max_messages=8, extensions=("pre_vote",)),
 )
+TRANSFER_MEMBERS: dict[str, Any] = {"extensions": ("leadership_transfer", "membership")}
 SLOWER = "Nothing wrong is agreed on; "
 SNAPSHOTS = (
     Bounds(max_term=1, max_messages=7, **WITH_SNAPSHOTS),
@@ -160,6 +162,11 @@ EXTENSION_NEEDLESS: Mapping[str, Needless] = {
     "reads.one_round": Needless(
         "A round given up for another is as if it had been asked in vain; its readers wait for the next.",
         (Bounds(servers=2, max_term=1, reads=2, extensions=("reads",)),),
+    ),
+    "transfer.to_voter": Needless(
+        "Who leads without a vote is elected by those who vote, as always, and stops once it is committed.",
+        (Bounds(servers=2, max_term=1, max_log=2, max_messages=7, **TRANSFER_MEMBERS),),
+        same=True,
     ),
     "membership.through_joint": Needless(
         "Entering one joint configuration out of another leaves and enters at once: the servers that vote "

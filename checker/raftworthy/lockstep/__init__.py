@@ -17,6 +17,16 @@ both, `run` does so from every state, `report` says what came out.
 from __future__ import annotations
 
 from raftworthy.lockstep.report import AGREES, DIFFERS, UNUSABLE, Disagreement, Result, render
-from raftworthy.lockstep.run import DEFAULT_BOUNDS, lockstep
+from raftworthy.lockstep.run import DEFAULT_BOUNDS, lockstep, usual_bounds
 
-__all__ = ["AGREES", "DEFAULT_BOUNDS", "DIFFERS", "UNUSABLE", "Disagreement", "Result", "lockstep", "render"]
+__all__ = [
+    "AGREES",
+    "DEFAULT_BOUNDS",
+    "DIFFERS",
+    "UNUSABLE",
+    "Disagreement",
+    "Result",
+    "lockstep",
+    "render",
+    "usual_bounds",
+]

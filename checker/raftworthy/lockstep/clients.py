@@ -5,12 +5,16 @@ s  the specification's state     i  the server     me  i's variables in s     k 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Any
 
+import msgspec
+
 from raftd.core import Batch, Core
-from raftd.sessions import Ask, Command, Expire, Register, encode_command
+from raftd.messages import Entry
+from raftd.sessions import Ask, Command, Expire, Register, Sessions, encode_command
+from raftspec.configurations import is_configuration
 from raftspec.session_table import is_open
 from raftspec.spec import State
 
@@ -20,13 +24,20 @@ MEANINGS = ("client", "sequence", "lowest", "time", "registered", "expired")
 
 
 class Machine:
-    """A state machine that remembers what it has executed."""
+    """A state machine that remembers what it has executed, and all entries that its server has applied."""
 
     def __init__(self) -> None:
         self.executed: list[bytes] = []
+        self.applied: list[Entry] = []
 
     def apply(self, command: bytes) -> None:
         self.executed.append(command)
+
+    def save(self) -> bytes:
+        return msgspec.msgpack.encode((self.executed, self.applied))
+
+    def load(self, state: bytes) -> None:
+        self.executed, self.applied = msgspec.msgpack.decode(state, type=tuple[list[bytes], list[Entry]])
 
 
 def requests() -> Iterator[tuple[Any, ...]]:
@@ -56,12 +67,12 @@ def meant_by(action: str, *said: int, command: bytes) -> bytes:
 def session_command(s: S, value: Any) -> bytes | None:
     """The core's command for a value that is about sessions."""
     past = s.past
-    if past.registered[value]:
-        return encode_command(Register(past.registered[value]))
-    if past.expired[value]:
-        return encode_command(Expire(past.expired[value]))
-    if past.client[value]:
-        said = (past.client[value], past.sequence[value], past.lowest[value], past.time[value])
+    if time := past.registered.get(value):
+        return encode_command(Register(time))
+    if time := past.expired.get(value):
+        return encode_command(Expire(time))
+    if client := past.client.get(value):
+        said = (client, past.sequence.get(value), past.lowest.get(value), past.time.get(value))
         return encode_command(Ask(*said, command=value.encode()))
     return None
 
@@ -74,8 +85,38 @@ def keep_sessions(core: Core, applied: int) -> None:
     clock = count(0.0, 2 * core.config.session_timeout)
     core.keep_sessions(Machine(), lambda: next(clock))
     assert core.session_table is not None
-    for n in range(1, applied + 1):
+    _note_entries(core.session_table, core.log.entry)
+    for n in range(core.log.snapshot_index + 1, applied + 1):
         core.session_table.apply(n, core.log.entry(n).command)
+
+
+def _note_entries(table: Sessions, entry: Callable[[int], Entry]) -> None:
+    """Have the state machine remember also those entries that it doesn't execute."""
+    execute = table.apply
+
+    def apply(index: int, encoded: bytes) -> Any:
+        table.machine.applied.append(entry(index))  # type: ignore[attr-defined]
+        return execute(index, encoded)
+
+    table.apply = apply  # type: ignore[method-assign]
+
+
+def table_after(entries: Iterable[Entry]) -> Sessions:
+    """A right server's table, and its state machine, when these entries are applied."""
+    log = list(entries)
+    table = Sessions(Machine(), lambda: 0.0, 0.0)
+    _note_entries(table, lambda n: log[n - 1])
+    for n, entry in enumerate(log, 1):
+        table.apply(n, entry.command)
+    return table
+
+
+def table_in(state: bytes) -> Sessions:
+    """The table that a snapshot's state holds."""
+    table = Sessions(Machine(), lambda: 0.0, 0.0)
+    if state:
+        table.load(state)
+    return table
 
 
 def spec_table(s: S, i: str) -> dict[str, Any]:
@@ -86,6 +127,8 @@ def spec_table(s: S, i: str) -> dict[str, Any]:
     kept = {q for q, k in owners.items() if k in opened and q >= me.lowest[k]}
     numbers = range(1, me.last_applied + 1)
     values = [me.log.at(n).value for n in numbers if s.past.executions[n]]
+    if s.has("membership"):  # which the state machine doesn't see
+        values = [value for value in values if not is_configuration(s, value)]
     return {
         "active": {k: me.active[k] for k in sorted(opened)},
         "lowest": {k: me.lowest[k] for k in sorted(opened)},
@@ -95,10 +138,8 @@ def spec_table(s: S, i: str) -> dict[str, Any]:
     }
 
 
-def core_table(core: Core) -> dict[str, Any]:
+def core_table(table: Sessions) -> dict[str, Any]:
     """The same of a core."""
-    table = core.session_table
-    assert table is not None
     found = sorted(table.sessions.items())
     machine: Any = table.machine
     return {

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raftd.core import Batch, CannotChange, Core, NotLeader
+from raftd.messages import Snapshot
 from raftd.trace import digest, traced_message
 from raftspec.extensions import having
 from raftspec.raft import AppendEntries, Entry
@@ -30,7 +31,7 @@ from raftworthy.lockstep.core import (
     spec_message,
 )
 from raftworthy.lockstep.inputs import Input, S
-from raftworthy.lockstep.meanings import applied_in, command_of
+from raftworthy.lockstep.meanings import applied_in, command_of, snapshot_of, snapshot_parts
 from raftworthy.lockstep.specification import spec_step, variables_of
 from raftworthy.lockstep.wording import describe_message, show
 from raftworthy.replay.format import trace_format
@@ -110,19 +111,36 @@ def _disk_differences(s: S, i: str, core: Core, batch: Batch) -> Iterator[Differ
 
 def _state_differences(s: S, t: S, i: str, given: Input, core: Core, batch: Batch) -> Iterator[Difference]:
     """The state machine has applied what the specification says, each entry once. Figure 5.3."""
-    applied = applied_before(s, i)
-    if given.event == "restart":
-        applied = applied_in(core.snapshot.state) if core.snapshot else []
-    if batch.install is not None:
-        applied = applied_in(batch.install.state)
-    applied += [entry for _, entry in batch.apply]
+    if core.session_table is not None:  # it has applied them itself
+        machine: Any = core.session_table.machine
+        applied = machine.applied
+    else:
+        applied = applied_before(s, i)
+        if given.event == "restart":
+            applied = applied_in(core.snapshot.state, False) if core.snapshot else []
+        if batch.install is not None:
+            applied = applied_in(batch.install.state, False)
+        applied = [*applied, *(entry for _, entry in batch.apply)]
     if applied != applied_before(t, i):
         yield Difference("state machine", show(applied_before(t, i)), show(applied))
+    yield from _held_differences("snapshot", t, t[i].log.prefix(t[i].snapshot_index), core.snapshot)
+
+
+def _held_differences(name: str, t: S, prefix: Any, snapshot: Snapshot | None) -> Iterator[Difference]:
+    """A snapshot that stands for these entries holds members and clients as they came to be by them."""
+    right = snapshot_of(t, prefix)
+    if right is None or snapshot is None or right == snapshot:
+        return
+    expected, got = (snapshot_parts(x, t.has("sessions")) for x in (right, snapshot))
+    for part, value in expected.items():
+        if got[part] != value:
+            yield Difference(f"{name}: {part}", show(value), show(got[part]))
 
 
 def _message_differences(t: S, i: str, batch: Batch) -> Iterator[Difference]:
     """Replies and requests for votes are the specification's; what leaders send when they want, it allows."""
     sent = [spec_message(t, m) for m in batch.send]
+    held = {m: x.snapshot for m, x in zip(sent, batch.send, strict=True) if hasattr(x, "snapshot")}
     expected = Counter(t.messages)
     got = Counter(m for m in sent if not (isinstance(m, WHEN_WANTED) or _asks_again(t[i], i, batch, m)))
     for m in sorted(expected - got, key=describe_message):
@@ -141,6 +159,7 @@ def _message_differences(t: S, i: str, batch: Batch) -> Iterator[Difference]:
             params: tuple[Any, ...] = (i, m.target, m.prev_log_index, m.entries.length, m.leader_commit)
         else:
             action, params = "install_snapshot", (i, m.target, m.prefix.length)
+            yield from _held_differences("sends", t, m.prefix, held[m])
         failed, after = run(having(*t.extensions).actions[action], allowing, *params)
         if failed:
             yield Difference("sends", f"nothing, unless {failed}", describe_message(m))
@@ -205,7 +224,7 @@ def rule_broken(s: S, i: str, given: Input, broken: str | None, differences: int
     """
     s = State(s.variables, s.past, extensions=s.extensions)
     asked: set[tuple[str, bool]] = set()
-    spec_step(s, i, given, asked)
+    right = spec_step(s, i, given, asked)
     own = {a.rule for a in s.asked}
     without = replay_actions(s.servers, s.extensions).tracer.rules
     order = list(having(*s.extensions).rules)
@@ -217,6 +236,8 @@ def rule_broken(s: S, i: str, given: Input, broken: str | None, differences: int
     for rule, holds in sorted(asked, key=lambda a: preference(*a)):
         otherwise = State(s.variables, s.past, rules={rule: not holds}, extensions=s.extensions)
         t = spec_step(otherwise, i, given)
+        if t and right and (t[i], t.messages, t.past) == (right[i], right.messages, right.past):
+            continue  # the rule makes no difference here
         left = differences if t is None else len(compare(s, t, i, given, broken, traced=False))
         if left < differences:
             best, differences = rule, left

@@ -18,6 +18,7 @@ from raftd.core import Role as CoreRole
 from raftd.faults import make_core
 from raftd.log import Log
 from raftd.transfer import Transfers
+from raftspec.configurations import has_left, in_force
 from raftspec.extensions import WHOLE
 from raftspec.properties import raft
 from raftspec.raft import AppendEntries, AppendEntriesReply, Entry
@@ -75,18 +76,24 @@ def core_step(s: S, i: str, given: Input, broken: str | None) -> tuple[Core, Bat
     if given.voters:
         outgoing = core.configuration.voters if given.event == "enter_joint" else ()
         return core, core.change(0.0, configuration_of(s.servers, given.voters, outgoing))
-    if given.event == "timeout" and s.has("membership"):  # a server without a vote only waits
-        return core, core.start_election(0.0)
     if given.event == "append_entries":
         return core, core.send_heartbeats(config.heartbeat_interval if given.silent else 0.0)
     if given.event == "take_snapshot":
-        return core, core.take_snapshot(0.0, msgspec.msgpack.encode(applied_before(s, i)))
+        table = core.session_table
+        return core, core.take_snapshot(
+            0.0, table.save() if table else msgspec.msgpack.encode(applied_before(s, i))
+        )
     if given.event == "transfer_leadership":
         return core, _taken(core.hand_over(0.0, given.successor))
     if given.event in READS:
         return core, _taken(getattr(core, given.event)(0.0))
     # Time passes: longer than an election timeout, in which nobody is heard.
-    return core, _taken(core.tick(2 * config.election_timeout))
+    later = 2 * config.election_timeout
+    batch = core.tick(later)
+    if batch is None and s.has("membership") and has_left(s, me, in_force(s, me), i):
+        # A server without a vote only waits; what it would do otherwise is compared all the same.
+        batch = core.start_pre_vote(later) if given.event == "start_pre_vote" else core.start_election(later)
+    return core, _taken(batch)
 
 
 def _taken(batch: Batch | None) -> Batch:
@@ -142,7 +149,7 @@ def core_variables(core: Core) -> dict[str, Any]:
         values["read_index"], values["read_round"] = core.read_index, core.read_round
         values["read_acks"] = sorted(core.read_acks)
     if core.session_table is not None:
-        values |= core_table(core)
+        values |= core_table(core.session_table)
     if core.config.snapshot_after:
         values["snapshot_index"], values["snapshot_term"] = core.log.snapshot_index, core.log.snapshot_term
     return values
@@ -150,7 +157,7 @@ def core_variables(core: Core) -> dict[str, Any]:
 
 def _compacted(core: Core) -> list[raftd.messages.Entry]:
     """The entries that a core's snapshot stands for."""
-    return applied_in(core.snapshot.state) if core.snapshot else []
+    return applied_in(core.snapshot.state, core.config.sessions) if core.snapshot else []
 
 
 # --- one's values as the other's ----------------------------------------------------
@@ -197,7 +204,7 @@ def spec_message(t: S, m: raftd.messages.Message) -> Message:
 
 def _prefix(t: S, m: raftd.messages.InstallSnapshot) -> Any:
     """The entries that a snapshot stands for, so many as it says, the last of the term that it says."""
-    n, entries = m.snapshot.last_included_index, applied_in(m.snapshot.state)
+    n, entries = m.snapshot.last_included_index, applied_in(m.snapshot.state, t.has("sessions"))
     assert len(entries) == n, f"a snapshot up to entry {n} has applied {len(entries)}"
     last = raftd.messages.Entry(m.snapshot.last_included_term, entries[-1].command)
     return _entries(t, m.source, 0, (*entries[:-1], last))

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from raftspec.extensions import WHOLE, having
-from raftspec.raft import LEADER, AppendEntriesReply
+from raftspec.raft import LEADER, AppendEntriesReply, has_quorum
 from raftspec.spec import State, run
 from raftspec.types import Message
 from raftworthy.lockstep.clients import requests
@@ -70,9 +70,9 @@ def inputs(s: S, i: str, messages: Iterable[Message], alone: bool = True) -> Ite
             continue
         yield Input("client_request", commands=("x",), behind=behind)
         yield Input("client_request", commands=("x", "y"), behind=behind)
-        if s.has("sessions"):
+        if s.has("sessions") and not behind:  # `next_index` is about what is sent of it, as of any entry
             for means in requests():
-                yield Input("client_request", commands=("x",), means=means, behind=behind)
+                yield Input("client_request", commands=("x",), means=means)
         if s.has("membership"):
             for size in range(1, len(s.servers) + 1):
                 for voters in combinations(s.servers, size):
@@ -91,7 +91,7 @@ def _of_itself(s: S, i: str) -> Iterator[Input]:
         waits, _ = run(having(*s.extensions).actions["timeout"], s, i)
         yield Input("start_pre_vote" if waits and s.has("pre_vote") else "timeout")
     else:
-        if s.has("check_quorum"):
+        if s.has("check_quorum") and not has_quorum(s, s[i], lambda j: j == i, 1):  # who hears only itself
             yield Input("lose_quorum")
         if s.has("leadership_transfer"):
             yield from (Input("transfer_leadership", successor=j) for j in s.servers if i != j)

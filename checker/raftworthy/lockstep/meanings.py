@@ -14,7 +14,7 @@ import raftd.messages
 from raftd.configurations import Configuration, configuration_in, encode_configuration
 from raftd.sessions import decode_command
 from raftspec.spec import State
-from raftworthy.lockstep.clients import session_command
+from raftworthy.lockstep.clients import core_table, session_command, table_after, table_in
 
 
 def configuration_of(servers: Iterable[str], voters: Iterable[str], outgoing: Iterable[str]) -> Configuration:
@@ -48,12 +48,33 @@ def snapshot_of(s: State[Any, Any], prefix: Any) -> raftd.messages.Snapshot | No
     entries = [core_entry(s, e) for e in prefix]
     if not entries:
         return None
-    return raftd.messages.Snapshot(len(entries), entries[-1].term, msgspec.msgpack.encode(entries))
+    state = table_after(entries).save() if s.has("sessions") else msgspec.msgpack.encode(entries)
+    newest: tuple[int, bytes] = 0, b""
+    for n, entry in enumerate(entries, 1):
+        if configuration_in(entry.command):
+            newest = n, entry.command
+    return raftd.messages.Snapshot(len(entries), entries[-1].term, state, *newest)
 
 
-def applied_in(state: bytes) -> list[raftd.messages.Entry]:
+def applied_in(state: bytes, sessions: bool) -> list[raftd.messages.Entry]:
     """The entries that have come to this state of the state machine; an empty state is of none."""
+    if sessions:
+        found: list[raftd.messages.Entry] = table_in(state).machine.applied  # type: ignore[attr-defined]
+        return found
     return msgspec.msgpack.decode(state, type=list[raftd.messages.Entry]) if state else []
+
+
+def snapshot_parts(snapshot: raftd.messages.Snapshot, sessions: bool) -> dict[str, Any]:
+    """What a snapshot holds, as it is compared: members, clients, and what was applied."""
+    parts: dict[str, Any] = {
+        "configured": snapshot.configured,
+        "configuration": text_of(snapshot.configuration),
+        "applied": applied_in(snapshot.state, sessions),
+    }
+    if sessions:
+        table = table_in(snapshot.state)
+        parts |= core_table(table) | {"clock": table.clock}
+    return parts
 
 
 def text_of(command: bytes) -> str:

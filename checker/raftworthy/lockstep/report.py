@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raftspec.extensions import WHOLE
-from raftworthy.explore.reference import Bounds
 from raftworthy.explore.reference import Result as Explored
 from raftworthy.lockstep.comparing import Difference
 
@@ -104,13 +103,13 @@ def render(r: Result) -> str:
     return "\n".join(lines)
 
 
+OPTIONS = {"max_term": "terms", "max_log": "log", "max_messages": "messages"}  # where they differ
+
+
 def _again(r: Result) -> str:
-    b = r.explored.bounds
-    broken = f" --break {r.broken}" if r.broken else ""
-    broken += "".join(f" --with {name}" for name in b.extensions)
-    broken += f" --changes {b.changes}" if b.changes != Bounds().changes else ""
-    limit = "" if b.max_messages is None else f" --messages {b.max_messages}"
-    return (
-        f"raftworthy lockstep --servers {b.servers} --terms {b.max_term} --log {b.max_log} "
-        f"--commands {b.max_commands} --crashes {b.crashes} --entries {b.entries}{limit}{broken}"
-    )
+    """The command that finds this again."""
+    words = ["raftworthy lockstep", *(f"--with {name}" for name in r.explored.bounds.extensions)]
+    for name, value in asdict(r.explored.bounds).items():
+        if name not in ("applies", "extensions") and value is not None:
+            words.append(f"--{OPTIONS.get(name, name).replace('_', '-')} {value}")
+    return " ".join([*words, *([f"--break {r.broken}"] if r.broken else [])])
