@@ -44,6 +44,7 @@ EXTENDED: dict[str, tuple[dict[str, Any], ...]] = {
     "leadership_transfer": ({"leadership_transfer": True},),
     "membership": ({"membership": True},),
     "reads": ({"reads": True}, {"reads": True, "lease_drift": 4.0}),
+    "sessions": ({"sessions": True, "session_timeout": 1.0}, {"sessions": True}),
     "snapshots": ({"snapshot_after": 60}, {"snapshot_after": 600}),
 }
 MOST = 0.5  # of any rate

@@ -30,6 +30,7 @@ class Asked(Request):
 
     session: int = 0
     number: int = 0
+    sent: int = 0  # so often
 
     @property
     def named(self) -> dict[str, Any]:
@@ -64,16 +65,19 @@ class SessionClients(Clients):
         super()._send(request)
         if request.over:
             return
+        assert isinstance(request, Asked)
+        request.sent += 1
         patience = RETRY * self.world.config.election_timeout
-        self.world.at(self.world.now + patience, self._again, request)
-        if self.rng.random() < LATE:
+        self.world.at(self.world.now + patience, self._again, request, request.sent)
+        if request.sent == 1 and self.rng.random() < LATE:
             server = self._leader or self.rng.choice(list(self.world.servers))
             self.world.at(
                 self.world.now + self.rng.uniform(0, patience), self._carry, self._arrive, server, request
             )
 
-    def _again(self, request: Request) -> None:
-        if not request.over:
+    def _again(self, request: Asked, sent: int) -> None:
+        """Nobody has answered, nor sent it elsewhere since; else its copies would multiply."""
+        if not request.over and request.sent == sent:
             self._leader = None
             self._send(request)
 

@@ -95,6 +95,20 @@ def test_what_right_servers_read_conforms(lease_drift: float | None, tmp_path: P
     assert verdict.clients is not None
 
 
+def test_a_server_that_joins_meanwhile_may_be_asked(tmp_path: Path) -> None:
+    """It has a part in the quorum that the round needs by then."""
+    trace = tmp_path / "joined.ndjson"
+    config = SIMULATED.having(["reads", "membership"])
+    with trace.open("wb") as file:
+        simulate(8, server_names(3), 400, Faults(loss=0.1, partition=0.01), file, config=config, clients=4)
+    assert check([trace]).verdict == "conforms"
+    lines = trace.read_text().splitlines(keepends=True)
+    asked = next(n for n, line in enumerate(lines) if '"round":1}' in line and "begin_read" in line)
+    lines[asked] = lines[asked].replace('"round":1}', '"round":2}')
+    trace.write_text("".join(lines))
+    assert check([trace]).verdict == "violates"
+
+
 @pytest.mark.parametrize(
     ("rule", "seed", "faults"),
     [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path as FilePath
 
 import pytest
 
 from raftd.faults import BREAKS
-from raftd.simulator import SIMULATED, Summary, simulate
+from raftd.simulator import SIMULATED, Faults, Summary, server_names, simulate
 from raftspec.extensions import EXTENSIONS, having
 from raftworthy.explore.cases import EXTENSION_CASES, SESSIONS, Walk
 from raftworthy.explore.export import write_trace
@@ -144,6 +145,18 @@ def test_clients_that_try_again_are_served_once(seed: int, tmp_path: FilePath) -
     assert verdict.clients.verdict == "linearizable"
     assert verdict.report is not None
     assert {"session.once", "session.registered"} <= set(verdict.report.exercised)
+
+
+def test_a_request_that_is_tried_again_does_not_multiply(tmp_path: FilePath) -> None:
+    """Nobody leads for long; each try may lead to one other, or soon there is nothing else."""
+    config = replace(SIMULATED.having(["sessions"]), snapshot_after=400, session_timeout=0.5)
+    file = tmp_path / "tried.ndjson"
+    stormy = Faults(loss=0.1, crash=0.01, partition=0.01)
+    with file.open("wb") as out:
+        summary = simulate(4, server_names(3), 440, stormy, out, config=config, clients=3)
+    assert summary.leaders > 3
+    lengths = [json.loads(line).get("state", {}).get("log_length", 0) for line in file.open()]
+    assert 20 < max(lengths) < 100
 
 
 @pytest.mark.parametrize("rule", [rule for rule in BREAKS if rule.startswith("session.")])

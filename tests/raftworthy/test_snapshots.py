@@ -115,6 +115,19 @@ def test_traces_with_snapshots_and_sessions_conform(tmp_path: Path) -> None:
     assert restarts > 5
 
 
+def test_an_installed_snapshot_replaces_the_table_of_sessions(tmp_path: Path) -> None:
+    """What its receiver had ended by itself was in there, too, and is open again before it ends again."""
+    file = tmp_path / "replaced.ndjson"
+    config = replace(SIMULATED.having(["sessions"]), snapshot_after=400, session_timeout=0.5)
+    for seed in (2, 7, 11):
+        with file.open("wb") as out:
+            stormy = Faults(loss=0.1, crash=0.01, partition=0.01)
+            summary = simulate(seed, server_names(3), 1200, stormy, out, config=config, clients=3)
+        assert summary.installed
+        found = check([file])
+        assert found.verdict == "conforms", f"seed {seed}: {found.explanation or found.error}"
+
+
 BROKEN = (
     "snapshot.applied_only", "snapshot.current_term", "snapshot.keep_newer",
     "snapshot.discard_conflict",

@@ -177,6 +177,7 @@ class Server:
     before: Persistent | None = None  # what the disk held before the last step
     compacted: tuple[int, int] = (0, 0)  # the number of a step, and how far the log was compacted before it
     news: Sequence[int] = ()  # messages first sent by the last step
+    held: dict[str, set[int]] = field(default_factory=dict)  # by event: what its last step may yet send
     ended: list[Leadership] = field(default_factory=list)
     acknowledged: dict[tuple[str, int], int] = field(default_factory=dict)  # (by whom, term): up to where
     logs_sends: bool = True

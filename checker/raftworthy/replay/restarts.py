@@ -52,6 +52,7 @@ def restart(ledger: Ledger, e: Any, server: Server, last: bool) -> bool:
     server.before = None
     server.could_commit = 0
     server.news = ()
+    server.held.clear()
     return True
 
 

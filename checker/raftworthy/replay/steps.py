@@ -319,15 +319,19 @@ class Steps(Ledger):
                 if type(m) is self.request_vote:
                     self.requests[m.source, m.term] = m
         server.news = news
+        if len(sends) < len(out):
+            # The specification sends to all servers at once; one may become a member, and be asked, later.
+            server.held[e.event] = {hash(m) for m in out}.difference(map(hash, sends))
 
     def check_sent(self, e: Any, m: Any, out: Sequence[Any]) -> None:
-        """A message that no handler sends is one that a leader may send now, or was sent before.
+        """A message that no handler sends is one that a leader may send now, or was sent before, or not yet.
 
         Raises:
             Violation: it is neither.
         """
         if m.source == e.server and m.target in self.state:
-            if hash(m) in self.sent:
+            held = self.state[m.source].held.values()
+            if hash(m) in self.sent or any(hash(m) in late for late in held):
                 return
             unasked = sent_by(m)
             if unasked is not None:
