@@ -109,12 +109,12 @@ class Transport:
             link.send(message)
 
     def lose(self, mute: Iterable[str], deaf: Iterable[str]) -> None:
-        """Fault switch: lose all messages to `mute`, the waiting ones too, and from `deaf`; and no others."""
-        unknown = {*mute, *deaf} - self._links.keys()
-        if unknown:
-            raise ValueError(f"not peers of {self.server}: {', '.join(sorted(unknown))}")
+        """Fault switch: lose all messages to `mute`, the waiting ones too, and from `deaf`; and no others.
+
+        Who isn't a member yet is cut off as soon as it is one.
+        """
         self._mute, self._deaf = frozenset(mute), frozenset(deaf)
-        for peer in self._mute:
+        for peer in self._mute & self._links.keys():
             self._links[peer].queue.clear()
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from raftspec.raft import AppendEntries, AppendEntriesReply, RequestVote, Reques
 from raftworthy.files import Place
 from raftworthy.generated import Generated, generate
 from raftworthy.replay.format import trace_format
+from raftworthy.replay.tables import Tables
 
 # Figure 2's policy is not asked of a server, but its refusals are part of the conversation.
 NOT_ASKED = WHOLE.policy - {"vote.refuse", "append.refuse"}
@@ -233,6 +234,7 @@ class Ledger:
             if a.name not in raft.actions and any(t.name == "value" for t in a.params.values())
         }
         self.told = trace_format(servers, extensions).told
+        self.tables = Tables() if self.told and "sessions" in extensions else None
         self.world = self.generated.initial()
         for v in self.world.variables.values():
             v.log = Log()

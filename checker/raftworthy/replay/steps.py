@@ -100,6 +100,8 @@ class Steps(Ledger):
         server.before = before
         if self.told:
             server.compacted = (server.seq + 1, compacted)
+            if self.tables and me.snapshot_index != compacted:
+                self.tables.keep(me, (x.me.snapshot_index for x in self.state.values()))
         self.send(e, server, self._out)
         return True
 
@@ -210,6 +212,10 @@ class Steps(Ledger):
             self._do(e, "apply_entries", e.server, last)
             return
         answers = {} if e.answers is UNSET else e.answers
+        if self.tables and last >= me.snapshot_index:
+            self.tables.give(me)
+            if me.last_applied == last:
+                return
         for n in range(me.last_applied + 1, max(last, me.last_applied + 1) + 1):
             self._do(e, "apply_entries", e.server, n)
             told = answers.get(n, me.answer)

@@ -1,55 +1,33 @@
-"""Real servers under every fault that Raft has to bear; their traces and what clients saw are then judged.
+"""What is done to a cluster while it is tortured: processes, network, disks and clocks go wrong.
 
-The schedule of faults comes from a seed. What the servers make of it depends on the machine, too, so a seed
-repeats what is done to them, not what happens. Nothing that was acknowledged may be lost, whatever is done.
+The schedule comes from a seed. Each fault ends after a while; several may be in force at a time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import random
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from msgspec.structs import replace
 
-from raftd.client import RequestError
 from raftd.cluster import Cluster
 from raftd.codec import Faults
 from raftd.server import KILL_POINTS
-from raftd.trace import digest_of_put
-from raftspec.extensions import EXTENSIONS
-from raftworthy.linearize.checking import Result as Linearized
-from raftworthy.linearize.checking import check as check_history
-from raftworthy.linearize.reading import read_history
-from raftworthy.linearize.recording import RecordedClient, Recorder
-from raftworthy.replay.verdict import Verdict, check
 
-CLIENTS = 6
-KEY_LASTS = (
-    60  # so many writes, then clients go on with another key: long histories of a key are hard to judge
-)
-PAUSE = 0.002  # seconds between a client's requests
 BETWEEN = 0.6  # mean seconds between two faults
 LASTS = (0.1, 3.0)  # seconds that a fault lasts
 DIES_WITHIN = 40  # steps that change the disk, for a server that is to kill itself
-PATIENCE = 30.0  # seconds until all servers have to agree once nothing is wrong any more
+PATIENCE = 30.0  # seconds until all members have to agree once nothing is wrong any more
 POLL = 0.02
 STOPPED = (0, -signal.SIGTERM)  # exit codes of a server that was asked to, or before it could listen
 STOPPED_BY_FULL_DISK = 2  # the exit code of a server that can't go on
 KILLED = -9
-
-# With so many bytes of commands between two snapshots, logs are compacted every second or so, and a server
-# that was away for long is sent one. As soon as traces with them can be checked.
-SERVED = ("--snapshot-after", "20000") if "snapshots" in EXTENSIONS else ()
 
 SHAPES = ("split", "isolated", "mute", "deaf", "bridge", "any")
 
@@ -60,79 +38,8 @@ class TortureError(Exception):
     """A server did what no fault explains: it ended by itself, or never came to agree with the others."""
 
 
-@dataclass(frozen=True)
-class Tortured:
-    """What came of it. `faults` counts what was done, by kind."""
-
-    seed: int
-    servers: int
-    seconds: float
-    faults: Counter[str]
-    acknowledged: int
-    failed: int  # requests without a certain answer
-    complaint: str | None  # of a server that ended by itself, or a cluster that didn't recover
-    traces: Verdict
-    history: Linearized
-
-    def __str__(self) -> str:
-        done = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items())) or "nothing"
-        lines = [
-            f"{self.servers} servers, {self.seconds:.0f} s, seed {self.seed}: {done}",
-            f"{self.acknowledged:,} writes acknowledged; {self.failed:,} requests not answered in time",
-        ]
-        return "\n".join([*lines, f"error: {self.complaint}"] if self.complaint else lines)
-
-    @property
-    def exit_code(self) -> int:
-        """1 if anything is wrong for certain, else 2 if anything is undecided, else 0."""
-        codes = {self.traces.exit_code, self.history.exit_code}
-        return 1 if 1 in codes else 2 if 2 in codes or self.complaint else 0
-
-    def as_data(self) -> dict[str, Any]:
-        """For JSON."""
-        plain = {name: value for name, value in vars(self).items() if name not in ("traces", "history")}
-        return plain | {"traces": self.traces.as_data(), "history": self.history.as_data()}
-
-
-def torture(
-    folder: Path,
-    seconds: float,
-    seed: int,
-    servers: int = 3,
-    broken: str | None = None,
-    progress: Progress = lambda done, total: None,
-) -> Tortured:
-    """Run a cluster with its data in `folder`, do to it what the seed says for so long, and judge it.
-
-    With `broken`, all servers leave out this rule of Raft, which should be found.
-    """
-    began = time.monotonic()
-    history = folder / "history.ndjson"
-    folder.mkdir(parents=True, exist_ok=True)
-    complaint = None
-    options = [*SERVED, *(() if broken is None else ("--break", broken))]
-    with (
-        Cluster(servers, folder, options=options) as cluster,
-        closing(Recorder(history, digest_of_put)) as recorder,
-    ):
-        torturer = Torturer(cluster, random.Random(seed))
-        try:
-            with Load(cluster, recorder) as load:
-                torturer.run(seconds, progress)
-                torturer.relent()
-            load.read_all()
-        except (TortureError, RequestError) as error:
-            complaint = str(error)
-    traces = check([*sorted(cluster.traces.glob("*.ndjson")), history])
-    seen = check_history(read_history([history]), seconds=max(60.0, seconds))
-    spent = time.monotonic() - began
-    return Tortured(
-        seed, servers, spent, torturer.counts, load.acknowledged, load.failed, complaint, traces, seen
-    )
-
-
 class Torturer:
-    """What is done to a cluster. Each fault ends after a while; several may be in force at a time."""
+    """Does one thing after another to any server, member or not, and counts what it did."""
 
     def __init__(self, cluster: Cluster, rng: random.Random) -> None:
         self.counts: Counter[str] = Counter()
@@ -169,7 +76,7 @@ class Torturer:
             now = time.monotonic()
 
     def relent(self) -> None:
-        """End all that is wrong, and wait until the servers agree."""
+        """End all that is wrong, and wait until the members agree."""
         # Not one end after the other: a server that doesn't answer would keep us waiting at each.
         self._ends.clear()
         self._faults = dict.fromkeys(self._cluster.servers, Faults())
@@ -191,12 +98,16 @@ class Torturer:
             time.sleep(POLL)
 
     def _agreed(self) -> bool:
-        seen = [self._cluster.status(server) for server in self._cluster.servers]
-        return (
-            all(seen)
-            and len({(s.current_term, s.leader) for s in seen if s}) == 1
-            and any(s.role == "leader" for s in seen if s)
-        )
+        """All members follow one leader, which knows who they are for good."""
+        seen = {server: self._cluster.status(server) for server in self._cluster.servers}
+        leaders = [s for s in seen.values() if s and s.role == "leader"]
+        leader = max(leaders, key=lambda s: s.current_term, default=None)
+        if leader is None or leader.members is None:
+            return False
+        members = leader.members
+        said = [seen.get(i) for i in (*members.voters, *members.learners)]
+        agree = all(s and (s.leader, s.current_term) == (leader.server, leader.current_term) for s in said)
+        return agree and members.committed and not members.outgoing
 
     def _at(self, end: float, undo: Callable[[], None]) -> None:
         heapq.heappush(self._ends, (end, len(self._ends) + sum(self.counts.values()), undo))
@@ -325,64 +236,3 @@ class Torturer:
         """It jumps, and stays there: only differences of a server's own clock mean anything."""
         self.counts["clock"] += 1
         self._set(server, clock=self._faults[server].clock + self._rng.uniform(-30, 30))
-
-
-class Load:
-    """Clients at work until the end of the `with`: each puts a new value, then gets one, of the same key."""
-
-    def __init__(self, cluster: Cluster, recorder: Recorder) -> None:
-        self.acknowledged = 0
-        self.failed = 0
-        self._cluster = cluster
-        self._recorder = recorder
-        self._written = 0
-        self._stopping = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _work(self) -> None:
-        try:
-            asyncio.run(self._run())
-        except BaseException as failure:
-            self._failure = failure
-
-    async def _run(self) -> None:
-        async with self._cluster.client(timeout=1.0) as client:
-            await asyncio.gather(*(self._ask(self._recorder.client(client)) for _ in range(CLIENTS)))
-
-    async def _ask(self, client: RecordedClient) -> None:
-        number = 0
-        while not self._stopping.is_set():
-            number += 1
-            key = f"key {self._written // KEY_LASTS}"
-            try:
-                if number % 2:
-                    self._written += 1
-                    await client.put(key, f"{client.name}'s {number}".encode())
-                    self.acknowledged += 1
-                else:
-                    await client.get(key)
-            except RequestError:
-                self.failed += 1  # it is in the history
-            await asyncio.sleep(PAUSE)
-
-    def read_all(self) -> None:
-        """Read every key once more: what was acknowledged must be there."""
-
-        async def run() -> None:
-            async with self._cluster.client(timeout=PATIENCE) as client:
-                reader = self._recorder.client(client)
-                for number in range(self._written // KEY_LASTS + 1):
-                    await reader.get(f"key {number}")
-
-        asyncio.run(run())
