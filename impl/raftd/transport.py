@@ -113,6 +113,8 @@ class Transport:
 
         Who isn't a member yet is cut off as soon as it is one.
         """
+        if self.server in {*mute, *deaf}:
+            raise ValueError(f"{self.server} can't be cut off from itself")
         self._mute, self._deaf = frozenset(mute), frozenset(deaf)
         for peer in self._mute & self._links.keys():
             self._links[peer].queue.clear()

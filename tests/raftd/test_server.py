@@ -254,7 +254,7 @@ def test_the_fault_switch_is_off_unless_it_was_asked_for(bench: Callable[..., Be
     assert server.server.status().faults == Faults()
 
 
-@pytest.mark.parametrize("wrong", [Faults(mute=("n9",)), Faults(deaf=("n2", "n1")), Faults(disk_delay=-1.0)])
+@pytest.mark.parametrize("wrong", [Faults(deaf=("n2", "n1")), Faults(disk_delay=-1.0)])
 def test_faults_that_can_not_be_are_refused(tmp_path: Path, wrong: Faults) -> None:
     server = Bench(tmp_path, fault_switch=True)
     server.server._on_request(FaultRequest(1, wrong), server.respond)
@@ -274,6 +274,21 @@ def test_what_the_deaf_are_sent_is_lost_and_what_the_mute_send(tmp_path: Path) -
         transport.received(peer, RequestVoteReply(peer, "n1", 1, granted=False))
     assert [m.source for m in heard] == ["n2"]
     assert [len(transport._links[peer].queue) for peer in ("n2", "n3")] == [0, 1]
+
+
+def test_who_joins_later_is_cut_off_from_the_beginning() -> None:
+    async def run() -> None:
+        transport = Transport("n1", ADDRESSES)
+        transport.lose(mute=["n9"], deaf=[])
+        transport.meet("n9", ADDRESSES["n2"])
+        transport.send(RequestVoteReply("n1", "n9", 1, granted=False))
+        assert not transport._links["n9"].queue
+        transport.lose(mute=[], deaf=[])
+        transport.send(RequestVoteReply("n1", "n9", 1, granted=False))
+        assert len(transport._links["n9"].queue) == 1
+        await transport.close()
+
+    asyncio.run(run())
 
 
 def test_a_full_disk_stops_a_server_before_it_promises_anything(tmp_path: Path) -> None:

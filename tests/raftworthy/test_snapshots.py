@@ -145,6 +145,22 @@ def test_replay_finds_a_server_that_breaks_a_rule_of_snapshots(rule: str, tmp_pa
     pytest.fail(f"no trace of 60 shows that {rule} is broken")
 
 
+@pytest.mark.parametrize("seed", [1, 5])
+def test_a_disk_that_lost_an_entry_is_blamed_and_not_who_waits_for_its_server(
+    seed: int, tmp_path: Path
+) -> None:
+    """Others wait for what it sends after its start, and others again for them."""
+    file = tmp_path / "lost.ndjson"
+    config = SIMULATED.having(["membership", "pre_vote", "reads", "sessions"])
+    with file.open("wb") as out:
+        stormy = Faults(loss=0.05, crash=0.03, restart=0.01)
+        config = replace(config, snapshot_after=300)
+        simulate(seed, steps=400, faults=stormy, out=out, config=config, clients=3, broken="restart.keep_log")
+    found = check([file])
+    assert found.explanation is not None
+    assert found.explanation.rule == "restart.keep_log"
+
+
 def test_states_that_differ_show_a_machine_that_was_not_replaced(tmp_path: Path) -> None:
     """jgroups-raft#301. No trace has states, so it is the simulator that compares what servers save."""
     assert any(

@@ -48,7 +48,18 @@ def to_blame(replay: Replay) -> str:
                     return i
                 if freed > most:
                     best, most = i, freed
-    return best
+    return _start_before(replay, best)
+
+
+def _start_before(replay: Replay, i: str) -> str:
+    """Server i; or, if it waits, directly or not, for one that can't have started so, that one."""
+    best, seen = i, {i}
+    while (e := replay.parked[i][0][0]).event != "restart":
+        if e.message is UNSET or e.message.source not in replay.parked.keys() - seen:
+            return best
+        i = e.message.source
+        seen.add(i)
+    return i
 
 
 def _with_a_value_put_right(replay: Replay, e: Any) -> Iterator[Any]:

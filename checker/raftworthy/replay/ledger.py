@@ -332,8 +332,8 @@ def sent_by(m: Any) -> tuple[str, tuple[Any, ...]] | None:
 
 
 def as_leader(v: Any, term: int, log: list[Any], commit_index: int) -> Any:
-    """The variables of a server that leads, as far as its AppendEntries show them."""
-    made = type(v)()
+    """The variables of a server that leads, as far as its AppendEntries show them; else as they are now."""
+    made = shallow(v)
     made.role, made.current_term, made.log, made.commit_index = "leader", term, log, commit_index
     return made
 
