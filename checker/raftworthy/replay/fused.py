@@ -180,7 +180,8 @@ def _handled(
         parts.append(EXPECT_COMMIT.format(commit=commit))
     parts += [RECEIVED, *_lines("    " + x for x in ("log.cut = None", *noted, *body.stores))]
     parts.append(COMPARE.format(further="e.entries or ", differs=_differs(spec, new)))
-    if "role" in t.updates:
+    # A leader that is removed stops as soon as that is committed.
+    if "role" in t.updates or "membership" in spec.extensions:
         parts.append(CHECK_ROLE)
     end = END.format(name=t.name, voted_for=before)
     return "".join([*parts, ONE_REPLY if body.sends else LEADERS_MESSAGES, end])

@@ -117,10 +117,20 @@ def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
         v.number = ledger.number
         ledger.owed[key] = v
     ledger.world.variables[e.server] = trial
-    if len(ledger.servers) == 1:  # what it appended in that step was committed in it, too
-        del ledger.world.past.committed[length:]
+    if len(ledger.servers) == 1 or (me.role == "leader" and me.commit_index > length):
+        _take_back_commitment(ledger.world.past, length)
     ledger.lost_steps += 1
     return True
+
+
+def _take_back_commitment(past: Any, length: int) -> None:
+    """A leader that is the only voter commits, and applies, what it appends in the very same step."""
+    del past.committed[length:]
+    if hasattr(past, "applied") and past.applied > length:
+        for n in range(length + 1, past.applied + 1):
+            past.answers.pop(n, None)
+            past.executions.pop(n, None)
+        past.applied = length
 
 
 def _hidden_step(ledger: Ledger, e: Any, server: Server) -> bool:

@@ -17,7 +17,16 @@ from raftworthy.files import Unusable
 from raftworthy.generated import World
 from raftworthy.replay import leeway
 from raftworthy.replay.format import appending
-from raftworthy.replay.ledger import Ledger, Mismatch, Server, Violation, as_leader, differences, sent_by
+from raftworthy.replay.ledger import (
+    Ledger,
+    Mismatch,
+    Server,
+    Violation,
+    as_leader,
+    differences,
+    sent_by,
+    shallow,
+)
 from raftworthy.replay.meanings import note
 from raftworthy.replay.prefixes import told_as, whole
 from raftworthy.replay.restarts import other_disk, restart
@@ -117,7 +126,7 @@ class Steps(Ledger):
         received = 0 if e.message is UNSET else e.message.term
         newer = received > me.current_term or (term is not UNSET and term > me.current_term)
         commits = newer and me.role == "leader" and n is not UNSET and n > me.commit_index
-        told = commits and type(e.message) is self.append_entries and e.message.leader_commit >= n
+        told = commits and self._commits_by_message(e, n)
         if commits and not told and not self._do(e, "advance_commit_index", e.server, n, last=last):
             return False
         if term is UNSET or term <= max(received, me.current_term + (e.event == "timeout")):
@@ -129,6 +138,17 @@ class Steps(Ledger):
                 self.actions["handle_request_vote_reply"](self.world, reply, self._out.append)
                 return True
         return last
+
+    def _commits_by_message(self, e: Any, n: int) -> bool:
+        """Whether a leader's message, if it is taken, is what tells a server that n entries are committed."""
+        if type(e.message) is not self.append_entries or e.message.leader_commit < n:
+            return False
+        me, log = self.state[e.server].me, self.state[e.server].me.log
+        length = len(log)
+        trial = World({**self.world.variables, e.server: shallow(me)}, shallow(self.world.past))
+        self.actions[e.event](trial, e.message, lambda m: None)
+        log.end(length - len(log.cut or ()), log.cut or (), None)
+        return bool(trial.variables[e.server].commit_index >= n)
 
     def _act(self, e: Any, me: Any, last: bool) -> bool:
         """The step that the event names. False if it must wait."""
