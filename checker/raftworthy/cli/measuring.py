@@ -61,11 +61,13 @@ def torture(
     """Do to real servers all that Raft has to bear, and judge their traces and what their clients saw.
 
     kill -9 at any moment and within a step, orderly stops, freezing, partitions of every shape, slow and full
-    disks, clocks that jump. Exit code: 0 all conforms and is linearizable, 1 not, 2 undecided, or a server
-    ended by itself.
+    disks, clocks that jump; meanwhile members come and go, and logs are compacted. What clients try again in
+    their sessions must be executed once. Exit code: 0 all conforms and is linearizable, 1 not, 2 undecided, or
+    a server ended by itself.
 
     Args:
         minutes: for how long
+        servers: members in the beginning; two more servers take others' places
         seed: of the schedule of faults; what servers make of it depends on the machine, too
         keep: a new folder for the servers' data, traces and history, which are removed otherwise
 
