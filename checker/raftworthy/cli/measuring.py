@@ -62,8 +62,9 @@ def torture(
 
     kill -9 at any moment and within a step, orderly stops, freezing, partitions of every shape, slow and full
     disks, clocks that jump; meanwhile members come and go, and logs are compacted. What clients try again in
-    their sessions must be executed once. Exit code: 0 all conforms and is linearizable, 1 not, 2 undecided, or
-    a server ended by itself.
+    their sessions must be executed once.
+
+    Exit code: 0 all conforms and is linearizable, 1 not, 2 undecided, or a server ended by itself.
 
     Args:
         minutes: for how long
