@@ -129,7 +129,7 @@ def test_a_request_tried_again_conforms_if_it_gets_the_old_response(tmp_path: Fi
 
 
 def simulated(seed: int, file: FilePath, broken: str | None = None) -> Summary:
-    config = SIMULATED.having(["sessions"])
+    config = replace(SIMULATED.having(["sessions"]), session_timeout=1.0)
     with file.open("wb") as out:
         return simulate(seed, steps=3000, out=out, config=config, clients=4, broken=broken)
 
@@ -161,11 +161,14 @@ def test_a_request_that_is_tried_again_does_not_multiply(tmp_path: FilePath) -> 
 
 @pytest.mark.parametrize("rule", [rule for rule in BREAKS if rule.startswith("session.")])
 def test_replay_finds_a_server_that_breaks_a_rule(rule: str, tmp_path: FilePath) -> None:
+    """What it comes to may look like another rule of sessions left out, but not for each seed."""
     file = tmp_path / "broken.ndjson"
+    named = set()
     for seed in range(1, 10):
         simulated(seed, file, rule)
         if (verdict := check([file])).verdict != "conforms":
             assert verdict.explanation is not None
-            assert verdict.explanation.rule in (rule, "session.kept_response")
-            return
-    pytest.fail(f"no simulation up to seed {seed} shows that {rule} is broken")
+            named.add(verdict.explanation.rule)
+            if named & {rule, "session.kept_response"}:
+                return
+    pytest.fail(f"no simulation up to seed {seed} shows that {rule} is broken, but {named}")
