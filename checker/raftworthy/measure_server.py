@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import importlib.util
 import json
 import shutil
 import statistics
@@ -91,7 +92,7 @@ class ServerSpeed:
         return "\n".join(lines)
 
 
-RAFTD, TRACED, ETCD = "raftd", "raftd with its trace", "etcd"
+RAFTD, TRACED, ON_UVLOOP, ETCD = "raftd", "raftd with its trace", "raftd on uvloop", "etcd"
 
 
 def measure_server(
@@ -107,7 +108,8 @@ def measure_server(
     Raises:
         PeerError: the peer isn't installed, or doesn't start.
     """
-    systems = [RAFTD, TRACED, *([ETCD] if peer else [])]
+    fast = [ON_UVLOOP] if importlib.util.find_spec("uvloop") else []
+    systems = [RAFTD, TRACED, *fast, *([ETCD] if peer else [])]
     loads, own = [], None
     for number in range(rounds):
         for at, system in enumerate(systems):
@@ -120,7 +122,8 @@ def measure_server(
                         if number == rounds - 1:
                             own = _check_perf(endpoints)
                 else:
-                    with Cluster(folder=Path(folder), trace=system == TRACED) as cluster:
+                    loop = ("--event-loop", "uvloop") if system == ON_UVLOOP else ()
+                    with Cluster(folder=Path(folder), trace=system == TRACED, options=loop) as cluster:
                         opened = partial(_raftd_client, cluster)
                         loads += [load(system, n, seconds, size, opened) for n in clients]
     return ServerSpeed(loads, own, machine())
