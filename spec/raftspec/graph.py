@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from raftspec.types import BOOL, COUNT, INDEX, SERVER, SERVER_SET, Type
@@ -53,34 +54,40 @@ class Operation:
     signature: str
     meaning: Callable[..., Any]
 
-    def fit(self, types: Sequence[Type | None]) -> tuple[list[Type], Type] | None:
+    def fit(self, types: Sequence[Type | None]) -> tuple[tuple[Type, ...], Type] | None:
         """The arguments' and the result's types. None stands for a literal, whose type follows from the rest.
 
         Returns None if there is no fit.
         """
-        *names, _, result = self.signature.split()
-        if names[-1].endswith("*"):
-            names = [names[-1][:-1]] * len(types)
-        if len(names) != len(types):
+        return _fit(self.signature, tuple(types))
+
+
+@cache
+def _fit(signature: str, types: tuple[Type | None, ...]) -> tuple[tuple[Type, ...], Type] | None:
+    """Types are asked about far more often than there are different questions."""
+    *names, _, result = signature.split()
+    if names[-1].endswith("*"):
+        names = [names[-1][:-1]] * len(types)
+    if len(names) != len(types):
+        return None
+    bound: dict[str, Type | None] = dict(FIXED)
+    for name, t in zip(names, types, strict=True):
+        if t is not None and name not in FIXED:
+            bound[name] = _wider(bound.get(name), t)
+    if seq := bound.get("seq"):
+        bound["item"] = seq.of
+    if table := bound.get("map"):
+        bound |= {"key": table.key, "value": table.of}
+    expected = [bound.get(name) for name in names]
+    for name, want, t in zip(names, expected, types, strict=True):
+        if (
+            want is None
+            or (t is not None and not want.accepts(t))
+            or want.kind not in KINDS.get(name, {want.kind})
+        ):
             return None
-        bound: dict[str, Type | None] = dict(FIXED)
-        for name, t in zip(names, types, strict=True):
-            if t is not None and name not in FIXED:
-                bound[name] = _wider(bound.get(name), t)
-        if seq := bound.get("seq"):
-            bound["item"] = seq.of
-        if table := bound.get("map"):
-            bound |= {"key": table.key, "value": table.of}
-        expected = [bound.get(name) for name in names]
-        for name, want, t in zip(names, expected, types, strict=True):
-            if (
-                want is None
-                or (t is not None and not want.accepts(t))
-                or want.kind not in KINDS.get(name, {want.kind})
-            ):
-                return None
-        out = bound.get(result)
-        return ([t for t in expected if t is not None], out) if out is not None else None
+    out = bound.get(result)
+    return (tuple(t for t in expected if t is not None), out) if out is not None else None
 
 
 def _wider(a: Type | None, b: Type) -> Type:
@@ -167,6 +174,7 @@ class Graph:
 
     def __init__(self) -> None:
         self._nodes: dict[tuple[Any, ...], Node] = {}
+        self._nameless: dict[Node, Node] = {}
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -190,8 +198,12 @@ class Graph:
 
     def without_rules(self, root: Node) -> Node:
         """The same expression without the rules' names, so that equal conditions become one."""
-        done: dict[Node, Node] = {}
+        done = self._nameless
+        if root in done:
+            return done[root]
         for n in postorder(root):
+            if n in done:
+                continue
             args = tuple(done[a] for a in n.args)
             if n.op == "rule":
                 done[n] = args[0]

@@ -231,6 +231,6 @@ def test_what_cannot_be_is_refused() -> None:
 
 def run_explore_raising(name: str, means: Means) -> None:
     from raftworthy.explore.cases import Case
-    from raftworthy.explore.running import _explore
+    from raftworthy.explore.choosing import explore_with
 
-    _explore(Case(SMALL), name, text=None, find=None, limit_states=None, counts=None, means=means)
+    explore_with(Case(SMALL), name, text=None, find=None, limit_states=None, counts=None, means=means)

@@ -37,6 +37,7 @@ class Means:
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     asked: Mapping[str, Any] | None = None  # the question, for whoever goes on from a checkpoint
     workers: Workers | None = None  # instead of threads
+    opened: bool = False  # whether what is gone on with leaves choices open
 
     @property
     def asked_for(self) -> bool:

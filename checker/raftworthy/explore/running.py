@@ -9,41 +9,25 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import Progress as Bar
-from rich.progress import SpinnerColumn, TextColumn
 
 from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
 from raftworthy.diagram import explain
 from raftworthy.explore.cases import BEGINNINGS, EXTENSION_BEGINNINGS, Case, mutant_called
+from raftworthy.explore.choosing import explore_with
 from raftworthy.explore.coverage import Coverage
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.find import predicate
-from raftworthy.explore.means import Means, Workers
-from raftworthy.explore.reference import (
-    WITNESSED,
-    Bounds,
-    Model,
-    Path,
-    Progress,
-    Result,
-    UnusableError,
-    explore_model,
-)
-from raftworthy.explore.symbolic import FOUND, UntraceableError, looking_for
-from raftworthy.native import NEEDS, NoPlaceError, available
-from raftworthy.reduce.permits import Permits, nothing
+from raftworthy.explore.means import Means
+from raftworthy.explore.reference import Bounds, Path, Progress, Result, UnusableError
+from raftworthy.reduce.permits import Permits
 
 HOLDS, VIOLATED, UNUSABLE = 0, 1, 2
-ENGINES = ("auto", "native", "python", "ray")
-# A question with so few states is answered before the native engine is compiled.
-FEW_STATES = 1_000
 
 
 def run_explore(
@@ -99,7 +83,7 @@ def run_explore(
         case = Case(bounds, start, any_policy, None if properties is None else tuple(properties))
         counts: list[Coverage] | None = [] if coverage else None
         with _Progress(console, silent=as_json) as progress:
-            result, used, note = _explore(
+            result, used, note = explore_with(
                 case, engine, text=find, without=without, mutant=mutant_called(mutant), find=wanted,
                 symmetry=symmetric, progress=progress, limit_states=limit_states, counts=counts,
                 means=means or Means(), unwanted=unwanted, usual=usual_messages,
@@ -128,118 +112,6 @@ def run_explore(
         if counts:
             console.print(str(counts[0]), markup=False, highlight=False, soft_wrap=True)
     return exit_code(result, find)
-
-
-def _explore(
-    case: Case,
-    engine: str,
-    *,
-    text: str | None,
-    find: Callable[..., bool] | None,
-    limit_states: int | None,
-    counts: list[Coverage] | None,
-    means: Means,
-    unwanted: Iterable[str] | None = None,
-    usual: int | None = None,
-    **question: Any,
-) -> tuple[Result, str, str]:
-    """Explore with an engine; say which one it was, and why not the native one if that couldn't.
-
-    `counts` takes what was made use of, if it is asked for.
-
-    Raises:
-        UnusableError: this engine can't answer this question.
-    """
-    if engine not in ENGINES:
-        raise UnusableError(f"no engine is called {engine}; there are {', '.join(ENGINES)}")
-
-    def reference(limit: int | None) -> Result:
-        if counts is None:
-            return case.explore(find=find, limit_states=limit, **question)
-
-        def counting(model: Model, **more: Any) -> Result:
-            counts[:] = [Coverage(model)]
-            return explore_model(model, visit=counts[0].note, **more)
-
-        return case.explore(explorer=counting, find=find, limit_states=limit, **question)
-
-    if engine == "ray":
-        means = replace(means, workers=means.workers or Workers())
-    elif means.workers is not None:
-        raise UnusableError(f"the engine {engine} has no workers; add --engine ray")
-    if engine == "python":
-        if means.asked_for:
-            raise UnusableError("the Python engine has no threads, no limits of memory, and no checkpoints")
-        case = bounded(case, usual)
-        return reference(limit_states), "python", ""
-    spec, refused = case.spec, ""
-    if not available():
-        refused = NEEDS
-    elif counts is not None:
-        refused = "only Python counts what was made use of"
-    elif text is not None:
-        try:
-            spec = looking_for(text, case.bounds, spec)
-        except UntraceableError as error:
-            refused = str(error)
-    if means.asked_for and engine == "auto":
-        engine = "native"
-    if engine in ("native", "ray") and refused:
-        raise UnusableError(f"the native engine can't be used: {refused}; try: --engine python")
-    if engine == "auto":
-        if refused or unwanted is None:
-            case = bounded(case, usual)
-        enough = limit_states if refused else min(FEW_STATES, limit_states or FEW_STATES)
-        result = reference(enough)
-        if refused or not result.stopped.startswith("stopped") or enough == limit_states:
-            return result, "python", refused
-    asked = case if text is None or case.properties is None else case.checking(FOUND)
-    made: tuple[Model, Path] | None = asked.begun(spec, question["without"], question["mutant"])
-    assert made is not None
-    permits = _permitted(asked, made, unwanted, means)
-    if permits.clock is None and (fewer := bounded(asked, usual)) != asked:
-        permits, asked, made = nothing(permits.off["order"]), fewer, None
-    case = replace(case, bounds=asked.bounds)
-    from raftworthy.native.engine import explore_native  # imports llvmlite
-
-    try:
-        result = asked.explore(
-            spec, explorer=explore_native, limit_states=limit_states, permits=permits, made=made,
-            **means.options(), **question,
-        )  # fmt: skip
-    except NoPlaceError as error:
-        if engine != "auto":
-            raise
-        case = bounded(case, usual)
-        return reference(limit_states), "python", str(error)
-    found = result.violation
-    used = "ray" if engine == "ray" else "native"
-    if found is None or found.property != FOUND or find is None:
-        return result, used, ""
-    # Python has the last word, also if it is that the expression can't be evaluated here.
-    assert find(found.path.world), f"the two back ends disagree: {text}"
-    return replace(result, stopped=WITNESSED, violation=None, witness=found.path), used, ""
-
-
-def bounded(case: Case, messages: int | None) -> Case:
-    """A case in which so many messages are sent, if it doesn't say how many."""
-    if case.bounds.max_messages is not None or messages is None:
-        return case
-    return replace(case, bounds=replace(case.bounds, max_messages=messages))
-
-
-def _permitted(case: Case, made: tuple[Model, Path], unwanted: Iterable[str] | None, means: Means) -> Permits:
-    """What a search may leave out."""
-    from raftworthy.reduce.deriving import permits_for  # imports llvmlite
-
-    model, begun = made
-    if unwanted is None:
-        return nothing("no reduction is wanted")
-    if means.exact:
-        return nothing("whole states are compared")
-    if len(begun):
-        return nothing("the search doesn't begin in the initial state")
-    return permits_for(model, model.properties(case.properties), unwanted)
 
 
 def exit_code(result: Result, find: str | None) -> int:
@@ -367,9 +239,8 @@ def _print_permits(console: Console, permits: Permits) -> None:
     """Which reductions were on, and why others were not."""
     on = list(permits.names())
     if on:
-        console.print(
-            f"  reduced, as Z3 proved that the answer stays the same: {', '.join(on)}", highlight=False
-        )
+        who = "Z3 proved" if "order" in on else "its expressions say"
+        console.print(f"  reduced, as {who} that the answer stays the same: {', '.join(on)}", highlight=False)
         if "order" in on:
             console.print("  so a path may not be the shortest, which --no-reduction finds", highlight=False)
     for why in dict.fromkeys(permits.off.values()):
@@ -383,8 +254,9 @@ class _Progress:
     PATIENCE = 2.0
 
     def __init__(self, console: Console, silent: bool) -> None:
-        self._bar = Bar(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True)
+        self._console = console
         self._silent = silent
+        self._bar: Any = None
         self._task: Any = None
         self._frontiers: list[int] = []  # of each level
 
@@ -402,13 +274,18 @@ class _Progress:
         return self._show
 
     def __exit__(self, *_: object) -> None:
-        if self._task is not None:
+        if self._bar is not None:
             self._bar.stop()
 
     def _show(self, p: Progress) -> None:
         if self._silent or p.seconds < self.PATIENCE:
             return
-        if self._task is None:
+        if self._bar is None:
+            from rich.progress import Progress as Bar
+            from rich.progress import SpinnerColumn, TextColumn
+
+            columns = SpinnerColumn(), TextColumn("{task.description}")
+            self._bar = Bar(*columns, console=self._console, transient=True)
             self._bar.start()
             self._task = self._bar.add_task("")
         rate = f"{p.distinct / p.seconds:.0f} states/s"

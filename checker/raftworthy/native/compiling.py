@@ -60,6 +60,12 @@ def machine_code(parts: Iterable[str], build: Callable[[], ir.Module], level: in
     return MachineCode(code, cached=False)
 
 
+def is_kept(parts: Iterable[str], level: int) -> bool:
+    """Whether code of these parts is on disk."""
+    place = _place(key_of([*parts, str(level)]))
+    return place is not None and place.exists()
+
+
 def _machine(level: int) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()

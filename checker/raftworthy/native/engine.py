@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from threading import Event
@@ -43,8 +44,11 @@ __all__ = ["NativeResult", "explore_native", "retrace", "successors"]
 
 MOST_THREADS = 64
 
-# Seconds of a reduced search, after which better code for the rest of it pays.
-LONG = 2.0
+HOPELESS = "stopped, as there seemed to be many more states"
+
+# Seconds of a search after which better code for the rest of it pays, without reductions and with them: then
+# there is more to compile.
+LONG = (0.3, 2.0)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ def explore_native(
     asked: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
     permits: Permits | None = None,
+    hopeless: Callable[[int, int], bool] | None = None,
 ) -> NativeResult:
     """As `explore.explore_model`, by the native engine.
 
@@ -117,6 +122,8 @@ def explore_native(
         asked: the options of a command, which a checkpoint keeps for whoever goes on with it.
         workers: search by processes of a cluster instead of threads, and keep checkpoints anyway.
         permits: what may be left out; proved of this model, these properties and the initial state.
+        hopeless: a search that is only tried asks this after each level: how many states there are, and how
+            many of them are new. It leaves no checkpoint.
 
     Raises:
         NoPlaceError: a value of the model has no place in this engine's words.
@@ -131,8 +138,8 @@ def explore_native(
     prefix = start if isinstance(start, Path) else Path(start or model.generated.initial())
     compiling = time.perf_counter()
     reduced = permits is not None and permits.any
-    # What is left of a reduced search is mostly over before better code would be compiled.
-    level = 0 if reduced and workers is None else 2
+    # Most searches are over before better code would be compiled.
+    level = 0 if workers is None else 2
     program = Program(model, wanted, symmetry, level, exact=exact, permits=permits if reduced else None)
     prepared = time.perf_counter() - compiling
     memory = limit_memory if limit_memory is not None else memory_to_use()
@@ -177,7 +184,7 @@ def explore_native(
 
     def advance(stopped: Event) -> NativeResult | None:
         """Do a round; what came of it all, if it is the last one."""
-        nonlocal shown, level
+        nonlocal shown, prepared, cpu
         found = search.round(limit)
         now = time.perf_counter()
         if found and found.why is Stop.VIOLATED:
@@ -193,12 +200,15 @@ def explore_native(
         if progress and now - shown > PROGRESS_EVERY:
             shown = now
             progress(Progress(search.steps, search.distinct, search.depth, search.frontier, now - began))
-        if level == 0 and now - began > LONG:
-            level = 2
-            program.compile(level)
+        if program.level == 0 and now - began > LONG[reduced]:
+            used, took = time.process_time(), time.perf_counter()
+            program.compile(2)
+            cpu, prepared = cpu + time.process_time() - used, prepared + time.perf_counter() - took
         if search.level_done:
             search.descend()
             search.depth += bool(search.frontier)
+            if hopeless and hopeless(search.distinct, search.frontier):
+                return result(HOPELESS)
         if stopped.is_set() and search.frontier:
             if exact:
                 return result("interrupted; an exact search leaves no checkpoint")
@@ -221,7 +231,7 @@ def explore_native(
             for name in program.invariants:
                 if not model.generated.properties[name](prefix.world):
                     return broken(name, [])
-        with interrupts() as stopped:
+        with nullcontext(Event()) if hopeless else interrupts() as stopped:
             while search.frontier:
                 try:
                     if (outcome := advance(stopped)) is not None:
@@ -244,5 +254,5 @@ def explore_native(
     return explore_native(
         model, properties=properties, symmetry=symmetry, progress=progress, limit_states=limit_states,
         limit_memory=limit_memory, start=start, threads=threads, disk=disk, asked=asked, permits=less,
-        checkpoint_every=checkpoint_every, workers=workers,
+        checkpoint_every=checkpoint_every, workers=workers, hopeless=hopeless,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from llvmlite import ir
 
 from raftworthy.explore.reference import Model
-from raftworthy.native.compiling import machine_code
+from raftworthy.native.compiling import is_kept, machine_code
 from raftworthy.native.context import (
     BATCH,
     NO_PARENT,
@@ -39,7 +39,8 @@ class Program(Successors):
     """A model's compiled search. `properties` are checked in their order.
 
     `exact` compares whole states, `permits` says what may be left out; `key_bits` says how many of a
-    fingerprint's bits count, for tests.
+    fingerprint's bits count, for tests. Code of level 0 is compiled quickly, of 2 well; if that is on disk,
+    it is taken.
     """
 
     def __init__(
@@ -62,12 +63,15 @@ class Program(Successors):
             assert not exact, "whole states are compared without reductions"
             assert model.bounds.max_messages is None, "a reduced search doesn't count messages"
             self.context_words += self.reduction.words
-        code = machine_code(self.parts(), self._build, level)
+        better = level == 0 and is_kept(self.parts(), 2)
+        self.level = 2 if better else level
+        code = machine_code(self.parts(), self._build, self.level)
         self.cached = code.cached
         self.functions = Functions(code, self.context_words, exact)
 
     def compile(self, level: int) -> None:
         """Go on with other code, the better the longer it takes to compile."""
+        self.level = level
         self.functions.use(machine_code(self.parts(), self._build, level))
 
     # --- building ---

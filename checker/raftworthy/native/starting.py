@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from raftworthy.native.compiling import FOLDER
 # Something is explored, but nothing that takes time.
 QUESTION = ("explore", "--servers", "3", "--max-term", "1", "--max-log", "0", "--engine", "native")
 TIMES = 3
+# Python's own compiled modules are there, as they are once a package is installed.
+MODULES = ("PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,20 @@ def measure_starts(runs: int = TIMES) -> Starts:
 def _pair() -> Iterator[tuple[float, float]]:
     """A cold start and a warm one: seconds, and seconds of CPU."""
     roots = [str(Path(raftworthy.__path__[0]).parent), *filter(None, sys.path)]
-    with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {FOLDER: folder, "PYTHONPATH": os.pathsep.join(roots)}
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as modules:
+        environment = {name: value for name, value in os.environ.items() if name not in MODULES}
+        environment |= {MODULES[0]: modules, "PYTHONPATH": os.pathsep.join(roots)}
+        _run(environment | {FOLDER: "off"})
         for _ in range(2):
             began, before = time.perf_counter(), os.times()
-            subprocess.run(
-                [sys.executable, "-m", "raftworthy", *QUESTION],
-                env=environment, stdout=subprocess.DEVNULL, check=True,
-            )  # fmt: skip
+            _run(environment | {FOLDER: folder})
             after = os.times()
             cpu = after.children_user + after.children_system - before.children_user - before.children_system
             yield time.perf_counter() - began, cpu
+
+
+def _run(environment: Mapping[str, str]) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "raftworthy", *QUESTION],
+        env=environment, stdout=subprocess.DEVNULL, check=True,
+    )  # fmt: skip

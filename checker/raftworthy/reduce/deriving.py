@@ -18,7 +18,8 @@ from pathlib import Path as FilePath
 import msgspec
 
 from raftworthy.explore.reference import Model
-from raftworthy.native.compiling import folder, keep, kept
+from raftworthy.native.compiling import folder, keep
+from raftworthy.native.compiling import kept as kept_on_disk
 from raftworthy.native.identity import text_of, text_of_type
 from raftworthy.reduce.permits import Permits, nothing
 
@@ -35,7 +36,7 @@ def permits_for(model: Model, properties: Iterable[str], unwanted: Iterable[str]
         return nothing(NO_Z3)
     parts = [*_parts(model, names), *sorted(unwanted)]
     place = _place(parts)
-    if place is not None and (text := kept(place)) is not None:
+    if place is not None and (text := kept_on_disk(place)) is not None:
         return msgspec.json.decode(text, type=Permits)
     began = time.process_time()
     from raftworthy.reduce.proving import derive  # imports Z3
@@ -46,6 +47,22 @@ def permits_for(model: Model, properties: Iterable[str], unwanted: Iterable[str]
         with contextlib.suppress(OSError):  # a full or read-only disk costs time, nothing else
             keep(place, msgspec.json.encode(found))
     return found
+
+
+def kept_by_steps(model: Model, kept: list[str], others: list[str]) -> str:
+    """Why not every step keeps these properties where the others hold; empty if it does."""
+    if find_spec("z3") is None:
+        return NO_Z3
+    place = _place(["kept by steps", repr(kept), *_parts(model, [*kept, *others])])
+    if place is not None and (text := kept_on_disk(place)) is not None:
+        return text.decode()
+    from raftworthy.reduce.keeping import broken  # imports Z3
+
+    why = broken(model, kept, others)
+    if place is not None:
+        with contextlib.suppress(OSError):
+            keep(place, why.encode())
+    return why
 
 
 def _parts(model: Model, properties: list[str]) -> Iterator[str]:

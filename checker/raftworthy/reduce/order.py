@@ -19,6 +19,7 @@ from raftspec.graph import Node
 from raftspec.types import Type
 from raftworthy.prove.logic import Number, Truth
 from raftworthy.prove.terms import Variables
+from raftworthy.reduce.looking import looks_into_values, reads_others
 from raftworthy.reduce.questions import Questions, Taking
 
 
@@ -96,9 +97,10 @@ class Clock:
     def unsortable(self) -> str:
         """Why steps can't be sorted by this clock; empty if they can."""
         q = self.q
-        if name := q.reads_others():
+        if name := reads_others(q.transitions):
             return f"{name} reads more than its own server's variables and its message"
-        if what := q.looks_into_values():
+        claims = [q.machine.claims[p] for p in (*q.state_properties, *q.step_properties)]
+        if what := looks_into_values(q.transitions, claims):
             return f"{what} looks into a command's value"
         if moving := [p for p, still in self._still.items() if not still]:
             return f"{moving[0]} may fail where nothing changes"

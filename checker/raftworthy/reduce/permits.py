@@ -28,6 +28,7 @@ class Permits:
     untold: tuple[str, ...] = ()  # what of history nothing reads
     role: str = ""  # a server's variable, and for some kinds the values of it
     idle: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # in which what does nothing never will
+    opened: str = ""  # the variable of a server that choices which are left open were made by
     off: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0  # of CPU time that the proofs took
     questions: int = 0
@@ -47,8 +48,12 @@ class Permits:
                 yield name
 
 
+UNWANTED = "it isn't wanted"
+FEW_LEFT = "there are few states without it"
+
 # What each reduction is, in words.
 REDUCTIONS: Mapping[str, str] = {
+    "choices": "choices that only later choices depend on, as what a leader sends next, are left open",
     "eager": "a step that only sends is taken at once",
     "order": "steps are taken in the order of terms",
     "older": "messages of older terms are dropped, or known by their sender only",

@@ -8,23 +8,19 @@ from raftworthy.explore.reference import Model
 from raftworthy.reduce.absorb import absorbed
 from raftworthy.reduce.idle import Idle, role_of
 from raftworthy.reduce.lag import Lag, Records
+from raftworthy.reduce.looking import lazy
 from raftworthy.reduce.order import Clock, clocks
-from raftworthy.reduce.permits import REDUCTIONS, Permits
+from raftworthy.reduce.permits import FEW_LEFT, REDUCTIONS, UNWANTED, Permits
 from raftworthy.reduce.questions import Questions
-
-UNWANTED = "it isn't wanted"
 
 
 def derive(model: Model, properties: list[str], unwanted: frozenset[str]) -> Permits:
     """What a search of this model may leave out, and why not the rest."""
-    off = dict.fromkeys(unwanted, UNWANTED)
-    if any(t.kind == "record" for p in properties for t in model.spec.properties[p].params.values()):
-        off.setdefault("eager", "a property is about the messages that were sent")
-    if "eager" in off:
-        return Permits(off={name: off.get(name, "it takes eager sending") for name in REDUCTIONS})
+    off = {"choices": FEW_LEFT, **dict.fromkeys(unwanted, UNWANTED)}
     q = Questions(model, properties)
-    if name := q.sends_by_others():
-        off["eager"] = f"whether {name} sends depends on more than its own server and its message"
+    if why := lazy(model, q.transitions, properties):
+        off.setdefault("eager", why)
+    if "eager" in off:
         return Permits(off={name: off.get(name, "it takes eager sending") for name in REDUCTIONS})
     clock, why = _clock(q)
     if why:

@@ -1,7 +1,6 @@
 """Questions about single steps, answered by Z3 for all states within the bounds' sizes, reachable or not.
 
-A question is put as what would refute it: if Z3 finds no such state and step, the answer is yes. Some need no
-solver, only a look at the expressions: what a step reads, and what is done with commands' values.
+A question is put as what would refute it: if Z3 finds no such state and step, the answer is yes.
 
     s  a state     i  the server that takes a step     p  its parameters     m  the message it handles
     b, a  two steps of different servers, taken one after the other     f  a variable's name
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raftspec.graph import Node, postorder
-from raftspec.types import SERVER, VALUE, Message, Type
+from raftspec.types import SERVER, Message, Type
 from raftworthy.explore.reference import Model
 from raftworthy.prove.inductive import solver
 from raftworthy.prove.logic import Number, Truth, Value, nothing_like
@@ -211,48 +210,3 @@ class Questions:
 
     def sends_nothing(self, a: Taking) -> Truth:
         return self.logic.both(*(self.logic.no(x.condition) for x in a.taken.sends))
-
-    # --- what is seen without a solver ---
-
-    def reads_others(self) -> str:
-        """A step that reads more than its own server's variables, its parameters and its message; or none."""
-        for name, t in self.transitions.items():
-            if t.server.op not in ("param", "message"):
-                return name
-            for n in postorder(*t.roots()):
-                if n.op == "get" and n.args[0] is not t.server:
-                    return name
-            effects = [*t.updates.values(), *(x for s in t.sends for x in (s.condition, *s.fields))]
-            if any(n.op == "past" for n in postorder(*effects)):
-                return name
-        return ""
-
-    def sends_by_others(self) -> str:
-        """A step that may send and reads more than its own server's variables and its message; or none.
-
-        Whether it sends can change when another server takes a step.
-        """
-        for name, t in self.transitions.items():
-            asked = [*(g.condition for g in t.guards), *t.updates.values(), *t.history.values()]
-            asked += [x for s in t.sends for x in (s.condition, *s.fields)]
-            alien = (
-                n.op == "past" or (n.op == "get" and n.args[0] is not t.server) for n in postorder(*asked)
-            )
-            if t.sends and any(alien):
-                return name
-        return ""
-
-    def looks_into_values(self) -> str:
-        """An expression that does more with a command's value than compare it with another; or none.
-
-        Where there is none, a behaviour whose commands are renamed is a behaviour, and no property tells.
-        """
-        roots = [n for t in self.transitions.values() for n in t.roots()]
-        roots += [self.machine.claims[p] for p in (*self.state_properties, *self.step_properties)]
-        for n in postorder(*roots):
-            compared = [a for a in n.args if a.type == VALUE]
-            if compared and n.op not in ("eq", "ite", "record", "field", "map_set"):
-                return n.op
-            if n.op == "const" and n.type == VALUE and n.attr != 0:
-                return repr(n)
-        return ""
