@@ -243,6 +243,11 @@ def _print_permits(console: Console, permits: Permits) -> None:
         console.print(f"  reduced, as {who} that the answer stays the same: {', '.join(on)}", highlight=False)
         if "order" in on:
             console.print("  so a path may not be the shortest, which --no-reduction finds", highlight=False)
+    if permits.opened:
+        console.print(
+            f"  what {permits.opened} would choose was left open: more was explored than asked",
+            highlight=False,
+        )
     for why in dict.fromkeys(permits.off.values()):
         names = ", ".join(name for name, reason in permits.off.items() if reason == why)
         console.print(f"  not reduced by {names}: {why}", markup=False, highlight=False)
