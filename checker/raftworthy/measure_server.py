@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import importlib.util
 import json
 import shutil
 import statistics
@@ -92,7 +91,7 @@ class ServerSpeed:
         return "\n".join(lines)
 
 
-RAFTD, TRACED, ON_UVLOOP, ETCD = "raftd", "raftd with its trace", "raftd on uvloop", "etcd"
+RAFTD, TRACED, ETCD = "raftd", "raftd with its trace", "etcd"
 
 
 def measure_server(
@@ -108,8 +107,7 @@ def measure_server(
     Raises:
         PeerError: the peer isn't installed, or doesn't start.
     """
-    fast = [ON_UVLOOP] if importlib.util.find_spec("uvloop") else []
-    systems = [RAFTD, TRACED, *fast, *([ETCD] if peer else [])]
+    systems = [RAFTD, TRACED, *([ETCD] if peer else [])]
     loads, own = [], None
     for number in range(rounds):
         for at, system in enumerate(systems):
@@ -122,8 +120,7 @@ def measure_server(
                         if number == rounds - 1:
                             own = _check_perf(endpoints)
                 else:
-                    loop = ("--event-loop", "uvloop") if system == ON_UVLOOP else ()
-                    with Cluster(folder=Path(folder), trace=system == TRACED, options=loop) as cluster:
+                    with Cluster(folder=Path(folder), trace=system == TRACED) as cluster:
                         opened = partial(_raftd_client, cluster)
                         loads += [load(system, n, seconds, size, opened) for n in clients]
     return ServerSpeed(loads, own, machine())

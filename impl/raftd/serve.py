@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import random
@@ -14,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -226,12 +225,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-connections", type=int, default=MAX_CONNECTIONS, metavar="N", help="from peers and clients"
     )
-    parser.add_argument(
-        "--event-loop",
-        choices=("asyncio", "uvloop"),
-        default="asyncio",
-        help="uvloop takes less time for each message, and has to be installed",
-    )
     security = parser.add_argument_group("security")
     security.add_argument("--tls-certificate", type=Path, metavar="PEM", help="names this server (SAN, DNS)")
     security.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
@@ -268,17 +261,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _address(text: str) -> Address:
     return parse_addresses(f"watch={text}")["watch"]
-
-
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes the event loop of this name; None, asyncio's own."""
-    if name == "asyncio":
-        return None
-    try:
-        factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(name).new_event_loop
-    except ModuleNotFoundError:
-        raise ValueError(f"{name} isn't installed: pip install {name}, or leave out --event-loop") from None
-    return factory
 
 
 def _refuse_strangers(options: argparse.Namespace, tls: Tls | None) -> None:
@@ -334,37 +316,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extensions = chosen_extensions(options.extensions, options.figure_2)
         if options.lease_reads is not None and "reads" not in extensions:
             raise ValueError("--lease-reads is for servers with the extension reads: give --with reads, too")
-        with asyncio.Runner(loop_factory=_loop_factory(options.event_loop)) as runner:
-            runner.run(
-                serve(
-                    options.server,
-                    parse_addresses(options.cluster),
-                    options.data,
-                    trace=options.trace,
-                    config=Config(
-                        options.election_timeout,
-                        options.heartbeat_interval,
-                        session_timeout=options.session_timeout,
-                        snapshot_after=options.snapshot_after,
-                        reads=True,
-                        lease_drift=options.lease_reads,
-                    ).having(extensions),
-                    listen=options.listen,
-                    cluster=options.cluster_id,
-                    tls=tls,
-                    max_connections=options.max_connections,
-                    watch=options.watch,
-                    seed=options.seed,
-                    duration=options.duration,
-                    exit_with_stdin=options.exit_with_stdin,
-                    trace_after_persist=options.trace_after_persist,
-                    fault_switch=options.fault_switch,
-                    kill_at=options.kill_at,
-                    broken=options.broken,
-                    joins=options.join,
-                    machine=options.machine,
-                )
+        asyncio.run(
+            serve(
+                options.server,
+                parse_addresses(options.cluster),
+                options.data,
+                trace=options.trace,
+                config=Config(
+                    options.election_timeout,
+                    options.heartbeat_interval,
+                    session_timeout=options.session_timeout,
+                    snapshot_after=options.snapshot_after,
+                    reads=True,
+                    lease_drift=options.lease_reads,
+                ).having(extensions),
+                listen=options.listen,
+                cluster=options.cluster_id,
+                tls=tls,
+                max_connections=options.max_connections,
+                watch=options.watch,
+                seed=options.seed,
+                duration=options.duration,
+                exit_with_stdin=options.exit_with_stdin,
+                trace_after_persist=options.trace_after_persist,
+                fault_switch=options.fault_switch,
+                kill_at=options.kill_at,
+                broken=options.broken,
+                joins=options.join,
+                machine=options.machine,
             )
+        )
     except StorageError as error:
         print(error, file=sys.stderr)
         return EXIT_UNUSABLE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +13,6 @@ import pytest
 
 from raftd.cluster import Cluster, free_addresses
 from raftd.codec import Status
-from raftd.serve import main as serve
 from raftworthy.cli import app
 from raftworthy.replay.verdict import check
 
@@ -164,28 +162,3 @@ def test_a_bad_address_to_watch_at_is_refused(text: str, tmp_path: Path) -> None
     with pytest.raises(SystemExit) as refused:
         main(["--server", "n1", "--cluster", "n1=7001", "--data", str(tmp_path), "--watch", text])
     assert refused.value.code == 2
-
-
-def test_servers_do_the_same_on_another_event_loop(tmp_path: Path) -> None:
-    """One is killed, a leader hands over when it is stopped, and the traces conform."""
-    pytest.importorskip("uvloop")
-    options = ("--election-timeout", "0.4", "--event-loop", "uvloop")
-    with Cluster(folder=tmp_path, options=options) as cluster:
-        put(cluster, 5)
-        first = cluster.leader()
-        assert cluster.stop(first) == 0
-        assert cluster.leader() != first
-        cluster.restart(first)
-        cluster.kill(cluster.leader())
-        put(cluster, 5)
-    verdict = check(sorted(cluster.traces.glob("*.ndjson")))
-    assert verdict.verdict == "conforms", verdict.explanation or verdict.error
-
-
-def test_an_event_loop_that_is_not_installed_is_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setitem(sys.modules, "uvloop", None)
-    options = ["--server", "n1", "--cluster", "n1=20001", "--data", str(tmp_path), "--event-loop", "uvloop"]
-    assert serve(options) == 2
-    assert "uvloop isn't installed: pip install uvloop" in capsys.readouterr().err
