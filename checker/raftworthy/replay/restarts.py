@@ -108,7 +108,7 @@ def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
         trial.snapshot_index = server.compacted[1]
     if hasattr(trial, "configured"):
         trial.configured = kept + len(cut or ()) + 1  # past the log: the restart looks for the newest in it
-    if not _disk_holds(e, trial):
+    if not (_disk_holds(e, trial) or _told_of_newer_term(ledger, e, trial)):
         log.end(kept, added, cut)
         return False
     for key, receiver in ledger.sent.take_back(server.news).items():
@@ -121,6 +121,20 @@ def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
         _take_back_commitment(ledger.world.past, length)
     ledger.lost_steps += 1
     return True
+
+
+def _told_of_newer_term(ledger: Ledger, e: Any, trial: Any) -> bool:
+    """Before the lost step a reply that isn't logged may have changed the disk; take it if so."""
+    term = UNSET if e.state is UNSET else e.state.current_term
+    if term is UNSET or term <= trial.current_term or ledger.state[e.server].logs_sends:
+        return False
+    for j, them in ledger.world.variables.items():
+        if j != e.server and them.current_term >= term:
+            world = World({**ledger.world.variables, e.server: trial}, ledger.world.past)
+            reply = ledger.request_vote_reply(j, e.server, term, False)
+            ledger.actions["handle_request_vote_reply"](world, reply, _send_nowhere)
+            return _disk_holds(e, trial)
+    return False
 
 
 def _take_back_commitment(past: Any, length: int) -> None:
