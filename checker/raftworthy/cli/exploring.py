@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -203,14 +204,21 @@ def why(
         except UnusableError as error:
             return fail(str(error), json)
         rules = [rule for x in extensions for rule in EXTENSIONS[x].rules] or [*RULES]
+        took: dict[str, float] = {}
         with progress_bar("exploring", "rules") as progress:
             for k, rule in enumerate(rules):
                 progress(k, len(rules))
+                began = process_time()
                 answers.append(answer(rule))
+                took[rule] = round(process_time() - began, 2)
         if json:
-            print_json([answer_data(a) for a in answers])
+            print_json([answer_data(a) | {"cpu": took[a.name]} for a in answers])
+        elif markdown:
+            print(page(answers, extensions), end="")
         else:
-            print(page(answers, extensions) if markdown else table(answers), end="" if markdown else "\n")
+            slowest = max(took, key=lambda rule: took[rule])
+            print(table(answers))
+            print(f"{sum(took.values()):.1f} s of CPU, at most {took[slowest]:.1f} s for one: {slowest}")
         return CONFORMS if builtins.all(a.decided for a in answers) else UNUSABLE
     try:
         if save is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from raftworthy.explore.reference import (
     UnusableError,
 )
 from raftworthy.generated import Variables, World, to_spec
+from raftworthy.native import NoPlaceError, available
 from raftworthy.wording import Reader
 
 
@@ -94,6 +96,7 @@ class Answer:
 
 
 NAMES = (*WHOLE.rules, *MUTANTS)
+FEW_STATES = 1_000  # are explored by Python before machine code for them is compiled
 
 
 def why(name: str) -> Answer:
@@ -111,20 +114,35 @@ def why(name: str) -> Answer:
     cases, waits = {**RULE_CASES, **MUTANT_CASES, **EXTENSION_CASES}, {**WAITS, **EXTENSION_WAITS}
     case = cases.get(name)
     if case is not None:
-        result = case.explore(without=blank.without, mutant=mutant)
-        return Answer(name, rule, mutant, _disaster(blank, case, result))
+        return Answer(name, rule, mutant, _disaster(blank, case, *_explored(blank, case)))
     if name in waits:
         return _waits(blank, waits[name])
     return _needless(blank, {**NEEDLESS, **EXTENSION_NEEDLESS}[name])
 
 
-def _disaster(a: Answer, case: Case, result: Result) -> Disaster | None:
+def _explored(a: Answer, case: Case) -> tuple[Result, int]:
+    """What the reference explorer finds; where that takes long, what the native one does: as short a way.
+
+    And how many steps the beginning has.
+    """
+    _, begun = made = case.begun(case.spec, a.without, a.mutant)
+    first = case.explore(made=made, limit_states=FEW_STATES)
+    if first.stopped.startswith("stopped") and available():
+        from raftworthy.native.engine import explore_native  # imports llvmlite
+
+        with suppress(NoPlaceError):
+            return case.explore(made=made, explorer=explore_native, hopeless=lambda *_: False), len(begun)
+    if first.stopped.startswith("stopped"):
+        first = case.explore(made=made)
+    return first, len(begun)
+
+
+def _disaster(a: Answer, case: Case, result: Result, beginning: int) -> Disaster | None:
     if result.violation is None:
         return None
     path = result.violation.path
-    _, begun = case.begun(case.spec, a.without, a.mutant)
-    prevented = prevention(path, len(begun), case, a.without, a.mutant)
-    return Disaster(case, len(begun), result, path, result.violation.property, prevented)
+    prevented = prevention(path, beginning, case, a.without, a.mutant)
+    return Disaster(case, beginning, result, path, result.violation.property, prevented)
 
 
 def _waits(a: Answer, wait: Wait) -> Answer:
@@ -132,7 +150,8 @@ def _waits(a: Answer, wait: Wait) -> Answer:
     there = wait.case.explore(find=find, symmetry=False)
     never = wait.case.explore(find=find, symmetry=False, without=a.without, mutant=a.mutant)
     if never.violation:
-        return Answer(a.name, a.rule, a.mutant, _disaster(a, wait.case, never))
+        _, begun = wait.case.begun(wait.case.spec, a.without, a.mutant)
+        return Answer(a.name, a.rule, a.mutant, _disaster(a, wait.case, never, len(begun)))
     if there.witness is None or not never.exhausted:
         return a
     return Answer(a.name, a.rule, a.mutant, waits=Waits(wait, len(there.witness), never.distinct))
@@ -142,9 +161,9 @@ def _needless(a: Answer, needless: Needless) -> Answer:
     explored = []
     for bounds in needless.bounds:
         case = Case(bounds)
-        result = case.explore(without=a.without, mutant=a.mutant)
+        result, beginning = _explored(a, case)
         if result.violation:
-            return Answer(a.name, a.rule, a.mutant, _disaster(a, case, result))
+            return Answer(a.name, a.rule, a.mutant, _disaster(a, case, result, beginning))
         complete = case.explore().distinct if needless.same else None
         if complete not in (None, result.distinct):
             return a
