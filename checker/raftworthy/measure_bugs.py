@@ -32,11 +32,20 @@ FAULTS = {
     "E14": "pre_vote.keep_timer",
     "E16": "term.step_down",
     "L01": "reads.leader_only",
+    "L07": "session.kept_by_all",
+    "L08": "session.in_snapshot",
+    "M02": "membership.votes_of_each",
+    "R11": "append.keep_log",
+    "R14": "check_quorum.current_term",
+    "R16": "append.read_previous",
+    "R17": "membership.leader_without_vote",
+    "S02": "snapshot.keep_term",
     "R08": "append.refusal_matches_nothing",
 }
 SEEDS = 20  # simulations that are tried
 STEPS = 5_000
 SMALL = Bounds(servers=2, max_messages=6)  # for lockstep with an extension
+ALONE = Bounds(servers=1, max_term=1, max_log=2, requests=2)  # and where clients have sessions
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,8 @@ def _explored(mutant: Mutant) -> Caught | None:
 def _compared(mutant: Mutant, fault: str) -> Caught | None:
     began = time.process_time()
     names = mutant.extensions
-    bounds = replace(SMALL, extensions=names) if names else DEFAULT_BOUNDS
+    small = ALONE if "sessions" in names else SMALL
+    bounds = replace(small, extensions=names) if names else DEFAULT_BOUNDS
     result = lockstep(bounds, broken=fault)
     if result.disagreement is None:
         return None
@@ -123,7 +133,7 @@ def _compared(mutant: Mutant, fault: str) -> Caught | None:
 def _replayed(mutant: Mutant, fault: str) -> Caught | None:
     """The first simulation of servers with the bug whose trace is no behaviour of the specification."""
     began = time.process_time()
-    clients = 4 if "reads" in mutant.extensions else 0
+    clients = 0 if {"reads", "sessions"}.isdisjoint(mutant.extensions) else 4
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trace.ndjson"
         for seed in range(1, SEEDS + 1):

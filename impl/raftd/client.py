@@ -135,9 +135,19 @@ class Client:
         done = await self._to_leader(RegisterRequest, timeout, repeatable=True)
         return Session(self, int(done.value or b"0"))
 
-    async def ask_in_session(self, make: MakeRequest, timeout: float | None) -> bytes | None:
+    def resume_session(self, id: int, number: int) -> Session:
+        """A session that was opened before, perhaps by another client; its next request has this number.
+
+        If that was asked already, it is not executed again.
+        """
+        return Session(self, id, resumed_at=number)
+
+    async def ask_in_session(
+        self, make: MakeRequest, timeout: float | None, *, asked_before: bool = False
+    ) -> bytes | None:
         """Ask until there is an answer: it is executed once at most."""
-        return (await self._to_leader(make, timeout, repeatable=True, session=True)).value
+        done = await self._to_leader(make, timeout, repeatable=True, session=True, asked_before=asked_before)
+        return done.value
 
     async def status(self, server: str, timeout: float | None = None) -> Status:
         """How `server` sees itself."""
@@ -195,7 +205,13 @@ class Client:
             raise RequestError(f"no answer from {server}: {error}", may_have_executed=False) from error
 
     async def _to_leader(
-        self, make: MakeRequest, timeout: float | None, *, repeatable: bool, session: bool = False
+        self,
+        make: MakeRequest,
+        timeout: float | None,
+        *,
+        repeatable: bool,
+        session: bool = False,
+        asked_before: bool = False,
     ) -> Done:
         """Ask the leader, whoever that is by now, until it answers or time is up.
 
@@ -203,7 +219,7 @@ class Client:
         """
         timeout = self.timeout if timeout is None else timeout
         in_doubt = False  # a request that must not be sent twice is under way
-        doubt = earlier = False  # it may be in a log: what was sent last, and what before
+        doubt = earlier = asked_before  # it may be in a log: what was sent last, and what before
         last = "no server has been reached"
         back_off = FIRST_BACK_OFF
         hops = 0

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 class Session:
     """Any number of requests at a time; each carries the lowest number that has no answer yet."""
 
-    def __init__(self, client: Client, id: int) -> None:
+    def __init__(self, client: Client, id: int, resumed_at: int | None = None) -> None:
+        """With `resumed_at`, that is the next request's number, and somebody may have asked it before."""
         self.id = id
         self._client = client
-        self._last = 0
+        self._last = 0 if resumed_at is None else resumed_at - 1
+        self._resumed_at = resumed_at
         self._waiting: set[int] = set()
 
     async def put(self, key: str, value: bytes, timeout: float | None = None) -> None:
@@ -46,7 +48,9 @@ class Session:
         self._waiting.add(number)
         try:
             return await self._client.ask_in_session(
-                lambda id: SessionRequest(id, self.id, number, min(self._waiting), command), timeout
+                lambda id: SessionRequest(id, self.id, number, min(self._waiting), command),
+                timeout,
+                asked_before=number == self._resumed_at,
             )
         finally:
             # Given up, too, it is not asked for again: the server need not keep its response.

@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from raftd.configurations import Configuration
 from raftd.core import Config, Core, Persist, Persistent, Role, Variables
 from raftd.messages import (
@@ -230,6 +232,25 @@ class MatchesRefusals(Broken):
         return self.match_index[m.source] + 1
 
 
+@breaks("append.keep_log")
+class RollsBack(Broken):
+    """A leader that steps down drops what it doesn't know to be committed."""
+
+    def _step_down(self) -> None:
+        if self.role is Role.LEADER:
+            self._truncate(self.commit_index)
+        super()._step_down()
+
+
+@breaks("append.read_previous")
+class SaysNothingPrecedes(Broken):
+    """A leader can't read the entry before those that it sends, and says that there is none."""
+
+    def _send_append_entries(self, peer: str, count: int) -> None:
+        super()._send_append_entries(peer, count)
+        self._sends[-1] = replace(self._sends[-1], prev_log_index=0, prev_log_term=0)
+
+
 # Commitment. Sections 5.3 and 5.4.
 
 
@@ -427,6 +448,23 @@ class AsksTheNewOnly(Broken):
         return [self.configuration.voters]
 
 
+@breaks("membership.votes_of_each")
+class CountsTheUnion(Broken):
+    """A candidate in a joint configuration counts old and new voters together, as if they were one set."""
+
+    def _has_majority(self) -> bool:
+        voters = {*self.configuration.voters, *self.configuration.outgoing}
+        return 2 * len(self.votes & voters) > len(voters)
+
+
+@breaks("membership.leader_without_vote")
+class CommitsAlone(Broken):
+    """Where there is one voter a leader takes itself for it, and commits at once."""
+
+    def _stored_by_most(self, voters: tuple[str, ...]) -> int:
+        return self.log.last_index if len(voters) == 1 else super()._stored_by_most(voters)
+
+
 @breaks("membership.in_force_when_stored")
 class WaitsForCommitment(Broken):
     """A server goes by a configuration only when it knows that it is committed."""
@@ -616,6 +654,29 @@ class GoesByItsClock(Broken):
     _SESSIONS = _GoesByItsClock
 
 
+class _SavesNoSessions(Sessions):
+    def _saved_sessions(self) -> dict[int, Session]:
+        return {}
+
+
+@breaks("session.in_snapshot")
+class SavesNoSessions(Broken):
+    """A server's snapshot has the state machine's state, and not the sessions."""
+
+    _SESSIONS = _SavesNoSessions
+
+
+@breaks("session.kept_by_all")
+class ForgetsAsLeader(Broken):
+    """Whoever becomes leader knows nothing of what its predecessor answered."""
+
+    def _become_leader(self) -> None:
+        if self.session_table is not None:
+            for session in self.session_table.sessions.values():
+                session.responses.clear()
+        super()._become_leader()
+
+
 # Snapshots. Dissertation, chapter 5.
 
 
@@ -657,6 +718,15 @@ class KeepsConflictingLog(Broken):
 
     def _keeps_newer(self, snapshot: Snapshot) -> bool:
         return True
+
+
+@breaks("snapshot.keep_term")
+class BackInTermOfSnapshot(Broken):
+    """A server that starts from a snapshot is in the term of its last entry."""
+
+    def _recover(self) -> None:
+        if self.snapshot is not None:
+            self.current_term = self.snapshot.last_included_term
 
 
 @breaks("snapshot.replace_state")

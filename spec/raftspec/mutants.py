@@ -6,7 +6,10 @@ leases that outlive an election timeout (sofastack/sofa-jraft#34), since no cloc
 be made to have those, and what its clients see gives them away; of snapshots S06 (etcd-io/raft#124), which is
 about when a leader goes on with entries: a test of raftd's core is about that; and S08 (jgroups-raft#301), a
 state machine that isn't replaced but added to: the simulator sees it by the states that servers save; and of
-membership M07 (etcd-io/etcd#349), acknowledgements of a server that lost its log: here a server keeps it.
+membership M07 (etcd-io/etcd#349), acknowledgements of a server that lost its log: here a server keeps it;
+and L06 (etcd-io/etcd#15247), a deposed leader that goes on ending leases, its proposals being forwarded to
+the new one: here nothing is forwarded, and a leader may end a session whenever it likes, so there is nothing
+to deviate from. Its client is told that the session has ended.
 
     s  the state before a step     me  the acting server's variables     m  a message
 """
@@ -33,7 +36,7 @@ from raftspec.raft import (
 )
 from raftspec.spec import OnlyIf, Spec, Step, when
 from raftspec.types import Index, Record, Server, Value
-from raftspec.values import ServerSet, count, forall, ite, no
+from raftspec.values import Map, ServerSet, count, forall, ite, no
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,20 @@ def _no_vote_for_itself(s: S, step: Step) -> Any:
     return now.but(votes=ite(counts, now.votes, NO_VOTES))  # type: ignore[union-attr]
 
 
+def _forgets_responses(s: S, step: Step) -> Any:
+    """Who becomes leader knows nothing of what its predecessor answered."""
+    now: Any = step.then
+    return now.but(responses=Map(default=0))
+
+
+def _table_not_in_snapshot(s: S, step: Step) -> Any:
+    """What a snapshot stands for is applied, and nobody knows which clients there were."""
+    now: Any = step.then
+    return now.but(
+        last_applied=ite(now.last_applied < now.snapshot_index, now.snapshot_index, now.last_applied)
+    )
+
+
 # --- the table ---------------------------------------------------------------
 
 
@@ -393,6 +410,34 @@ MUTANTS = _table(
         "L02", "deventlab/d-engine#381",
         "A leader asks whether it still leads, and reads before the answers are there.",
         breaks="reads_see_what_was_committed", without=frozenset({"reads.majority"}), extensions=("reads",),
+    ),
+    Mutant(
+        "L07", "CurvineIO/curvine#676",
+        "Only the leader remembers which requests were answered, and the next one executes them again.",
+        breaks="exactly_once", actions=then(("become_leader",), _forgets_responses), extensions=("sessions",),
+    ),
+    Mutant(
+        "L08", "atomix/atomix#1101",
+        "A snapshot lacks the sessions, so a server that starts from one refuses what the others execute.",
+        breaks="replicas_answer_alike",
+        actions=then(("restart", "handle_install_snapshot"), _table_not_in_snapshot),
+        extensions=("sessions", "snapshots"),
+    ),
+    Mutant(
+        "L09", "openziti/ziti#4088",
+        "What ends by time ends by the clock of each server, as it applies an entry, and not by the log.",
+        breaks="replicas_answer_alike", without=frozenset({"session.expiry_from_log"}),
+        extensions=("sessions",),
+    ),
+    Mutant(
+        "L10", "apache/ratis#915",
+        "A response is forgotten while its client still tries again, and the request is executed once more.",
+        breaks="exactly_once", without=frozenset({"session.not_forgotten"}), extensions=("sessions",),
+    ),
+    Mutant(
+        "L11", "fluree/db#1839",
+        "What was asked and not answered is asked again as something new, though it had been executed.",
+        breaks="exactly_once", without=frozenset({"session.once"}), extensions=("sessions",),
     ),
     Mutant(
         "S01", "willemt/raft#118",

@@ -49,6 +49,8 @@ FOUND: dict[str, tuple[Bounds, str | None, set[str]]] = {
     "append.count_current_term": (TWO_TERMS, "replicate.ack_current_term", {"match_index"}),
     # A hint is raftd's own, so taking it for more than advice breaks no rule by name.
     "append.refusal_matches_nothing": (SMALL, None, {"match_index"}),
+    "append.keep_log": (SMALL, "vote.up_to_date", {"log", "voted_for", "sends"}),
+    "append.read_previous": (SMALL, None, {"sends"}),
     "commit.majority": (SMALL, "commit.majority", {"commit_index", "last_applied"}),
     "commit.current_term": (TWO_TERMS, "commit.current_term", {"commit_index", "last_applied"}),
     "commit.follower_limit": (SMALL, "commit.follower_limit", {"commit_index", "last_applied"}),
@@ -58,6 +60,7 @@ FOUND: dict[str, tuple[Bounds, str | None, set[str]]] = {
 # Faults that no step within affordable bounds shows, and why.
 NOT_FOUND: dict[str, str] = {
     "reads.ack_current_term": "needs a leader of two terms, three in all; the explorer and replay find it",
+    "session.kept_by_all": "needs a follower that has applied a request, and is elected; the others find it",
     "snapshot.discard_conflict": "needs three servers, two terms and 9 messages: 25 s",
 }
 
@@ -72,6 +75,7 @@ COMPACTING = Bounds(servers=2, max_term=1, max_log=2, max_messages=7, extensions
 COMPACTING_ONCE = Bounds(servers=2, max_term=1, crashes=1, max_messages=6, extensions=("snapshots",))
 COMPACTING_TWO_TERMS = Bounds(servers=2, max_messages=7, extensions=("snapshots",))
 ASKING_AGAIN = Bounds(servers=1, max_term=1, max_log=2, requests=2, extensions=("sessions",))
+SAVING = Bounds(servers=1, max_term=1, extensions=("sessions", "snapshots"))
 EXPIRING = Bounds(servers=1, max_term=1, max_log=2, max_time=2, extensions=("sessions",))
 ANSWERING = Bounds(servers=2, max_term=1, max_messages=6, extensions=("sessions",))
 # The same of extensions. Where no rule is named, the specification has none that says it so.
@@ -124,6 +128,7 @@ OF_EXTENSIONS: list[tuple[str, Bounds, str | None, set[str]]] = [
             "sends",
         },
     ),
+    ("snapshot.keep_term", COMPACTING_TWO_TERMS, None, {"current_term"}),
     ("snapshot.keep_newer", COMPACTING, "snapshot.keep_newer", {"log"}),
     # The specification's state machine is the log up to last_applied, so no rule of it says this.
     ("snapshot.replace_state", COMPACTING, None, {"state machine"}),
@@ -131,6 +136,8 @@ OF_EXTENSIONS: list[tuple[str, Bounds, str | None, set[str]]] = [
     ("session.kept_response", ASKING_AGAIN, "session.kept_response", {"answers"}),
     ("session.not_forgotten", ASKING_AGAIN, "session.not_forgotten", {"executed", "answers"}),
     ("session.registered", ASKING_AGAIN, "session.registered", {"executed", "answers"}),
+    # With sessions the specification makes the state of a snapshot again, so no rule says this.
+    ("session.in_snapshot", SAVING, None, {"snapshot: active", "snapshot: lowest"}),
     (
         "session.expiry_from_log",
         ASKING_AGAIN,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path as FilePath
+from typing import Any
 
 import pytest
 
+from raftd.addresses import format_addresses
+from raftd.cluster import Cluster
 from raftd.faults import BREAKS
 from raftd.simulator import SIMULATED, Faults, Summary, server_names, simulate
 from raftspec.extensions import EXTENSIONS, having
+from raftworthy.cli import app
 from raftworthy.explore.cases import EXTENSION_CASES, SESSIONS, Walk
 from raftworthy.explore.export import write_trace
 from raftworthy.explore.needless import EXTENSION_WAITS
-from raftworthy.explore.reference import Model, Path, explore_model
+from raftworthy.explore.reference import Model, Path, UnusableError, explore_model
 from raftworthy.explore.why import why
 from raftworthy.native import available
 from raftworthy.replay.verdict import check
@@ -85,6 +89,29 @@ def test_a_follower_that_gets_a_snapshot_answers_as_its_leader_did() -> None:
         assert alike(before, w.path.world), n
 
 
+def executed(s: Any) -> list[int]:
+    """The entries that were executed."""
+    return [n for n in range(1, s.past.applied + 1) if s.past.executions.get(n)]
+
+
+def test_two_clients_are_explored_each_with_numbers_of_its_own() -> None:
+    """Dissertation, section 6.3: both register, both ask, and each is answered for itself."""
+    two = replace(SESSIONS, max_log=4, clients=2, commands=4)
+    model = Model(having("sessions"), two)
+    registered = Walk(model).elect("n1").appends("register_client", "n1", 1)
+    both = explore_model(
+        model,
+        start=registered.appends("register_client", "n1", 1).path,
+        find=lambda s: [s.past.client.get(s.past.committed[n - 1].value) for n in executed(s)] == [1, 2],
+    )
+    assert both.witness is not None
+    asked = [m.params[2:4] for m in both.witness.moves if m.action == "session_request"]
+    assert asked == [(1, 1), (2, 2)]
+    assert explore_model(Model(having("sessions"), replace(two, max_log=2, commands=2))).violation is None
+    with pytest.raises(UnusableError, match="clients is 0"):
+        replace(two, clients=0)
+
+
 # --- traces --------------------------------------------------------------------
 
 
@@ -125,11 +152,48 @@ def test_a_request_tried_again_conforms_if_it_gets_the_old_response(tmp_path: Fi
     assert "no command means" in str(check([file]).error)
 
 
+# --- the command line ------------------------------------------------------------
+
+
+def test_a_put_is_executed_once_from_the_command_line(
+    tmp_path: FilePath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dissertation, section 6.3: also where another process tries it again."""
+
+    def ask(*words: str, code: int = 0) -> dict[str, Any]:
+        with pytest.raises(SystemExit) as end:
+            app([*words, "--cluster", format_addresses(cluster.addresses), "--json"])
+        assert end.value.code == code, words
+        told: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return told
+
+    with Cluster(1, tmp_path, options=("--with", "sessions")) as cluster:
+        opened = ask("put", "colour", "green", "--session", "new")
+        goes_on = ("--session", str(opened["session"]), "--number")
+        assert opened["number"] == 1
+        ask("put", "colour", "blue", *goes_on, "1")
+        assert ask("get", "colour")["value"] == "green"
+        ask("put", "colour", "blue", *goes_on, "2")
+        ask("put", "colour", "red", *goes_on, "2")
+        assert ask("get", "colour")["value"] == "blue"
+        lost = ask("put", "colour", "red", "--session", "99", "--number", "1", code=2)
+        assert "no such session" in lost["error"]
+        assert "it may have been executed" in lost["error"]
+        assert "needs --number" in ask("put", "a", "b", "--session", "1", code=2)["error"]
+        assert "write new" in ask("put", "a", "b", "--session", "old", code=2)["error"]
+        assert "--number goes with" in ask("put", "a", "b", "--number", "2", code=2)["error"]
+    with Cluster(1, tmp_path / "without") as cluster:
+        refused = ask("put", "colour", "green", "--session", "new", code=2)
+        assert "start them with --with sessions" in refused["error"]
+
+
 # --- simulated clusters ----------------------------------------------------------
 
 
 def simulated(seed: int, file: FilePath, broken: str | None = None) -> Summary:
     config = replace(SIMULATED.having(["sessions"]), session_timeout=1.0)
+    if broken and "snapshot" in broken:
+        config = replace(config, snapshot_after=200)
     with file.open("wb") as out:
         return simulate(seed, steps=3000, out=out, config=config, clients=4, broken=broken)
 
@@ -169,6 +233,6 @@ def test_replay_finds_a_server_that_breaks_a_rule(rule: str, tmp_path: FilePath)
         if (verdict := check([file])).verdict != "conforms":
             assert verdict.explanation is not None
             named.add(verdict.explanation.rule)
-            if named & {rule, "session.kept_response"}:
+            if named & {rule, "session.kept_response", "session.expiry_from_log"}:
                 return
     pytest.fail(f"no simulation up to seed {seed} shows that {rule} is broken, but {named}")

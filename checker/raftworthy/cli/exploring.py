@@ -39,6 +39,7 @@ def explore(
     applies: bool = False,
     changes: Annotated[int, Parameter(help="with membership: configurations that are proposed")] = 1,
     requests: Annotated[int, Parameter(help="with sessions: a client's different requests")] = 1,
+    clients: Annotated[int, Parameter(help="with sessions: clients that ask")] = 1,
     max_time: Annotated[int, Parameter(help="with sessions: what a leader's clock can say")] = 1,
     reads: Annotated[int, Parameter(help="with reads: in so many rounds")] = 1,
     with_: With = None,
@@ -114,7 +115,7 @@ def explore(
         limits = (servers, max_term, max_log, max_messages, crashes, commands, entries, applies)
         more: dict[str, Any] = {
             "changes": changes, "requests": requests, "max_time": max_time, "reads": reads,
-            "snapshots": snapshots,
+            "snapshots": snapshots, "clients": clients,
         }  # fmt: skip
         bounds = Bounds(*limits, extensions=with_extensions(with_, mutant), **more)
         if save is not None:
@@ -322,6 +323,7 @@ def lockstep_command(
     messages: Annotated[int | None, Parameter(help="ever sent: 8, with all extensions 7")] = None,
     changes: Annotated[int | None, Parameter(help="with membership: configurations proposed: 1")] = None,
     requests: Annotated[int | None, Parameter(help="with sessions: different requests: 1")] = None,
+    clients: Annotated[int | None, Parameter(help="with sessions: clients that ask: 1")] = None,
     max_time: Annotated[int | None, Parameter(help="with sessions: what a clock can say: 1")] = None,
     reads: Annotated[int | None, Parameter(help="with reads: rounds of readers: 1")] = None,
     snapshots: Annotated[int | None, Parameter(help="with snapshots: how many are taken: 1")] = None,
@@ -349,7 +351,7 @@ def lockstep_command(
     wanted: dict[str, Any] = {
         "servers": servers, "max_term": terms, "max_log": log, "commands": commands, "crashes": crashes,
         "entries": entries, "max_messages": messages, "changes": changes, "requests": requests,
-        "max_time": max_time, "reads": reads, "snapshots": snapshots,
+        "clients": clients, "max_time": max_time, "reads": reads, "snapshots": snapshots,
     }  # fmt: skip
     try:
         bounds = usual_bounds(with_extensions(with_, None))

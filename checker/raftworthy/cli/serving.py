@@ -76,21 +76,69 @@ def put(
     /,
     *,
     cluster: Cluster,
+    session: Annotated[
+        str | None,
+        Parameter(
+            help="execute it once, however often it is tried: new opens a session, its id goes on with it"
+        ),
+    ] = None,
+    number: Annotated[
+        int | None,
+        Parameter(help="of this request in its session, 1 in a new one; give it again to try again"),
+    ] = None,
     timeout: Timeout = 5.0,
     access: Access = OPEN,
     json: Json = False,
 ) -> int:
     """Set a key of the replicated store.
 
+    A put whose answer is lost is not tried again, for nobody knows whether it was executed. In a session it
+    is, and is executed once. The servers have sessions if they were started with --with sessions.
+
     Exit code: 0 it is committed and applied, 2 it is not, or nobody knows: the message says which.
 
-    Example:
+    Examples:
         raftworthy put colour green --cluster n1=7001,n2=7002,n3=7003
+        raftworthy put colour green --session new --cluster n1=7001,n2=7002,n3=7003
+        raftworthy put colour blue --session 17 --number 2 --cluster n1=7001,n2=7002,n3=7003
     """
-    _ask(cluster, timeout, access, json, lambda client: client.put(key, os.fsencode(value)))
+    if wrong := _no_session(session, number):
+        return fail(wrong, json)
+    opened: dict[str, int] = {}
+
+    async def ask(client: Client) -> None:
+        if session is None:
+            await client.put(key, os.fsencode(value))
+            return
+        if session == "new":
+            made, first = await client.open_session(), 1
+        else:
+            assert number is not None
+            made, first = client.resume_session(int(session), number), number
+        opened.update(session=made.id, number=first)
+        if not json:
+            print(f"session {made.id}, number {first}", flush=True)
+        await made.put(key, os.fsencode(value))
+
+    _ask(cluster, timeout, access, json, ask)
     if json:
-        print_json({"verdict": "done", "key": key, "value": value})
+        print_json({"verdict": "done", "key": key, "value": value, **opened})
     return CONFORMS
+
+
+def _no_session(session: str | None, number: int | None) -> str | None:
+    """What is wrong with what somebody says of a session; None if nothing is."""
+    if session is None or session == "new":
+        if number not in (None, 1 if session else None):
+            return "--number goes with --session ID; the first request of a new session is number 1"
+        return None
+    if not session.isdecimal() or int(session) < 1:
+        return f"--session {session} is no session: write new, or the id that a new one was given"
+    if number is None or number < 1:
+        return (
+            f"--session {session} needs --number: 1 and up, one more for each request, the same to try again"
+        )
+    return None
 
 
 @app.command

@@ -179,6 +179,12 @@ def asked_of_two(w: Walk) -> Walk:
     return w.send("n1", "n2").send("n1", "n2").do("advance_commit_index", "n1", 2)
 
 
+def asked_of_another(w: Walk) -> Walk:
+    """As `asked_of_two`, and n2 has applied both, and leads term 2 with n1's vote."""
+    w = asked_of_two(w).do("append_entries", "n1", "n2", 2, 0, 2).receive("append_entries", "n1", "n2")
+    return w.do("apply_entries", "n2", 1).do("apply_entries", "n2", 2).elect("n2", "n1")
+
+
 def succeeded(w: Walk) -> Walk:
     """As `committed`, and n2 leads term 2 with n3's vote; it has entry 1 and doesn't know it is committed."""
     return committed(w).elect("n2", "n3")
@@ -263,7 +269,7 @@ BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
 EXTENSION_BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     f.__name__: f
     for f in (
-        change_left_behind, changed_beside, joint, alone, registered, asked_of_two,
+        change_left_behind, changed_beside, joint, alone, registered, asked_of_two, asked_of_another,
         candidates_ask, followed, succeeded, behind, outdone, outdone_reader, returned_reader,
         compacted, appended, ahead, follower_compacted, compacted_beside,
     )
@@ -488,4 +494,9 @@ EXTENSION_CASES = {
     "M02": Case(Bounds(max_log=2, commands=2, changes=2, max_messages=9, **MEMBERS), "joint"),
     "M03": EXTENSION_CASES["membership.one_at_a_time"],
     "R17": EXTENSION_CASES["membership.majority_of_both"],
+    "L07": Case(replace(SESSIONS, servers=2, max_term=2), "asked_of_another"),
+    "L08": Case(replace(SESSIONS, max_term=2, crashes=1, extensions=("sessions", "snapshots")), "registered"),
+    "L09": EXTENSION_CASES["session.expiry_from_log"],
+    "L10": EXTENSION_CASES["session.not_forgotten"],
+    "L11": EXTENSION_CASES["session.once"],
 }

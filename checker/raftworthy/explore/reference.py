@@ -22,6 +22,7 @@ from raftspec.mutants import Mutant
 from raftspec.properties import BY_POLICY
 from raftspec.spec import Spec
 from raftspec.types import Record, Type
+from raftspec.values import some
 from raftworthy.generated import Generated, Variables, World, generate
 from raftworthy.structs import snake_case, structs_of
 
@@ -51,16 +52,17 @@ class Bounds:
     applies: bool = False  # whether servers apply what is committed
     extensions: tuple[str, ...] = ()  # what Raft has beside Figure 2
     changes: int = 1  # configurations that are proposed, where membership can change
-    requests: int = 1  # with sessions: different requests of the one client
+    requests: int = 1  # with sessions: different requests of each client
     max_time: int = 1  # with sessions: what a leader's clock can say
     reads: int = 1  # with that extension: rounds in which leaders ask whether they still lead
     snapshots: int = 1  # that servers take of themselves, if they do
+    clients: int = 1  # with sessions: whom the first entries register, if they do
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extensions", tuple(self.extensions))  # a checkpoint has a list
         if unknown := sorted(set(self.extensions) - EXTENSIONS.keys()):
             raise UnusableError(f"no extension is called {unknown[0]}; there are {', '.join(EXTENSIONS)}")
-        for name in ("servers", "max_term", "requests", "max_time"):
+        for name in ("servers", "max_term", "requests", "max_time", "clients"):
             if getattr(self, name) < 1:
                 raise UnusableError(f"{name} is {getattr(self, name)}; the least is 1")
         for name, most in MOST.items():
@@ -130,9 +132,7 @@ class Bounds:
             "register_client": lambda s, i, v, registered: room(s, i) & (registered <= self.max_time),
             "session_request": lambda s, i, v, client, sequence, lowest, time: (
                 room(s, i)
-                & (client == 1)  # whom entry 1 registers, if it does
-                & (sequence <= self.requests)
-                & (lowest > 0)
+                & some(self._is_of_client(k, client, sequence, lowest) for k in range(1, self.clients + 1))
                 & ((time > 0) & (time <= self.max_time))
             ),
             "expire_sessions": lambda s, i, v, expired: room(s, i) & (expired <= self.max_time),
@@ -144,6 +144,11 @@ class Bounds:
             "change_voters": self._may_change,
             "enter_joint": self._may_change,
         }
+
+    def _is_of_client(self, k: int, client: Any, sequence: Any, lowest: Any) -> Any:
+        """Whether a request is one of client k's own numbers, which no other client uses."""
+        before = (k - 1) * self.requests
+        return (client == k) & ((sequence <= before + self.requests) & (lowest > before))
 
     def _may_change(self, s: Any, i: Any, v: Any, voters: Any) -> bool:
         room = (s[i].log.length < self.max_log) & (s.past.commands < self.max_commands)
@@ -162,7 +167,8 @@ class Bounds:
         if self.max_messages is not None:
             parts.append(f"{_plural(self.max_messages, 'message')}")
         if "sessions" in self.extensions:
-            parts += [_plural(self.requests, "request"), f"times up to {self.max_time}"]
+            whose = f" of each of {self.clients} clients" if self.clients > 1 else ""
+            parts += [_plural(self.requests, "request") + whose, f"times up to {self.max_time}"]
         parts.append("entries applied" if self.entries_applied else "nothing applied")
         if "membership" in self.extensions:
             parts.append(_plural(self.changes, "change"))
