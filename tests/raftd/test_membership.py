@@ -8,18 +8,21 @@ import pytest
 
 from raftd.configurations import Configuration, configuration_in, encode_configuration, for_state_machine
 from raftd.core import CannotChange, Config, Core, Persistent, Role
+from raftd.faults import make_core
 from raftd.log import Log
 from raftd.messages import (
     AppendEntries,
     AppendEntriesReply,
     Entry,
     InstallSnapshot,
+    Message,
     RequestVote,
     RequestVoteReply,
     Snapshot,
 )
 
 CONFIG = Config(membership=True)
+ASKING = Config(membership=True, pre_vote=True)
 FIRST = ("n1", "n2", "n3")
 
 
@@ -246,3 +249,37 @@ def test_the_first_configuration_needs_no_entry() -> None:
     assert core.snapshot == Snapshot(1, 2, b"state")
     again = Core("n1", FIRST, random.Random(1), CONFIG, Persistent(2, "n1", core.log, core.snapshot))
     assert (again.configured, again.configuration.voters) == (0, FIRST)
+
+
+@pytest.mark.parametrize(
+    ("config", "broken", "deposed"),
+    [(ASKING, None, False), (ASKING, "pre_vote.leader_heard", True), (CONFIG, None, True)],
+    ids=["pre-vote", "pre-vote of servers that hear a leader", "no pre-vote"],
+)
+def test_a_removed_server_disturbs_nobody(config: Config, broken: str | None, deposed: bool) -> None:
+    """Dissertation, section 4.2.3: it doesn't know that it was removed, and its log is as long as most."""
+    cores = {i: make_core(i, (*FIRST, "n4"), random.Random(1), config, broken=broken) for i in (*FIRST, "n4")}
+
+    def deliver(sends: tuple[Message, ...], now: float) -> None:
+        waiting = [*sends]
+        while waiting:
+            m = waiting.pop(0)
+            waiting += cores[m.target].receive(now, m).send
+
+    for core in cores.values():
+        core.start(0.0)
+    n1, n4 = cores["n1"], cores["n4"]
+    deliver(n1.start_election(1.0).send, 1.0)
+    assert n1.commit_index == n4.log.last_index == 1
+    n1.change(1.0, n1.without("n4"))  # and nobody has got that yet
+    term = n1.current_term
+    for _ in range(5):
+        now = n4.deadline
+        for i in ("n2", "n3") if n1.role is Role.LEADER else ():
+            cores[i].receive(now - 0.01, AppendEntries("n1", i, term, 1, term, (), 1))
+        while (batch := n4.tick(now)) is not None:
+            deliver(batch.send, now)
+            if n4.role is Role.LEADER:
+                break
+    assert (n1.role is not Role.LEADER) == deposed
+    assert (max(core.current_term for core in cores.values()) > term) == deposed
