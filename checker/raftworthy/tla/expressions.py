@@ -75,6 +75,7 @@ KEYS = {
     "server": "Servers",
     "term": "Terms",
     "index": "Indexes",
+    "count": "Counts",
     "value": "Values",
     "set of servers": "SUBSET Servers",
 }

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from raftspec.graph import LEAVES, Node, free_variables, postorder
 from raftspec.spec import Property, Spec
 from raftspec.tracing import Send, Transition
-from raftspec.types import SERVER, VALUE, Record, Type, zero
+from raftspec.types import COUNT, SERVER, VALUE, Record, Type, zero
 from raftworthy.explore.reference import Model
 from raftworthy.generated import Variables, World, to_spec
 from raftworthy.structs import snake_case
@@ -28,9 +28,9 @@ COMMENT = 100  # columns
 
 # What a module's definitions can't be called: they come from the modules that it extends, or from here.
 RESERVED = frozenset({
-    "Agrees", "Append", "Cardinality", "Head", "Indexes", "Init", "Int", "IsFiniteSet", "Latest", "Len",
-    "Nat", "Next", "Nobody", "Prefix", "SelectSeq", "Seq", "Servers", "Slice", "Spec", "SubSeq", "Tail",
-    "Terms", "m", "me", "messages", "past", "server", "vars",
+    "Agrees", "Append", "Cardinality", "Counts", "Head", "Indexes", "Init", "Int", "IsFiniteSet", "Latest",
+    "Len", "Nat", "Next", "Nobody", "Prefix", "SelectSeq", "Seq", "Servers", "Slice", "Spec", "SubSeq",
+    "Tail", "Terms", "Values", "m", "me", "messages", "past", "server", "vars",
 })  # fmt: skip
 
 
@@ -98,6 +98,8 @@ def _head(model: Model, command: str) -> str:
 def definitions(spec: Spec, servers: tuple[str, ...], max_term: int, max_log: int, max_value: int = 0) -> str:
     """What expressions refer to by name."""
     w = Writer(servers)
+    keys = {t.key for group in (spec.server, spec.history) for t in group.types().values()}
+    keys |= {t for a in spec.actions.values() for t in a.params.values()} & {COUNT}
     zeros = []
     for cls in _stored(spec):
         t = Type("record", cls.__name__, cls=cls)
@@ -108,11 +110,8 @@ def definitions(spec: Spec, servers: tuple[str, ...], max_term: int, max_log: in
         'Nobody == "nobody"',
         f"Terms == 0..{max_term}",
         f"Indexes == 0..{max_log}",
-        *(
-            [f"Values == 0..{max_value}"]
-            if any(t.key == VALUE for t in spec.history.types().values())
-            else []
-        ),
+        *([f"Values == 0..{max_value}"] if VALUE in keys else []),
+        *([f"Counts == 0..{max_log}"] if COUNT in keys else []),  # as far as parameters go
         "",
         _comment("Sequences, whatever the numbers; outside of a log there is an entry of zeros."),
         *zeros,
