@@ -1,8 +1,8 @@
 """Tracing for any number of servers: a loop over the servers is run once, for a server that stands for each.
 
-`every`, `some`, `count` and `set_each` then say something of all servers, and messages made in a loop are
-sent to each. Whatever else is made in such a loop is refused, and so is asking for a server by its place or
-name. `instantiate` gives the expressions for so many servers; that they are those that the ordinary
+`every`, `some`, `count`, `those` and `set_each` then say something of all servers, and messages made in a
+loop are sent to each. Whatever else is made in such a loop is refused, and so is asking for a server by its
+place or name. `instantiate` gives the expressions for so many servers; that they are those that the ordinary
 tracer gives is what `disagreement` checks, so a loop that was misread is found.
 
     j  a server that stands for each     n  a node
@@ -17,14 +17,15 @@ from typing import Any, NoReturn
 from raftspec.graph import BINDERS, LEAVES, OPERATIONS, OVER_SERVERS, Graph, Node, free_variables, postorder
 from raftspec.spec import Action, OnlyIf, Spec
 from raftspec.tracing import Send, Tracer, Transition
-from raftspec.types import BOOL, COUNT, SERVER, Message
-from raftspec.values import Expr
+from raftspec.types import BOOL, COUNT, SERVER, SERVER_SET, Message
+from raftspec.values import Expr, ServerSet
 
 EACH = "each"  # the one variable that a message may leave unbound: it is sent for each server
 
 ESCAPED = (
     "what a loop over servers makes can't be used after it, as it isn't known how many there are:\n"
-    "write `every(...)`, `some(...)`, `count(...)`, `set_each(m, s.servers, ...)`, or send a list of messages"
+    "write `every(...)`, `some(...)`, `count(...)`, `those(s.servers, ...)`, `set_each(m, s.servers, ...)`,\n"
+    "or send a list of messages"
 )
 
 
@@ -102,6 +103,11 @@ class AnyNumber(Tracer):
             raise TypeError(f"set_each takes one of the state's maps, not {m!r}")
         (n,) = (self.lift(value(j), of) for j in self.servers)
         return self.wrap(self._bind("set_each", f"j#{self._loops}", m.node, n))
+
+    def those(self, has: Callable[[Any], Any]) -> Any:
+        """The set of servers for which something holds."""
+        (n,) = (self.lift(has(j), BOOL) for j in self.servers)
+        return self.wrap(self._bind("those", f"j#{self._loops}", n))
 
     def _left(self, n: Node) -> list[str]:
         """The servers of loops that have ended, the innermost first."""
@@ -186,6 +192,10 @@ def instantiate(
                     out = graph.node("and", c, out)
             case "count_servers":
                 out = graph.node("count", *each(n))
+            case "those":
+                out = graph.const(ServerSet(), SERVER_SET)
+                for j, c in zip(servers, each(n), strict=True):
+                    out = graph.node("ite", c, graph.node("set_add", out, graph.const(j, SERVER)), out)
             case "set_each":
                 out = value(n.args[0])
                 for j, x in zip(servers, each(n), strict=True):

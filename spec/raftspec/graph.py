@@ -135,20 +135,21 @@ def _no_meaning(*_: Any) -> Any:
 
 
 # What only `raftspec.anynumber` writes. Each binds a server, whose name is its `attr`: whether a condition
-# holds for all servers, for how many, and a map in which each server has a value. `before` is an
-# order in which servers can be named.
+# holds for all servers, for how many, the set of those, and a map in which each server has a value. `before`
+# is an order in which servers can be named.
 OVER_SERVERS = {
     op: Operation(signature, _no_meaning)
     for op, signature in {
         "every_server": "bool -> bool",
         "count_servers": "bool -> count",
+        "those": "bool -> set",
         "set_each": "map value -> map",
         "before": "server server -> bool",
     }.items()
 }
 # What speaks of the numbers from 1 to its first argument.
 QUANTIFIERS = frozenset({"forall", "exists", "latest"})
-BINDERS = QUANTIFIERS | {"every_server", "count_servers", "set_each"}
+BINDERS = QUANTIFIERS | {"every_server", "count_servers", "those", "set_each"}
 
 
 def result_type(op: str, types: Sequence[Type], attr: Any) -> Type | None:

@@ -12,7 +12,7 @@ protocol's own variables; no rule reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from raftspec.extensions import joined
@@ -31,8 +31,8 @@ from raftspec.raft import (
     ServerVariables,
     is_quorum,
 )
-from raftspec.spec import Action, OnlyIf, Property, Spec, State, Step
-from raftspec.types import Index, Message, Server, Term, type_of, zero
+from raftspec.spec import Action, OnlyIf, Property, Spec, State, Step, when
+from raftspec.types import Index, Message, Server, Term, Type, type_of, zero
 from raftspec.values import Map, Seq, ServerSet, count, exists, forall, implies, ite, no, some
 
 # --- witnesses ---------------------------------------------------------------
@@ -102,9 +102,12 @@ _BY_LEADERS = (
 _TOLD |= dict.fromkeys(_BY_LEADERS, _own_entries)
 
 
-def _recorded(name: str, original: Callable[..., Step], spec: Spec) -> Callable[..., Step]:
+def _recorded(
+    name: str, original: Callable[..., Step], taken: Mapping[str, Type], spec: Spec
+) -> Callable[..., Step]:
     """An action that also keeps the witnesses."""
     witnesses = joined(Witnesses, spec.server)
+    configured = "membership" in spec.extensions
 
     def changed(s: Any, *params: Any) -> Step:
         step = original(s, *params)
@@ -117,7 +120,14 @@ def _recorded(name: str, original: Callable[..., Step], spec: Spec) -> Callable[
         if name in _BY_LEADERS:
             log, term = then.log, then.current_term  # type: ignore[union-attr]
             history = history.but(logs=s.past.logs.set(term, log))  # type: ignore[union-attr]
-        return Step(step.server, *step.guards, then=then, send=step.sends, history=history)
+        guards = step.guards
+        if configured:
+            given = dict(zip(taken, params, strict=True))
+            v, n = given.get("v"), given.get("n")
+            history = went_by(name, me, v, n, s.past if history is None else history)
+            if v is not None:
+                guards = (*guards, when("v is new", s.past.place[v] == 0))
+        return Step(step.server, *guards, then=then, send=step.sends, history=history)
 
     return changed
 
@@ -125,10 +135,12 @@ def _recorded(name: str, original: Callable[..., Step], spec: Spec) -> Callable[
 def with_witnesses(spec: Spec = raft) -> Spec:
     """Raft, or a mutant of it, that keeps witnesses, and has the conjuncts as properties."""
     actions = {
-        name: Action(name, _recorded(name, a.function, spec), a.params) for name, a in spec.actions.items()
+        name: Action(name, _recorded(name, a.function, a.params, spec), a.params)
+        for name, a in spec.actions.items()
     }
     properties = {**conjuncts(spec), **lemmas(spec), **spec.properties}
-    kinds = joined(Witnesses, spec.server), joined(Chronicle, spec.history)
+    chronicle = Elections if "membership" in spec.extensions else Chronicle
+    kinds = joined(Witnesses, spec.server), joined(chronicle, spec.history)
     return Spec(*kinds, spec.rules, actions, properties, extensions=spec.extensions)
 
 
@@ -164,13 +176,27 @@ def choosable(s: W, t: Term, n: Index) -> bool:
 
 
 CONJUNCTS: dict[str, Property] = {}
+# With an extension others take the place of these; one of the same name does so by itself.
+REPLACED: dict[str, frozenset[str]] = {
+    "membership": frozenset(
+        {
+            "c1_choosable_entries_are_kept",
+            "c2_later_leaders_have_choosable_entries",
+            "c3_voters_pass_choosable_entries_on",
+            "d2_commits_were_acknowledged",
+        }
+    )
+}
 OF_EXTENSIONS: dict[str, dict[str, Property]] = {}  # what else holds with an extension
 
 
 def conjuncts(spec: Spec) -> dict[str, Property]:
     """The invariant of Raft with its extensions."""
-    more = (OF_EXTENSIONS.get(name, {}) for name in sorted(spec.extensions))
-    return {name: p for claims in (CONJUNCTS, *more) for name, p in claims.items()}
+    names = sorted(spec.extensions)
+    more = (OF_EXTENSIONS.get(name, {}) for name in names)
+    replaced = {old for name in names for old in REPLACED.get(name, ())}
+    kept = {name: p for name, p in CONJUNCTS.items() if name not in replaced}
+    return {name: p for claims in (kept, *more) for name, p in claims.items()}
 
 
 LEMMAS: dict[str, dict[str, Property]] = {}  # by extension, what follows from the conjuncts
@@ -181,11 +207,19 @@ def lemmas(spec: Spec) -> dict[str, Property]:
     return {n: p for name in sorted(spec.extensions) for n, p in LEMMAS.get(name, {}).items()}
 
 
-def lemma_of(extension: str) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
-    """Declare what follows from the invariant of Raft with an extension."""
+# By lemma, what its proof goes by: parameters and numbers, compared in this order with those of others.
+RANKS: dict[str, tuple[str | int, ...]] = {}
+
+
+def lemma_of(extension: str, *rank: str | int) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
+    """Declare what follows from the invariant of Raft with an extension, and from earlier lemmas.
+
+    It may be proved from lemmas with ranks of the same length, itself among them, where theirs are smaller.
+    """
 
     def declare(claim: Callable[..., bool]) -> Callable[..., bool]:
         LEMMAS.setdefault(extension, {})[claim.__name__] = Property.of(claim, states=1)
+        RANKS[claim.__name__] = rank
         return claim
 
     return declare
@@ -500,4 +534,6 @@ def d7_applied_is_committed(s: W, i: Server) -> bool:
     return s[i].last_applied <= s[i].commit_index
 
 
-import raftspec.invariant_extended  # noqa: E402, F401  (declares what else holds with extensions)
+import raftspec.invariant_extended  # noqa: E402  (declares what else holds with extensions)
+import raftspec.membership_lemmas  # noqa: E402, F401
+from raftspec.invariant_membership import Elections, went_by  # noqa: E402

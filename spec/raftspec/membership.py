@@ -15,7 +15,7 @@ from raftspec.raft import LEADER, NO_VOTES, Entry, History, ServerVariables
 from raftspec.rules import read
 from raftspec.spec import Extension, State, Step, When, when
 from raftspec.types import Count, Index, Server, Value
-from raftspec.values import Map, ServerSet, count, every, implies, ite, no
+from raftspec.values import Map, ServerSet, count, every, implies, ite, no, those
 
 
 class Configured(ServerVariables):
@@ -96,15 +96,12 @@ def enter_joint(s: M, i: Server, v: Value, joint: ServerSet) -> Step:
     me = s[i]
     n = in_force(s, me)
     now = votes(s, me, n)
-    outgoing = NO_VOTES
-    for j in s.servers:
-        outgoing = ite(now(j), outgoing.add(j), outgoing)
     return Step(
         i,
         *_may_change(s, me, joint),
         when("i is in no joint configuration", s.rule("membership.through_joint", no(is_joint(s, me, n)))),
         then=_with_entry(me, v),
-        history=_recorded(s, v, joint, outgoing),
+        history=_recorded(s, v, joint, those(s.servers, now)),
     )
 
 

@@ -345,6 +345,16 @@ def set_each(m: Map[str, T], servers: Iterable[str], value: Callable[[str], T]) 
     return m
 
 
+def those(servers: Iterable[str], has: Callable[[str], bool]) -> ServerSet:
+    """The set of servers j for which `has(j)` holds."""
+    if tracer := getattr(servers, "tracer", None):  # of any number of servers
+        return tracer.those(has)  # type: ignore[no-any-return]
+    out = ServerSet()
+    for j in servers:
+        out = ite(has(j), out.add(j), out)
+    return out
+
+
 def forall(n: int, claim: Callable[[int], bool]) -> bool:
     """`claim(k)` for every number k from 1 to n."""
     if isinstance(n, Expr):

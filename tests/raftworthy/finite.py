@@ -19,7 +19,7 @@ import z3
 from raftspec.types import Type, zero
 from raftworthy.prove.unbounded import values as v
 from raftworthy.prove.unbounded.formulas import Clauses, Formula, Junction, Quantified, is_plain
-from raftworthy.prove.unbounded.terms import Named
+from raftworthy.prove.unbounded.naming import Latest, Named
 from raftworthy.prove.unbounded.values import Entries, Maybe, Members, Size, Table, Value
 
 NUMBERS = range(-4, 12)
@@ -57,6 +57,7 @@ class Finite:
         self.domains: dict[str, Iterable[Any]] = {
             "Server": self.servers,
             "Quorum": self.quorums,
+            "Crowd": self.quorums,
             "Int": tuple(numbers),
         }
         self.functions: dict[str, Callable[..., Any]] = {
@@ -64,6 +65,11 @@ class Finite:
             "member": lambda j, q: j in q,
             "everybody": lambda: frozenset(self.servers),
             "shared?": lambda p, q: min(p & q, default=self.servers[0]),
+            "inside": lambda j, c: j in c,
+            "most": lambda q, c: 2 * len(q) > len(c),
+            "stranger?": lambda q, c: min(q - c, default=self.servers[0]),
+            "other?": lambda c, d: min(c ^ d, default=self.servers[0]),
+            "another?": lambda c, d: max(c ^ d, default=self.servers[0]),
             "before": lambda i, j: i < j,
             "nothing": lambda: 0,
             "no_server": lambda: self.servers[0],
@@ -142,9 +148,21 @@ class Finite:
                 # A name for a condition inside of a term; its definition is what it is equal to.
                 meaning, free = self._compiled(c), [a.get_id() for a in named.children()]
                 return lambda env: meaning({**env, **dict(zip(free, [a(env) for a in args], strict=True))})
+        for asked in (n.latest[name] for n in (self.named, *self.also) if name in n.latest):
+            return self._compile_latest(asked, args)
         if args:
             return lambda env: functions[name](*[a(env) for a in args])
         return lambda env: env[number] if number in env else functions[name]()
+
+    def _compile_latest(self, asked: Latest, args: list[Computed]) -> Computed:
+        top, claim, x = self._compiled(asked.top), self._compiled(asked.claim), asked.x.get_id()
+        free = [a.get_id() for a in asked.free]
+
+        def computed(env: dict[int, Any]) -> int:
+            env = {**env, **dict(zip(free, [a(env) for a in args], strict=True))}
+            return next((k for k in range(top(env), 0, -1) if claim({**env, x: k})), 0)
+
+        return computed
 
     # --- values of the specification ---
 

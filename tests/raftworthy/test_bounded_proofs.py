@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from raftspec.invariant import CONJUNCTS, with_witnesses
+from raftspec.extensions import having
+from raftspec.invariant import CONJUNCTS, conjuncts, lemmas, with_witnesses
 from raftspec.mutants import MUTANTS
 from raftspec.raft import LEADER, raft
 from raftspec.rules import RULES
@@ -64,6 +65,24 @@ def test_the_states_of_long_walks_satisfy_the_invariant() -> None:
     assert first_broken(("append.truncate_only_conflict",), 30) is not None
 
 
+def test_with_membership_so_do_the_states_of_a_walk() -> None:
+    spec = having("membership")
+    bounds = Bounds(max_term=4, max_log=4, commands=5, entries=2, extensions=("membership",), changes=4)
+    model, rng, changes = Model(with_witnesses(spec), bounds), random.Random(7), 0
+    for _ in range(3):
+        s = model.generated.initial()
+        for step in range(70):
+            moves = list(model.moves(s))
+            if not moves:
+                break
+            s = rng.choices(moves, [0.1 if m.action in ("restart", "timeout") else 1 for m in moves])[0].world
+            if step % 9 == 0:
+                for name in (*conjuncts(spec), *lemmas(spec)):
+                    assert model.claim(name)(s), name
+        changes += s.past.changes
+    assert changes > 2
+
+
 def test_a_property_with_parameters_is_explored_for_all_their_values() -> None:
     spec = Spec(raft.server, raft.history, raft.rules, dict(raft.actions), {})
 
@@ -90,6 +109,23 @@ def test_the_invariant_is_inductive() -> None:
     assert not data["impossible_actions"]
     assert {a["verdict"] for a in data["answers"]} == {"kept"}
     assert "of any number and age" in text
+
+
+# All of it takes 18 seconds.
+@pytest.mark.parametrize("action", ["change_voters", "enter_joint", "become_leader"])
+def test_with_membership_it_is_inductive_for_two_servers(action: str) -> None:
+    induction = Induction(sizes(2, 2, 2, ("membership",)))
+    claims = [n for n in induction.conjuncts if n[0] in "vp"]
+    answers = induction.check(actions=[action], claims=claims)
+    assert {a.verdict for a in answers} == {"kept"}
+    assert len(answers) > 5
+
+
+def test_a_map_by_commands_is_the_same_in_z3_and_back() -> None:
+    shapes = Induction(sizes(2, 1, 2, ("membership",))).machine.shapes
+    voters = having("membership").history.types()["voters"]
+    value = {"c2": frozenset(shapes.servers[:1])}
+    assert shapes.decode(voters, shapes.encode(voters, value)) == value
 
 
 # What fails first without a rule: as in the unbounded proof.

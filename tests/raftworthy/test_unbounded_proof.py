@@ -12,7 +12,7 @@ import z3
 from raftspec.rules import RULES
 from raftworthy.cli import app
 from raftworthy.explore.reference import UnusableError
-from raftworthy.prove.inductive import NO_STEP
+from raftworthy.prove.inductive import NO_STEP, Question
 from raftworthy.prove.unbounded.cores import needed, recorded
 from raftworthy.prove.unbounded.formulas import Clauses, both, either, every, no, some
 from raftworthy.prove.unbounded.induction import AT_FIRST, Unbounded
@@ -114,9 +114,36 @@ def test_with_an_extension_it_is_proved_as_well(name: str) -> None:
     assert agrees(induction) is None
 
 
-def test_of_membership_it_is_said_that_it_cannot_be_asked() -> None:
-    with pytest.raises(UnusableError, match="with membership it can't be asked for any number of servers"):
-        run_unbounded(extensions=["membership"])
+@pytest.fixture(scope="module")
+def membership() -> Unbounded:
+    return Unbounded(extensions=("membership",))
+
+
+def test_with_membership_later_leaders_have_what_was_decided(membership: Unbounded) -> None:
+    """Joint consensus and changes of one server, for any number of servers, from the conjuncts."""
+    prover = Prover(membership, rounds=2)
+    lemmas = [n for n in membership.lemmas if n.startswith("j")]
+    assert lemmas[-1] == "j24_they_have_what_was_decided"
+    assert len(lemmas) == 24
+    assert [n for n in lemmas if prover.prove(Question(NO_STEP, n)).verdict != "proved"] == []
+    assert agrees(membership) is None
+
+
+# What a lemma is no more proved without: why single changes are as they are.
+RESTS_ON = {
+    "j15_y_is_after_what_secured_x": "p3_single_changes_are_secured",
+    "j5_children_meet": "p7_other_changes_are_of_one_server",
+    "j7_siblings_meet": "p2_joint_ones_hold_the_one_before",
+    "j12_what_is_before_y_is_not_after_x": "p1_parents_are_next",
+}
+
+
+@pytest.mark.parametrize("lemma", RESTS_ON)
+def test_of_membership_each_rule_is_needed(lemma: str, membership: Unbounded) -> None:
+    fewer = Unbounded(extensions=("membership",))
+    fewer.hypotheses[RESTS_ON[lemma]] = []
+    assert Prover(fewer, rounds=1).prove(Question(NO_STEP, lemma), effort=200_000).verdict == "unknown"
+    assert Prover(membership, rounds=2).prove(Question(NO_STEP, lemma)).verdict == "proved"
 
 
 def test_next_index_is_in_no_hypothesis() -> None:

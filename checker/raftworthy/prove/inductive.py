@@ -83,10 +83,15 @@ def message_of(p: Property) -> type[Message] | None:
 
 
 def sizes(servers: int = 3, max_term: int = 4, max_log: int = 4, extensions: Iterable[str] = ()) -> Bounds:
-    """Bounds that limit nothing but the sizes of a state: any entries a message, restarts, commands twice."""
+    """Bounds that limit nothing but the sizes of a state: any entries a message, restarts, commands twice.
+
+    With membership a command is never given twice, as configurations are told apart by it.
+    """
+    extensions = tuple(extensions)
+    commands = max(2, max_log) if "membership" in extensions else 1
     return Bounds(
-        servers, max_term, max_log, crashes=1, commands=1, entries=max_log, applies=True,
-        extensions=tuple(extensions),
+        servers, max_term, max_log, crashes=1, commands=commands, entries=max_log, applies=True,
+        extensions=extensions,
     )  # fmt: skip
 
 

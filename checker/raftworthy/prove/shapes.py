@@ -103,7 +103,7 @@ class Shapes:
         assert t.key is not None
         if t.key.kind == "server":
             return list(self.servers)
-        return list(range(self.largest(t.key) + 1))
+        return [_named(t.key, k) for k in range(self.largest(t.key) + 1)]
 
     def first_key(self, t: Type) -> int:
         """The number that stands for a map's first key."""
@@ -178,7 +178,7 @@ class Shapes:
             case "bool":
                 return bool(value)
             case "num":
-                return f"c{value}" if t.name == "value" and value else value
+                return _named(t, value)
             case "enum":
                 return _members(t)[value]
             case "server" | "maybe":
@@ -210,6 +210,11 @@ class Shapes:
         if isinstance(found, z3.BitVecNumRef):
             return found.as_signed_long()
         return z3.is_true(found)
+
+
+def _named(t: Type, number: int) -> Any:
+    """The Python back end's number of a type; commands have names."""
+    return f"c{number}" if t.name == "value" and number else number
 
 
 def _members(t: Type) -> list[Any]:

@@ -5,7 +5,7 @@ s  the state before the step     x  a claim's parameters
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,15 +14,16 @@ import z3
 from raftspec.anynumber import EACH, AnyNumber
 from raftspec.extensions import having
 from raftspec.graph import postorder
-from raftspec.invariant import conjuncts, lemmas, with_witnesses
+from raftspec.invariant import RANKS, conjuncts, lemmas, with_witnesses
 from raftspec.mutants import Mutant
 from raftspec.spec import Property
 from raftspec.tracing import Send, Transition
-from raftspec.types import SERVER, Message, Type
+from raftspec.types import SERVER, VALUE, Message, Type
 from raftworthy.prove.inductive import LEFT_OUT, NO_STEP, Question, message_of
 from raftworthy.prove.unbounded import values as v
 from raftworthy.prove.unbounded.formulas import Clause, Clauses, Formula, both, either, every, implies, no
-from raftworthy.prove.unbounded.terms import Environment, Named, State, Terms, before
+from raftworthy.prove.unbounded.naming import Named
+from raftworthy.prove.unbounded.terms import Environment, State, Terms, before
 from raftworthy.prove.unbounded.values import QUORUM_SORT, SERVER_SORT, Value
 
 # That there is a majority at all: an assumption that few claims need, so it stands with the hypotheses.
@@ -89,7 +90,7 @@ class Unbounded:
         self.hypotheses[QUORUM] = self.clauses.of(v.quorum(v.EVERYBODY))
         self.always = [
             c
-            for f in (self._typed(self.s), quorums_intersect(), none_is_before_itself())
+            for f in (self._typed(self.s), *self._majorities(), none_is_before_itself())
             for c in self.clauses.of(f)
         ]
         first_server, first_past = spec.server(), spec.history()
@@ -101,7 +102,13 @@ class Unbounded:
         self._facts: dict[str, list[z3.BoolRef]] = {}
         self._terms: dict[str, list[z3.BoolRef]] = {}
         self._shared: frozenset[str] = frozenset()
+        self._below: dict[tuple[str, str], list[z3.BoolRef]] = {}
         self._of_message: dict[str, dict[str, list[z3.BoolRef]]] = {}
+
+    def _majorities(self) -> Iterable[Formula]:
+        yield quorums_intersect()
+        if "membership" in self.spec.extensions:
+            yield majorities_intersect()
 
     def _typed(self, s: State) -> Formula:
         out = [
@@ -111,13 +118,17 @@ class Unbounded:
         ]
         return both(*out, *(v.typed(t, s.past[f]) for f, t in self.spec.history.types().items()))
 
-    def _universal(self, name: str, p: Property) -> Formula:
-        """A conjunct for every value of its parameters: of their types, as it is proved of no others."""
+    def _universal(self, name: str, p: Property, below: Sequence[Any] = ()) -> Formula:
+        """A conjunct for every value of its parameters: of their types, as it is proved of no others.
+
+        With `below`, only where a lemma's rank is smaller than this one.
+        """
         todo = list(p.params.items())
 
         def rest(k: int, environment: Environment) -> Formula:
             if k == len(todo):
-                return Terms(self.named, self.s, environment=environment).value(self.claims[name])
+                value = Terms(self.named, self.s, environment=environment).value(self.claims[name])
+                return implies(smaller(ranked(name, environment), below), value) if below else value
             param, t = todo[k]
 
             def claim(x: Any) -> Formula:
@@ -148,6 +159,8 @@ class Unbounded:
 
     def _step(self, t: Transition) -> Step:
         environment, typed = self._parameters(t.action.params, "p")
+        given = (environment[p] for p, kind in t.action.params.items() if kind == VALUE)
+        typed = both(typed, *(x != v.NOTHING for x in given))  # "none" is no command
         named = Named(self.clauses)
         w = Terms(named, self.s, environment=environment)
         assumed = [typed, *(w.value(g.condition) for g in t.guards)]
@@ -248,6 +261,19 @@ class Unbounded:
             self._of_message[action] = {n: [c.term() for c in self.clauses.of(f)] for n, f in about.items()}
         return self._of_message[action]
 
+    def goes_by(self, question: Question) -> list[str]:
+        """The lemmas that the proof of a lemma may assume by induction: where their ranks are smaller."""
+        ranks = len(RANKS.get(question.claim, ())) if question.action == NO_STEP else 0
+        return [n for n in self.lemmas if ranks and len(RANKS.get(n, ())) == ranks]
+
+    def below(self, claim: str, lemma: str) -> list[z3.BoolRef]:
+        """A lemma where its rank is smaller than that of a claim."""
+        if (claim, lemma) not in self._below:
+            environment, _ = self._parameters(self.properties[claim].params, "x")
+            known = self._universal(lemma, self.lemmas[lemma], ranked(claim, environment))
+            self._below[claim, lemma] = [c.term() for c in self.clauses.of(known)]
+        return self._below[claim, lemma]
+
     def assumptions(self) -> dict[str, list[z3.BoolRef]]:
         """What may be assumed of a state of the invariant, by conjunct; what they share is under ""."""
         if not self._terms:
@@ -256,6 +282,19 @@ class Unbounded:
             self._terms = {"": [c.term() for c in shared]}
             self._terms |= {name: [c.term() for c in cs] for name, cs in self.hypotheses.items()}
         return self._terms
+
+
+def ranked(lemma: str, environment: Environment) -> list[Any]:
+    """A lemma's rank: natural numbers."""
+    return [z3.IntVal(x) if isinstance(x, int) else environment[x] for x in RANKS.get(lemma, ())]
+
+
+def smaller(a: Sequence[Any], b: Sequence[Any]) -> Formula:
+    """Whether of two ranks the first number that differs is smaller in the first."""
+    out: Formula = False
+    for x, y in zip(reversed(a), reversed(b), strict=True):
+        out = z3.simplify(z3.Or(x < y, z3.And(x == y, out)))
+    return out
 
 
 def same_value(a: Value, b: Value) -> Formula:
@@ -273,6 +312,36 @@ def quorums_intersect() -> Formula:
         return implies(both(v.quorum(p), v.quorum(q)), both(v.member(meet, p), v.member(meet, q)))
 
     return every(QUORUM_SORT, lambda p: every(QUORUM_SORT, lambda q: claim(p, q), "q"), "q")
+
+
+def majorities_intersect() -> Formula:
+    """Majorities of two crowds, with nobody from outside, share a server if these differ by at most one.
+
+    It is all that is assumed of majorities where it depends on the configuration who votes.
+    """
+
+    def strange(q: Any, c: Any) -> Formula:
+        j = v.stranger(q, c)
+        return both(v.member(j, q), no(v.inside(j, c)))
+
+    def differ(j: Any, c: Any, d: Any) -> Formula:
+        return no(v.same(v.inside(j, c), v.inside(j, d)))
+
+    def claim(p: Any, c: Any, q: Any, d: Any) -> Formula:
+        meet, i, j = v.shared(p, q), v.other(c, d), v.another(c, d)
+        return either(
+            no(v.most(p, c)),
+            no(v.most(q, d)),
+            both(v.member(meet, p), v.member(meet, q)),
+            strange(p, c),
+            strange(q, d),
+            both(i != j, differ(i, c, d), differ(j, c, d)),
+        )
+
+    def of(q: str, c: str, body: Callable[[Any, Any], Formula]) -> Formula:
+        return every(QUORUM_SORT, lambda x: every(v.CROWD_SORT, lambda y: body(x, y), c), q)
+
+    return of("p", "c", lambda p, c: of("q", "d", lambda q, d: claim(p, c, q, d)))
 
 
 def always(x: Value) -> Callable[[Any], Value]:

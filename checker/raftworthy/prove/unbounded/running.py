@@ -21,11 +21,12 @@ from raftworthy.prove.inductive import LEFT_OUT, Induction, Question, sizes
 from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED, _data
 from raftworthy.prove.unbounded.cores import needed, record, recorded
 from raftworthy.prove.unbounded.induction import AT_FIRST, NATURAL, Unbounded
-from raftworthy.prove.unbounded.solving import Proof, Prover
+from raftworthy.prove.unbounded.solving import EFFORT, Proof, Prover
 
 Told = Callable[[Proof, int, int], None]
 # Where a counterexample is looked for, in turn.
 FINITE = ((3, 2, 2), (3, 3, 2))
+IN_PART = frozenset({"membership"})  # extensions for which much is expected to fail
 SMALL = 1_000_000  # Z3's steps for one try where most questions are expected to fail
 
 
@@ -74,13 +75,16 @@ def run_unbounded(
     if tie:
         raise UnusableError(f"the specification for any number of servers is read differently: {tie}")
     changed = induction.without or bug
-    prover = Prover(induction, recorded() if cores and not record_cores else {}, seed)
+    known = recorded() if cores and not record_cores else {}
+    in_part = bool(IN_PART & induction.spec.extensions)
+    prover = Prover(induction, known, seed, rounds=1) if in_part else Prover(induction, known, seed)
     if changed:
         return _without(induction, prover, bug, mutant, every, told, began)
     questions = induction.questions()
     proofs = []
     for q in questions:
-        proofs.append(prover.core(q) if record_cores else prover.prove(q))
+        effort = SMALL if in_part else EFFORT
+        proofs.append(prover.core(q) if record_cores else prover.prove(q, effort))
         told(proofs[-1], len(proofs), len(questions))
     solving = time.process_time() - began
     if record_cores:

@@ -52,6 +52,30 @@ FAMILIES: Mapping[str, str] = {
     "l3": "d1 d2 c2 g6 g9 b2",
     "s2": "b g10 s",
     "s3": "d3 d7 s",
+    "j1": "g9 g6",
+    "j2": "g8 v5",
+    "j3": "g6 g9 p1 v5",
+    "j4": "b1 d2 v1 v3 v5",
+    "j5": "b1 d2 p v1 v3 v5",
+    "j6": "b1 d2 p v1 v3 v5",
+    "j7": "b1 d2 p v1 v3 v5",
+    "j8": "d1 d8 g6 g9 j24 p4 p5",
+    "j9": "g6 g9 j8 p1",
+    "j10": "j2 j3 j8",
+    "j11": "g6 j9 p1 v5 v6",
+    "j12": "d2 j3 j10 p1 v5",
+    "j13": "g6 g9 j24 p1 p4",
+    "j14": "g6 g9 j2 j3 j24 p4 v5",
+    "j15": "g6 j1 j13 p1 p3 p4 v5",
+    "j16": "g6 j1 j14 p1 p3 p4 v5",
+    "j17": "g8 j13 j15 p4 v5",
+    "j18": "g8 j14 j16 p4 v5",
+    "j19": "j1 j17 j18 p1 v5",
+    "j20": "c4 d2 g6 g8 g9 j24 v5 v6",
+    "j21": "g6 g8 g9 j24 v5 v6",
+    "j22": "d2 g9 j4 j6 j9 j11 p1 v5 v6",
+    "j23": "d2 j4 j5 j6 j7 j9 j10 j11 j12 p1 v5",
+    "j24": "d2 g6 j4 j19 j20 j21 j22 j23",
     "handle_append_entries/g3": "d7 g3 g6 g9 l m s1",
     "handle_append_entries/k2": "d7 g3 g6 g9 k1 k2 k4 l m s1",
     "handle_append_entries/c1": "c1 c2 d7 g3 g4 g8 g9 k1 l2 m1 m3 s1",
@@ -93,8 +117,13 @@ class Prover:
     """Asks the questions of an induction."""
 
     def __init__(
-        self, induction: Unbounded, cores: Mapping[Question, Iterable[str]] | None = None, seed: int = 0
+        self,
+        induction: Unbounded,
+        cores: Mapping[Question, Iterable[str]] | None = None,
+        seed: int = 0,
+        rounds: int = ROUNDS,
     ) -> None:
+        self.rounds = rounds
         self.induction = induction
         self.cores = {q: frozenset(c) for q, c in (cores or {}).items()}
         self.seed = seed
@@ -106,7 +135,7 @@ class Prover:
         tries = 0
         for names, seed in self._attempts(question):
             tries += 1
-            used = self._refuted(question.action, facts, names, seed, effort, track)
+            used = self._refuted(question, facts, names, seed, effort, track)
             if used is not None:
                 return Proof(question, "proved", used, time.process_time() - began, tries)
         return Proof(question, "unknown", frozenset(), time.process_time() - began, tries)
@@ -117,29 +146,47 @@ class Prover:
         if found.verdict == "proved":
             facts = self.induction.facts(question)
             for seed in range(STABLE):
-                if self._refuted(question.action, facts, found.used, seed, EFFORT // 20, False) is None:
+                if self._refuted(question, facts, found.used, seed, EFFORT // 20, False) is None:
                     return self.prove(question)
         return found
 
     def _attempts(self, question: Question) -> Iterator[tuple[frozenset[str], int]]:
-        # A lemma is used in the state before a step, and proved of any state, from conjuncts alone.
-        lemmas = self.induction.lemmas if question.action != NO_STEP else {}
-        known = {**self.induction.conjuncts, **lemmas}
-        more = frozenset(known.keys() - CONJUNCTS.keys())
+        lemmas = self._lemmas(question)
+        known = [*self.induction.conjuncts, *lemmas]
+        more = frozenset(known) - CONJUNCTS.keys()
         sets = families(question, known)
         if question in self.cores:
             core = self.cores[question]
             sets = [core, *([core | more] if more else []), *sets]
-        for seed in range(self.seed, self.seed + ROUNDS):
+        for seed in range(self.seed, self.seed + self.rounds):
             yield from ((names, seed) for names in sets)
 
+    def _lemmas(self, question: Question) -> list[str]:
+        """What may be used: for a lemma those before it, and those that it goes by."""
+        names = list(self.induction.lemmas)
+        if question.action != NO_STEP or question.claim not in names:
+            return names
+        earlier = names[: names.index(question.claim)]
+        return [*earlier, *(n for n in self.induction.goes_by(question) if n not in earlier)]
+
     def _refuted(
-        self, action: str, facts: list[z3.BoolRef], names: frozenset[str], seed: int, effort: int, track: bool
+        self,
+        question: Question,
+        facts: list[z3.BoolRef],
+        names: frozenset[str],
+        seed: int,
+        effort: int,
+        track: bool,
     ) -> frozenset[str] | None:
         """The hypotheses that contradict the facts, or None if Z3 doesn't find that they do."""
         solver = z3.SimpleSolver()
         solver.set(mbqi=False, auto_config=False, random_seed=seed, rlimit=effort)
-        terms = {**self.induction.assumptions(), **self.induction.of_message(action)}
+        by_induction = frozenset(self.induction.goes_by(question))
+        terms = {
+            **self.induction.assumptions(),
+            **self.induction.of_message(question.action),
+            **{n: self.induction.below(question.claim, n) for n in names & by_induction},
+        }
         solver.add(*terms[""], *facts)
         marks: dict[str, str] = {}
         for name in terms:

@@ -15,8 +15,6 @@ from raftspec.graph import BINDERS, OPERATIONS, OVER_SERVERS, Node, free_variabl
 from raftworthy.explore.reference import UnusableError
 from raftworthy.prove.unbounded import values as v
 from raftworthy.prove.unbounded.formulas import (
-    Clause,
-    Clauses,
     Formula,
     Junction,
     Quantified,
@@ -28,7 +26,9 @@ from raftworthy.prove.unbounded.formulas import (
     no,
     some,
 )
+from raftworthy.prove.unbounded.naming import Named
 from raftworthy.prove.unbounded.values import (
+    CROWD_SORT,
     NUMBER_SORT,
     QUORUM_SORT,
     SERVER_SORT,
@@ -55,34 +55,6 @@ class State:
     servers: Mapping[str, Callable[[Any], Value]]
     past: Mapping[str, Value]
     name: str = ""
-
-
-class Named:
-    """Names for conditions that stand inside a term, as Z3 wants them without quantifiers there."""
-
-    def __init__(self, clauses: Clauses) -> None:
-        self.clauses = clauses
-        self.definitions: list[Clause] = []
-        self._known: dict[int, tuple[Formula, Any]] = {}
-
-    def plain(self, c: Formula) -> Any:
-        """A condition without quantifiers that is equal to c."""
-        if isinstance(c, bool):
-            return z3.BoolVal(c)
-        if is_plain(c):
-            return c
-        if id(c) in self._known:
-            return self._known[id(c)][1]
-        free = self.clauses.mentioned(c)
-        name = self.clauses.name("if")
-        args = [x.sort() for x in free]
-        named = z3.Function(name, *args, z3.BoolSort())(*free) if free else z3.Bool(name)
-        made = self.clauses.of(either(no(named), c), tuple(free)) + self.clauses.of(
-            either(named, no(c)), tuple(free)
-        )
-        self.definitions += [Clause((*free, *x.variables), x.body) for x in made]
-        self._known[id(c)] = c, named
-        return named
 
 
 class Terms:
@@ -183,6 +155,16 @@ def is_quorum(s: Members) -> Formula:
     return some(QUORUM_SORT, lambda q: both(v.quorum(q), within(q, s)), "q")
 
 
+def is_majority(who: Members, of: Members) -> Formula:
+    """A set is more than half as large as another, which some crowd is."""
+
+    def claim(c: Any) -> Formula:
+        crowd = every(SERVER_SORT, lambda j: v.same(v.inside(j, c), of.has(j)), "j")
+        return both(crowd, some(QUORUM_SORT, lambda q: both(v.most(q, c), within(q, who)), "q"))
+
+    return some(CROWD_SORT, claim, "c")
+
+
 def _refused(n: Node) -> UnusableError:
     return UnusableError(f"the proof doesn't know what to make of this number of servers: {n!r}")
 
@@ -208,6 +190,8 @@ def _at_most(n: Node, s: Size, k: int | None) -> Formula:
 def _less(w: Terms, n: Node, a: Value, b: Value) -> Formula:
     if isinstance(a, AllServers) and isinstance(b, Size) and b.times == 2:
         return is_quorum(b.of)
+    if isinstance(a, Size) and isinstance(b, Size) and (a.times, b.times) == (1, 2):
+        return is_majority(b.of, a.of)
     if isinstance(a, Size) and (k := _number(b)) is not None:
         return _at_most(n, a, k - 1)
     if isinstance(b, Size):
@@ -218,6 +202,8 @@ def _less(w: Terms, n: Node, a: Value, b: Value) -> Formula:
 def _le(w: Terms, n: Node, a: Value, b: Value) -> Formula:
     if isinstance(b, AllServers) and isinstance(a, Size) and a.times == 2:
         return no(is_quorum(a.of))
+    if isinstance(a, Size) and isinstance(b, Size) and (a.times, b.times) == (2, 1):
+        return no(is_majority(a.of, b.of))
     if isinstance(a, Size):
         return _at_most(n, a, _number(b))
     if isinstance(b, Size) and (k := _number(a)) is not None:
@@ -313,7 +299,7 @@ def _exists(w: Terms, n: Node, top: Any) -> Formula:
 
 
 def _latest(w: Terms, n: Node, top: Any) -> Any:
-    raise UnusableError(f"the proof for any number of servers has no rule for `latest`: {n!r}")
+    return w.named.last(top, lambda k: w.inside(n.attr, k).value(n.args[-1]))
 
 
 def _count(w: Terms, n: Node, *conditions: Formula) -> Value:
@@ -327,6 +313,10 @@ def _count_servers(w: Terms, n: Node) -> Size:
     named = len(w.states) == 1 and w.states[0].name
     key = (f"{named}{n.id}", *(w.environment[x] for x in names)) if named else ()
     return Size(Members(lambda j: w.inside(n.attr, j).value(n.args[-1]), key))
+
+
+def _those(w: Terms, n: Node) -> Members:
+    return Members(lambda j: w.inside(n.attr, j).value(n.args[-1]))
 
 
 def _set_each(w: Terms, n: Node, m: Table) -> Table:
@@ -370,6 +360,7 @@ RULES: Mapping[str, Callable[..., Value]] = {
     "field": _field,
     "every_server": lambda w, n: every(SERVER_SORT, lambda j: w.inside(n.attr, j).value(n.args[-1]), "j"),
     "count_servers": _count_servers,
+    "those": _those,
     "set_each": _set_each,
     "before": lambda w, n, i, j: before(i, j),
 }

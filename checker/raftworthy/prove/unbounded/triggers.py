@@ -57,7 +57,8 @@ def _covers(
 
 def _candidates(body: z3.ExprRef, wanted: frozenset[int]) -> Iterator[tuple[z3.ExprRef, frozenset[int]]]:
     """The terms that can be triggers, with the variables that they mention."""
-    # For each term: its variables, those inside of what is invented, whether it is functions only.
+    # For each term: its variables, those inside of what is invented, whether they stand below functions only,
+    # and nowhere in it is a choice, which Z3 refuses.
     done: dict[int, tuple[frozenset[int], frozenset[int], bool]] = {}
     nothing = frozenset[int]()
 
@@ -75,7 +76,8 @@ def _candidates(body: z3.ExprRef, wanted: frozenset[int]) -> Iterator[tuple[z3.E
         name = t.decl().name()
         inside = used if INVENTED in name else nothing.union(*(i for _, i, _ in parts))
         own = t.decl().kind() == z3.Z3_OP_UNINTERPRETED
-        pure = own and all(fine or not u for u, _, fine in parts)
+        fixed = not used and t.decl().kind() != z3.Z3_OP_ITE
+        pure = (own or fixed) and all(fine for _, _, fine in parts)
         done[key] = used, inside, pure
         if pure and used and inside != used:
             yield t, used

@@ -24,6 +24,7 @@ Value: TypeAlias = Any  # a Formula, a Z3 term, one of those below, or a tuple: 
 SERVER_SORT = z3.DeclareSort("Server")
 VALUE_SORT = z3.DeclareSort("Value")
 QUORUM_SORT = z3.DeclareSort("Quorum")
+CROWD_SORT = z3.DeclareSort("Crowd")  # a set of servers, of which others can be majorities
 NUMBER_SORT = z3.IntSort()
 NOTHING = z3.Const("nothing", VALUE_SORT)
 NO_SERVER = z3.Const("no_server", SERVER_SORT)  # stands where there is none; nothing is known of it
@@ -32,6 +33,11 @@ quorum = z3.Function("quorum", QUORUM_SORT, z3.BoolSort())
 member = z3.Function("member", SERVER_SORT, QUORUM_SORT, z3.BoolSort())
 EVERYBODY = z3.Const("everybody", QUORUM_SORT)
 shared = z3.Function("shared?", QUORUM_SORT, QUORUM_SORT, SERVER_SORT)
+inside = z3.Function("inside", SERVER_SORT, CROWD_SORT, z3.BoolSort())
+most = z3.Function("most", QUORUM_SORT, CROWD_SORT, z3.BoolSort())  # more than half as large
+stranger = z3.Function("stranger?", QUORUM_SORT, CROWD_SORT, SERVER_SORT)
+other = z3.Function("other?", CROWD_SORT, CROWD_SORT, SERVER_SORT)
+another = z3.Function("another?", CROWD_SORT, CROWD_SORT, SERVER_SORT)
 
 
 class Maybe(NamedTuple):
