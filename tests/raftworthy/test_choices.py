@@ -65,8 +65,10 @@ def test_what_a_leader_sends_next_is_left_open_in_a_large_search() -> None:
 
 
 def test_a_violation_found_so_is_one_of_the_specification() -> None:
-    found = explored(TWO, "commit.majority", many=1)
+    bug = Mutant("made up", "", "", without=frozenset({"commit.majority"}))
+    found = explored(TWO, mutant=bug, many=1)
     assert "choices" in found.permits.names()
+    assert (found.mutant, found.without) == ("made up", bug.without)
     path = found.violation.path
     model = Model(raft, TWO, ["commit.majority"])
     again = model.repeat(path.start, ((m.action, m.params) for m in path.moves))

@@ -204,7 +204,7 @@ def _openly(
         if model.claim(name)(*path.worlds()[-model.spec.properties[name].states :]):
             return "something false was found so"
         result = replace(result, violation=Violation(name, result.violation.doc, path))
-    return replace(result, without=model.without)
+    return replace(result, without=model.without, mutant=model.mutant.name if model.mutant else None)
 
 
 def _many(distinct: int, newest: int) -> bool:
