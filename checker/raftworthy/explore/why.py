@@ -114,18 +114,20 @@ def why(name: str) -> Answer:
     cases, waits = {**RULE_CASES, **MUTANT_CASES, **EXTENSION_CASES}, {**WAITS, **EXTENSION_WAITS}
     case = cases.get(name)
     if case is not None:
-        return Answer(name, rule, mutant, _disaster(blank, case, *_explored(blank, case)))
+        return Answer(name, rule, mutant, _disaster(blank, case, *_explored(case, blank.without, mutant)))
     if name in waits:
         return _waits(blank, waits[name])
     return _needless(blank, {**NEEDLESS, **EXTENSION_NEEDLESS}[name])
 
 
-def _explored(a: Answer, case: Case) -> tuple[Result, int]:
+def _explored(
+    case: Case, without: frozenset[str] = frozenset(), mutant: Mutant | None = None
+) -> tuple[Result, int]:
     """What the reference explorer finds; where that takes long, what the native one does: as short a way.
 
     And how many steps the beginning has.
     """
-    _, begun = made = case.begun(case.spec, a.without, a.mutant)
+    _, begun = made = case.begun(case.spec, without, mutant)
     first = case.explore(made=made, limit_states=FEW_STATES)
     if first.stopped.startswith("stopped") and available():
         from raftworthy.native.engine import explore_native  # imports llvmlite
@@ -161,10 +163,10 @@ def _needless(a: Answer, needless: Needless) -> Answer:
     explored = []
     for bounds in needless.bounds:
         case = Case(bounds)
-        result, beginning = _explored(a, case)
+        result, beginning = _explored(case, a.without, a.mutant)
         if result.violation:
             return Answer(a.name, a.rule, a.mutant, _disaster(a, case, result, beginning))
-        complete = case.explore().distinct if needless.same else None
+        complete = _explored(case)[0].distinct if needless.same else None
         if complete not in (None, result.distinct):
             return a
         explored.append(Explored(bounds, result.distinct, complete))
