@@ -7,20 +7,25 @@ import json
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from raftd.simulator import Faults, server_names, simulate
+from raftd.simulator import SIMULATED, Faults, server_names, simulate
+from raftd.state import Config
 from raftworthy.holes.verdict import complete
 from raftworthy.measure import Progress, machine
 
 
-def simulated(seed: int, steps: int, faults: str = "none", servers: int = 3) -> list[dict[str, Any]]:
+def simulated(
+    seed: int, steps: int, faults: str = "none", servers: int = 3, config: Config = SIMULATED
+) -> list[dict[str, Any]]:
     """The lines of a simulation's trace."""
     out = io.BytesIO()
-    simulate(seed, server_names(servers), steps, Faults.parse(faults), out)
+    simulate(seed, server_names(servers), steps, Faults.parse(faults), out, config=config)
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -57,52 +62,96 @@ def written(lines: Sequence[dict[str, Any]], path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Filled:
-    """What it took to complete one trace: CPU seconds."""
+class Setting:
+    """What is done to simulations before they are completed."""
 
-    holes: str
-    lines: int
-    verdict: str
-    solving: float
-    in_all: float
-    supplied: int
+    events: int
+    hidden: float  # which share of the fields is left out
+    lost: str = ""  # which server's lines are lost: "any", "leader" or "follower"
+    faults: str = "none"
+
+    def __str__(self) -> str:
+        holes = [f"{self.hidden:.0%} hidden"] if self.hidden else []
+        holes += (
+            [f"{self.lost} server lost" if self.lost == "any" else f"{self.lost} lost"] if self.lost else []
+        )
+        faults = {"none": "no faults", "all": "every fault"}.get(self.faults, self.faults)
+        return f"{self.events:,} events, {', '.join(holes)}, {faults}"
+
+
+# Many seeds of each, and how many are explained.
+MANY = (
+    Setting(200, 0.1), Setting(200, 0.3), Setting(1_000, 0.3),
+    Setting(200, 0.1, faults="all"), Setting(200, 0.3, faults="all"),
+    Setting(400, 0, "any"), Setting(400, 0, "any", "all"),
+    Setting(200, 0.1, "any"), Setting(200, 0.1, "any", "all"),
+)  # fmt: skip
+# Long histories, of one election without faults.
+LONG = (
+    Setting(10_000, 0, "leader"), Setting(10_000, 0, "follower"),
+    Setting(10_000, 0, "leader", "crash"), Setting(10_000, 0, "follower", "crash"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What came of one setting: how many seeds with which verdict, and CPU seconds."""
+
+    setting: str
+    explained: int
+    refuted: int  # always wrong, as it happened
+    undecided: int
+    middle: float  # CPU seconds, with reading, and replay of what was found
+    longest: float
+    not_explained: list[int]  # their seeds
 
 
 @dataclass(frozen=True)
 class Completing:
-    """What it took to complete traces with holes."""
+    """What came of completing traces with holes."""
 
     rows: list[Filled]
+    limit: int
     machine: str
 
     def __str__(self) -> str:
-        text = [
-            f"{r.lines:7,} lines, {r.holes:26} {r.verdict:10} {r.solving:6.2f} s solving, "
-            f"{r.in_all:6.2f} s in all, {r.supplied:,} steps supplied"
-            for r in self.rows
-        ]
-        return "\n".join(
-            [*text, f"CPU seconds; in all: with reading, and replay of what was found ({self.machine})"]
-        )
+        text = [f"{'':44} explained refuted undecided   CPU s: middle  longest"]
+        for r in self.rows:
+            seeds = ", ".join(map(str, r.not_explained))
+            text.append(
+                f"{r.setting:44} {r.explained:9} {r.refuted:7} {r.undecided:9} {r.middle:15.2f} "
+                f"{r.longest:8.2f}" + (f"  not: {seeds}" if seeds else "")
+            )
+        return "\n".join([*text, f"at most {self.limit:,} steps are tried ({self.machine})"])
 
 
-def measure_complete(seed: int, faults: str, progress: Progress) -> Completing:
-    """Make holes into simulations of three sizes, and complete them."""
-    cases = [(200, 0.3, False), (1_000, 0.3, False), (10_000, 0.0, True)]
+def holes_in(setting: Setting, seed: int, config: Config = SIMULATED) -> list[dict[str, Any]]:
+    """A simulation's trace with the holes of a setting."""
+    rng = random.Random(seed)
+    lines = simulated(seed, setting.events, setting.faults, config=config)
+    led = Counter(e["server"] for e in lines[1:] if e["event"] in ("append_entries", "client_request"))
+    leader = led.most_common(1)[0][0] if led else lines[0]["servers"][0]
+    others = [i for i in lines[0]["servers"] if i != leader]
+    lost = {"any": lines[0]["servers"], "leader": [leader], "follower": others}.get(setting.lost)
+    return with_holes(lines, rng, setting.hidden, [rng.choice(lost)] if lost else [])
+
+
+def measure_complete(
+    settings: Sequence[Setting], seeds: Sequence[int], limit: int, config: Config, progress: Progress
+) -> Completing:
+    """Make holes into simulations, and complete them."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, (steps, share, lose) in enumerate(cases, 1):
-            rng = random.Random(seed)
-            lines = simulated(seed, steps, faults)
-            lost = [rng.choice(lines[0]["servers"])] if lose else []
-            path = written(with_holes(lines, rng, share, lost), Path(folder) / "holes.ndjson")
-            began = time.process_time()
-            done = complete([path])
-            what = f"{lost[0]}'s lines lost" if lost else f"{share:.0%} of fields hidden"
-            rows.append(
-                Filled(
-                    what, done.lines, done.verdict, done.solving, time.process_time() - began, done.supplied
-                )
-            )
-            progress(number, len(cases))
-    return Completing(rows, machine())
+        for k, setting in enumerate(settings):
+            took, verdicts = [], {}
+            for n, seed in enumerate(seeds, 1):
+                path = written(holes_in(setting, seed, config), Path(folder) / "holes.ndjson")
+                began = time.process_time()
+                verdicts[seed] = complete([path], limit).verdict
+                took.append(time.process_time() - began)
+                progress(k * len(seeds) + n, len(settings) * len(seeds))
+            count = Counter(verdicts.values())
+            bad = [seed for seed, verdict in verdicts.items() if verdict != "explained"]
+            row = count["explained"], count["violates"], len(bad) - count["violates"]
+            rows.append(Filled(str(setting), *row, median(took), max(took), bad))
+    return Completing(rows, limit, machine())

@@ -98,6 +98,25 @@ def test_traces_with_snapshots_conform(tmp_path: Path) -> None:
     assert restarts > 8
 
 
+@pytest.mark.parametrize("extensions", [[], ["membership"]], ids=["", "membership"])
+def test_snapshots_conform_though_nobody_logs_what_it_sends(extensions: list[str], tmp_path: Path) -> None:
+    """What may have been sent is known from the leader's log, also of what it has compacted since."""
+    file, installed = tmp_path / "unsent.ndjson", 0
+    for seed in range(4):
+        with file.open("wb") as out:
+            config = replace(SIMULATED.having(extensions), snapshot_after=8)
+            installed += simulate(seed, server_names(3), 300, out=out, config=config).installed
+        events = [json.loads(line) for line in file.read_text().splitlines()]
+        unsent = [{k: x for k, x in e.items() if k != "sends"} for e in events]
+        file.write_text("".join(json.dumps(e) + "\n" for e in unsent))
+        assert check([file]).verdict == "conforms", seed
+    assert installed
+    lie = next(e for e in unsent if e.get("event") == "handle_install_snapshot")
+    lie["message"]["last_included_term"] += 1
+    file.write_text("".join(json.dumps(e) + "\n" for e in unsent))
+    assert check([file]).verdict == "violates"
+
+
 def test_traces_with_snapshots_and_sessions_conform(tmp_path: Path) -> None:
     """A server that starts again has its table of sessions from its snapshot."""
     file = tmp_path / "sessions.ndjson"

@@ -31,7 +31,7 @@ def replay(
         Parameter(help="fill holes in the trace; as a rule where ordinary replay can't decide without that"),
     ] = None,
     out: Annotated[Path | None, Parameter(help="with holes: write the behaviour that was found")] = None,
-    seconds: Annotated[float, Parameter(help="with holes: give up after so long")] = 60.0,
+    limit_steps: Annotated[int, Parameter(help="with holes: give up after so many tried steps")] = 200_000,
     json: Json = False,
 ) -> int:
     """Check traces of a Raft cluster against the specification.
@@ -56,8 +56,8 @@ def replay(
             check_writable(out)
     except UnwritableError as error:
         return fail(str(error), json)
-    if seconds <= 0:
-        return fail(f"--seconds {seconds}: at least some time, or nothing is tried", json)
+    if limit_steps < 1:
+        return fail(f"--limit-steps {limit_steps}: at least one step, or nothing is tried", json)
     note = None
     if not complete:
         with progress_bar("replaying", "events") as progress:
@@ -72,7 +72,7 @@ def replay(
     from raftworthy.holes.verdict import print_completed, write
 
     with progress_bar("completing", "events") as progress:
-        completed = fill(files, seconds, lambda n: progress(n, None))
+        completed = fill(files, limit_steps, lambda n: progress(n, None))
     if out is not None and completed.behaviour:
         write(completed.behaviour, out)
     if json:

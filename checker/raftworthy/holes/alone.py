@@ -43,7 +43,7 @@ def contradiction(lines: Lines) -> Contradiction | None:
 
 
 def _of(lines: Lines, i: str) -> Contradiction | None:
-    trial = Trial(lines.servers)
+    trial = Trial(lines.servers, lines.extensions)
     trial.hints = LaterLines(lines)
     for k, line in enumerate(lines.of[i]):
         m: Any = line.e.message if line.receives else UNSET

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import UNSET
 
 from raftworthy.holes.lines import Line, Lines, known
-from raftworthy.holes.trial import UNKNOWN, Hints, Wanted
+from raftworthy.holes.offers import Wanted
+from raftworthy.holes.trial import Hints
+from raftworthy.holes.values import UNKNOWN
 
+GAP = 8  # how far after a log entries are taken to begin that were refused
 WAYS = 5  # how many other numbers of entries are tried where none is known
-LEADERS = ("client_request", "append_entries", "advance_commit_index")
+LEADERS = (
+    "client_request", "append_entries", "advance_commit_index",
+    "lose_quorum", "transfer_leadership", "begin_read", "serve_read",
+)  # fmt: skip
 
 
 class LaterLines(Hints):
@@ -31,6 +37,7 @@ class LaterLines(Hints):
                 if line.e.event == "restart":
                     bound = None
         self.values: dict[tuple[int, int], str] = {}
+        self.places: dict[tuple[int, str], int] = {}  # where an entry stands, by its term and value
         for line in sorted(lines.all(), key=lambda x: x.number):
             for m in (line.e.message, *(line.e.sends or ())):
                 if m is not UNSET:
@@ -40,6 +47,7 @@ class LaterLines(Hints):
         if "prev_log_index" in m:
             for k, entry in enumerate(m.get("entries", ()), m["prev_log_index"] + 1):
                 self.values.setdefault((entry.term, k), entry.value)
+                self.places.setdefault((entry.term, entry.value), k)
 
     def _after(self, line: Line) -> Sequence[Line]:
         i, k = self.index[line]
@@ -124,8 +132,21 @@ class LaterLines(Hints):
         if length is not None:
             ends.append(length)
         ends.append(len(me.log))
-        commits = [commit] if commit is not None else []
-        return Wanted((len(me.log), *ends), tuple(ends), tuple(commits), sure, likely)
+        applied = _told(line, "last_applied")
+        commits = [n for n in (commit, applied) if n is not None and n > me.commit_index]
+        entries = () if line.e.message is UNSET else known(line.e.message).get("entries", ())
+        before = [max(0, n - len(entries)) for n in ends] if entries else []
+        if entries and (entries[0].term, entries[0].value) in self.places:
+            before.insert(0, self.places[entries[0].term, entries[0].value] - 1)
+        if any(_refuses(known(x)) for x in line.e.sends or ()):  # they follow what it lacks
+            gap = [n for n in before if n > len(me.log)]
+            return Wanted((*gap, *range(len(me.log) + 1, len(me.log) + GAP)), (), (), False, likely)
+        return Wanted((*before, len(me.log), *ends), tuple(ends), tuple(commits), sure, likely)
+
+
+def _refuses(m: Mapping[str, Any]) -> bool:
+    """Whether a reply is a refusal, by what is known of it: who acknowledges something says how much."""
+    return m.get("success") is False or ("success" not in m and m.get("match_index") == 0)
 
 
 def _told(line: Line, name: str) -> Any:

@@ -7,7 +7,7 @@ fields as the specification's message, of which some are not set. The format is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,14 +17,20 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace as but
 
-from raftspec.properties import raft
+from raftspec.extensions import having
 from raftworthy.files import Place, Unusable, open_trace
 from raftworthy.replay.format import trace_format
 from raftworthy.replay.reading import TraceFile, is_clients, is_history
 from raftworthy.structs import snake_case
 
-HANDLERS = {a.name: a.message for a in raft.actions.values() if a.message}
+# The extensions in which holes can be filled. Figure 2's invariant is proved with each of them.
+KNOWN = frozenset({"pre_vote", "check_quorum", "leadership_transfer", "reads"})
+HANDLERS = {a.name: a.message for a in having(*KNOWN).actions.values() if a.message}
 KINDS = {name: snake_case(m.__name__) for name, m in HANDLERS.items()}
+
+
+class BeyondError(Exception):
+    """Traces of servers with an extension in which holes can't be filled."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +55,7 @@ class Lines:
     of: dict[str, list[Line]]
     holes: int  # lines that ordinary replay can't use
     clients: int = 0  # lines that are clients', and left out
+    extensions: frozenset[str] = frozenset()  # what the servers' Raft has beside Figure 2
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -61,15 +68,16 @@ class Lines:
 
     def keep(self, kept: Mapping[str, Sequence[Line]]) -> Lines:
         """The same trace with these lines only."""
-        return Lines(self.servers, {i: list(kept.get(i, ())) for i in self.servers}, self.holes)
+        of = {i: list(kept.get(i, ())) for i in self.servers}
+        return Lines(self.servers, of, self.holes, extensions=self.extensions)
 
 
 @cache
-def _lenient(servers: tuple[str, ...]) -> tuple[Any, Mapping[type, type]]:
+def _lenient(servers: tuple[str, ...], extensions: frozenset[str]) -> tuple[Any, Mapping[type, type]]:
     """The event type in which much of a message may be missing, and its messages by the strict ones."""
-    strict = trace_format(servers)
+    strict = trace_format(servers, extensions)
     made = {}
-    for m in raft.messages:
+    for m in having(*extensions).messages:
         known = strict.structs[m]
         optional = [(f.name, f.type | None | UnsetType, UNSET) for f in msgspec.structs.fields(known)]
         made[known] = msgspec.defstruct(
@@ -84,14 +92,16 @@ def _lenient(servers: tuple[str, ...]) -> tuple[Any, Mapping[type, type]]:
     return msgspec.defstruct("Event", fields, gc=False), made
 
 
-def decode(text: bytes, servers: tuple[str, ...]) -> tuple[Any, bool, bool]:
+def decode(
+    text: bytes, servers: tuple[str, ...], extensions: frozenset[str] = frozenset()
+) -> tuple[Any, bool, bool]:
     """A line's event; whether ordinary replay could use it; whether its entries are unknown.
 
     Raises:
         msgspec.DecodeError: not JSON, or not an event even so.
     """
     try:
-        e = trace_format(servers).decode.decode(text)
+        e = trace_format(servers, extensions).decode.decode(text)
     except msgspec.ValidationError:
         pass
     else:
@@ -110,21 +120,22 @@ def decode(text: bytes, servers: tuple[str, ...]) -> tuple[Any, bool, bool]:
         data["message"].setdefault("kind", KINDS[event])
     if isinstance(data.get("state"), dict):
         data["state"] = {k: x for k, x in data["state"].items() if x is not None or k == "voted_for"}
-    e = msgspec.convert(data, _lenient(servers)[0])
+    e = msgspec.convert(data, _lenient(servers, extensions)[0])
+    strict = trace_format(servers, extensions).structs.values()
     if e.message is not UNSET:
-        e.message = _with_address(e.message, "target", e.server, servers)
+        e.message = _with_address(e.message, "target", e.server, strict)
     if e.sends is not UNSET:
-        e.sends = tuple(_with_address(m, "source", e.server, servers) for m in e.sends)
+        e.sends = tuple(_with_address(m, "source", e.server, strict) for m in e.sends)
     return e, False, unknown or (event == "client_request" and not e.entries)
 
 
-def _with_address(m: Any, name: str, server: str, servers: tuple[str, ...]) -> Any:
+def _with_address(m: Any, name: str, server: str, strict: Iterable[Any]) -> Any:
     """A message with its sender or receiver, which the line tells; the specification's if it is whole."""
     if getattr(m, name) in (UNSET, None):
         m = but(m, **{name: server})
     if not whole(m):
         return m
-    kind = next(s for s in trace_format(servers).structs.values() if s.__name__ == type(m).__name__)
+    kind = next(s for s in strict if s.__name__ == type(m).__name__)
     return kind(*(getattr(m, f) for f in kind.__struct_fields__))
 
 
@@ -132,21 +143,31 @@ def read_lines(paths: Sequence[Path]) -> Lines:
     """Read trace files as far as they go.
 
     Raises:
+        BeyondError: the servers have other extensions than those in which holes can be filled.
         Unusable: no header, unlike headers, or a line that isn't an event of a server of the cluster.
     """
     files = [TraceFile.headed(p) for p in paths if not is_history(p)]
     if not files:
         raise Unusable(str(paths[0]), "no server's trace beside it")
     for file in files:
-        if file.extensions:
-            named = ", ".join(sorted(file.extensions))
-            raise Unusable(Place(str(file.path), 1), f"holes can't be filled yet in traces with {named}")
-    servers = files[0].servers
+        if file.extensions - KNOWN:
+            named = ", ".join(sorted(file.extensions - KNOWN))
+            known_ones = ", ".join(sorted(KNOWN))
+            raise BeyondError(
+                f"holes in traces of servers with {named} can't be filled, only with {known_ones}"
+            )
+    servers, extensions = files[0].servers, files[0].extensions
     for file in files:
         if file.servers != servers:
             raise Unusable(
                 Place(str(file.path), 1),
                 f"servers {file.servers} differ from those of {files[0].path}, {servers}",
+            )
+        if file.extensions != extensions:
+            raise Unusable(
+                Place(str(file.path), 1),
+                f"extensions {sorted(file.extensions)} differ from those of {files[0].path}, "
+                f"{sorted(extensions)}",
             )
     read: list[Line] = []
     holes = 0
@@ -157,7 +178,7 @@ def read_lines(paths: Sequence[Path]) -> Lines:
                 clients += 1
                 continue
             try:
-                e, usable, unknown = decode(text, servers)
+                e, usable, unknown = decode(text, servers, extensions)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise Unusable(place, f"not an event: {error}") from error
             if e.server not in servers:
@@ -167,7 +188,7 @@ def read_lines(paths: Sequence[Path]) -> Lines:
                 raise Unusable(place, f"{e.event} needs a message of kind {KINDS[e.event]}")
             holes += not usable
             read.append(Line(place, e, len(read), unknown))
-    return Lines(servers, _by_server(servers, read), holes, clients)
+    return Lines(servers, _by_server(servers, read), holes, clients, extensions)
 
 
 def _texts(path: Path) -> Iterator[tuple[Place, bytes]]:

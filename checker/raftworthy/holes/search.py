@@ -7,7 +7,6 @@ on is made anew. Steps of servers that left no lines are supplied as others need
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,10 +15,13 @@ from typing import Any, TypeAlias
 
 from msgspec import UNSET
 
+from raftworthy.holes.bounds import Bounds
+from raftworthy.holes.causes import own_choices, sending_choices
 from raftworthy.holes.hints import WAYS, LaterLines
 from raftworthy.holes.lines import HANDLERS, Line, Lines, known, whole
+from raftworthy.holes.offers import Leading, Offer
 from raftworthy.holes.supply import Supplier
-from raftworthy.holes.trial import Leading, Offer, Saved, Trial
+from raftworthy.holes.trial import Saved, Trial
 from raftworthy.replay.ledger import Violation
 
 Option: TypeAlias = Callable[[], Any]  # does something, and returns True if it is possible
@@ -27,10 +29,6 @@ SENDING = ("append_entries", "client_request", "become_leader")
 LATEST = 4  # how many messages that were received already are tried once more, in a hurry
 RECENT = 40  # how many events of a leader are looked at that don't tell what they send
 MANY = 400  # AppendEntries that are tried for one line, at most
-
-
-class GivenUpError(Exception):
-    """The time is up."""
 
 
 @dataclass(eq=False)
@@ -47,6 +45,7 @@ class Choice:
     """A point of the search: how it was, and what else could be done."""
 
     saved: Saved
+    line: Line
     options: Iterator[Option]
     deferred: frozenset[str]
     server: str
@@ -60,17 +59,19 @@ class Search(Trial):
     def __init__(
         self,
         lines: Lines,
-        seconds: float,
+        limit: int,
         progress: Callable[[int], None] | None = None,
         patient: bool = False,
+        narrow: bool = False,
     ) -> None:
-        super().__init__(lines.servers)
+        super().__init__(lines.servers, lines.extensions, limit)
         self.patient = patient  # whether a line may wait for a message that is still to be sent
+        self.narrow = narrow  # whether only what is likely to have caused a contradiction is made anew
         self.outcomes: set[Any] = set()
         self.lines = lines
         self.hints = self.later = LaterLines(lines)
+        self.bounds = Bounds(lines)
         self.supplier = Supplier(self)
-        self.until = time.process_time() + seconds
         self.progress = progress
         self.choices: list[Choice] = []
         self.deferred: frozenset[str] = frozenset()
@@ -79,14 +80,13 @@ class Search(Trial):
         self.furthest = 0
         self.first: Conflict | None = None  # the first contradiction met
         self.best: Conflict | None = None  # the contradiction that came latest
-        self.tried = 0
         self.total = sum(len(x) for x in lines.of.values())
 
     def run(self) -> bool:
         """Whether there is such a behaviour: it is then what was taken.
 
         Raises:
-            GivenUpError: there was no time to say.
+            GivenUpError: it would take more steps than it may.
         """
         while True:
             try:
@@ -121,17 +121,17 @@ class Search(Trial):
         if self.patient:
             return self._all()
         line = self.head(i)
+        if self.narrow and line is not None:
+            return sending_choices(line, self.choices)
         source = self._pattern(line).get("source") if line is not None else None
         servers = {i, source} if source else set(self.servers)
         return sum(1 << k for k, choice in enumerate(self.choices) if choice.server in servers)
 
-    def _check_time(self) -> None:
-        self.tried += 1
-        if self.tried % 64 == 0:
-            if time.process_time() > self.until:
-                raise GivenUpError
-            if self.progress is not None:
-                self.progress(sum(self.at.values()))
+    def _go_on(self) -> None:
+        """Show how far it is, and stop where that has taken too many steps."""
+        self.spend()
+        if self.steps % 16 == 0 and self.progress is not None:
+            self.progress(sum(self.at.values()))
 
     # --- what needs no choice ---
 
@@ -159,7 +159,6 @@ class Search(Trial):
 
     def _sure(self, i: str, line: Line) -> bool:
         """Take a line that leaves nothing open. False if it has to wait, or leaves something open."""
-        self._check_time()
         m: Any = UNSET
         offer: Offer | None = None
         if line.receives:
@@ -175,11 +174,11 @@ class Search(Trial):
         if found is False:
             return False
         if isinstance(found, Violation):
-            raise Conflict(line, found, depends)
+            raise Conflict(line, found, own_choices(line, self.choices) if self.narrow else depends)
         others = self._other_ways(line)
         if others:  # doing more than the line says, or less, is another choice
             rest = (lambda way=way: self._with(i, line, m, offer, None, *way) for way in others)
-            self._chosen(Choice(saved, rest, self.deferred, i))
+            self._chosen(Choice(saved, line, rest, self.deferred, i))
         return True
 
     def _other_ways(self, line: Line) -> list[tuple[bool, int]]:
@@ -193,6 +192,22 @@ class Search(Trial):
             told = line.e.state is not UNSET and line.e.state.log_length is not UNSET
             ways += [] if told else [(True, n) for n in range(1, WAYS + 1)]
         return ways
+
+    def receive_from(self, i: str, offer: Offer | None, leading: Leading | None, m: Any) -> None:
+        """Note that a message was received, and settle what had been left open of its sending."""
+        told = self._told_of(i)
+        if told is not None:
+            self.learn(m.entries, told)
+        if offer is not None:
+            offer.received += 1
+            self.trail.append(lambda: setattr(offer, "received", offer.received - 1))
+            if offer.m is None:
+                self.settle_offer(offer, m)
+            self.depends[i] |= self.depends[m.source]
+        elif leading is not None:
+            self.offer_from(leading, m).received = 1
+            self.depends[i] |= self.depends[m.source]
+        self.sent.receive(hash(m), i)
 
     def _told_of(self, i: str) -> Any:
         line = self.head(i)
@@ -228,8 +243,14 @@ class Search(Trial):
     def take_line(self, i: str, line: Line, m: Any, eager: bool = True, way: int = 0) -> Violation | bool:
         """Take a server's next line, with its message."""
         e = self.filled(line, m)
+        saved = self.save()
         sends = None if line.e.sends is UNSET else line.e.sends
         found = self.attempt(e, line, sends, eager, way, last=line.e.event != "restart" or self.last)
+        if found is True:
+            further = self.bounds.after[line].exceeded(self.world.variables[i])
+            if further is not None:
+                self.restore(saved)
+                return Violation("state", e, line.e.event, (i,), mismatches=[further])
         if found is True:
             self.at[i] += 1
             if self.deferred:
@@ -258,13 +279,15 @@ class Search(Trial):
                 if i in self.deferred or not line.receives:
                     continue
                 self.outcomes = set()
-                choice = Choice(self.save(), tier(i, line), self.deferred, i, self.outcomes)
+                choice = Choice(self.save(), line, tier(i, line), self.deferred, i, self.outcomes)
                 if self._choose_again(choice):
                     rest = (later(i, line) for later in tiers[k + 1 :])
                     choice.options = chain(choice.options, chain.from_iterable(rest))
                     return
         if not self.last and any(line.e.event == "restart" for _, line in heads):
-            self._choose_again(Choice(self.save(), self._now_or_never(), self.deferred, waiting[0]))
+            self._choose_again(
+                Choice(self.save(), heads[0][1], self._now_or_never(), self.deferred, waiting[0])
+            )
             return
         raise Conflict(heads[0][1], None, self._of(heads[0][0]))
 
@@ -279,7 +302,7 @@ class Search(Trial):
     def _choose_again(self, choice: Choice) -> bool:
         """Take the next option of a choice, from where it was made."""
         for option in choice.options:
-            self._check_time()
+            self._go_on()
             self.outcomes = choice.outcomes
             if option() is True:
                 self._chosen(choice)
@@ -347,8 +370,12 @@ class Search(Trial):
         sources = [pattern["source"]] if "source" in pattern else [j for j in self.servers if j != i]
         found: list[tuple[int, Offer | None, Leading]] = []
         for j in sources:
-            offers = [x for x in self.offers.get((kind, j, i), ()) if bool(x.received) == received]
-            found += [(x.leading.event, x, x.leading) for x in offers if x.leading is not None]
+            offers = [
+                x
+                for x in self.offers.get((kind, j, i), ())
+                if bool(x.received) == received and (x.m is None or self.fits(x.m, pattern))
+            ]
+            found += [(x.leading.event, x, x.leading) for x in offers]
         if received and not self.patient:
             found = found[-LATEST:]
         if kind is self.append_entries and not received:
@@ -364,6 +391,10 @@ class Search(Trial):
                     continue
                 tried.add(o.m)
                 yield from self._try(i, line, o.m, o, None)
+            elif o is not None and o.options:
+                for m in o.options:
+                    if m.target == i and self.fits(m, pattern):
+                        yield from self._try(i, line, m, o, None)
             else:
                 both = {**pattern, **o.pattern} if o is not None else pattern
                 if all(
@@ -429,7 +460,7 @@ class Search(Trial):
             if self._with(i, line, m, offer, leading, eager, number) is not True:
                 return False
             others.extend(x for x in self._other_ways(line) if x not in others)
-            settled = None if offer is None or offer.leading is None else (offer.leading.event, offer.place)
+            settled = None if offer is None else (offer.leading.event, offer.place)
             outcome = self._outcome(i), settled if leading is not None else None
             if outcome in self.outcomes:
                 return False

@@ -10,29 +10,36 @@ the specification says. Terms never fall along a server, so what it is asked for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from raftworthy.holes.lines import Line
-from raftworthy.holes.upkeep import NoWayError, Upkeep
+from raftworthy.holes.offers import Leading, Wanted
+from raftworthy.holes.supply_more import MoreUpkeep
+from raftworthy.holes.upkeep import NoWayError
+from raftworthy.structs import snake_case
 
 Way = Callable[[], Any]  # takes steps until a message is sent, and returns it; None if it can't be
 FURTHEST = 60  # how many terms a server is taken through by elections of its own
+CANDIDATES = 6  # how many AppendEntries are tried that a leader could send, in each way
 NEWEST = 200  # how many acknowledgements a leader looks at
 
 
-class Supplier(Upkeep):
+class Supplier(MoreUpkeep):
     """Takes steps for servers without lines until they have sent what others received."""
 
     def ways(self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line) -> Iterator[Way]:
         """Ways for s to send j such a message: with as few entries as it takes, or all it can have."""
-        yield lambda: self._send(s, j, kind, pattern, line)
-        yield lambda: self._send(s, j, kind, pattern, line, greedy=True)
+        for number in range(CANDIDATES if kind is self.search.append_entries else 1):
+            for greedy in (False, True):
+                yield partial(self._send, s, j, kind, pattern, line, greedy, number)
 
     def _send(
-        self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line, greedy: bool = False
+        self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line, greedy: bool, number: int
     ) -> Any:
         saved = self.search.save()
-        self.greedy = greedy
+        self.greedy, self.number = greedy, number
         try:
             return self._message(s, j, kind, pattern, line)
         except NoWayError:
@@ -45,18 +52,12 @@ class Supplier(Upkeep):
         Raises:
             NoWayError
         """
-        t = self.search
-        term = pattern.get("term")
-        if kind is t.request_vote:
-            return self._request(s, j, term if term is not None else self._me(s).current_term + 1, pattern)
-        if kind is t.request_vote_reply:
-            return self._vote(s, j, term, pattern)
-        if kind is t.append_entries:
-            return self._entries(s, j, term if term is not None else self._me(j).current_term, pattern, line)
-        return self._acknowledgement(s, j, term, pattern)
+        send = getattr(self, f"_{snake_case(kind.__name__)}")
+        return self._need(send(s, j, pattern.get("term"), pattern, line))
 
-    def _request(self, s: str, j: str, term: int, pattern: Mapping[str, Any]) -> Any:
+    def _request_vote(self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line) -> Any:
         """Server s stands for election in a term, with the log that it tells of."""
+        term = term if term is not None else self._me(s).current_term + 1
         found = self._sent(self.search.request_vote, s, j, {**pattern, "term": term})
         if found is not None:
             return found
@@ -70,9 +71,11 @@ class Supplier(Upkeep):
         if term - self._me(s).current_term > FURTHEST:
             raise NoWayError
         while self._me(s).current_term < term:
-            self._act(s, "timeout")
+            self._timeout(s)
 
-    def _vote(self, s: str, j: str, term: int | None, pattern: Mapping[str, Any]) -> Any:
+    def _request_vote_reply(
+        self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line | None = None
+    ) -> Any:
         """Server s answers a RequestVote of j."""
         t = self.search
         granted = pattern.get("granted", True)
@@ -108,7 +111,9 @@ class Supplier(Upkeep):
         self._act(s, "handle_request_vote", m, sends=sends)
         return self._last_sent(m.source, pattern)
 
-    def _acknowledgement(self, s: str, j: str, term: int | None, pattern: Mapping[str, Any]) -> Any:
+    def _append_entries_reply(
+        self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line
+    ) -> Any:
         """Server s answers AppendEntries of leader j."""
         t = self.search
         found = self._sent(t.append_entries_reply, s, j, pattern, fresh=True)
@@ -123,6 +128,7 @@ class Supplier(Upkeep):
             return self._refusal(s, j, term, pattern)
         leading = self._me(j).current_term if term is None else term
         self._before(s, leading)
+        self._vote_first(s, leading)
         reply = self._feed(s, j, leading, match, pattern)
         if reply is None and success is None:
             reply = self._refusal(s, j, term, pattern)
@@ -133,7 +139,7 @@ class Supplier(Upkeep):
         t = self.search
         offers = list(t.offers.get((t.append_entries, j, s), ()))
         for o in reversed(offers):
-            leading = o.m.term if o.m is not None else o.leading.term  # type: ignore[union-attr]
+            leading = o.m.term if o.m is not None else o.leading.term
             if term is not None and leading > term:
                 continue
             for m in self._made(o, s, None):
@@ -152,49 +158,52 @@ class Supplier(Upkeep):
                 t.restore(saved)
         return None
 
-    def _entries(self, s: str, j: str, term: int, pattern: Mapping[str, Any], line: Line) -> Any:
+    def _append_entries(
+        self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line
+    ) -> Any:
         """Server s, as leader of a term, sends entries to j."""
         t = self.search
+        term = term if term is not None else self._me(j).current_term
+        wanted = t.later.wanted(line, t.world.variables[j])
+        prev, prev_term = pattern.get("prev_log_index", wanted.prev[0]), pattern.get("prev_log_term")
+        entries = pattern.get("entries", ())
         me = self._me(s)
-        prev, prev_term = pattern.get("prev_log_index"), pattern.get("prev_log_term")
-        entries, commit = pattern.get("entries", ()), pattern.get("leader_commit")
-        ends = t.later.wanted(line, t.world.variables[j]).end
-        if prev is None and ends:  # the receiver's line tells where they ended, or they follow what it has
-            prev = max(0, ends[0] - len(entries)) if "entries" in pattern and len(ends) > 1 else ends[-1]
-        end = ends[0] if "entries" not in pattern and len(ends) > 1 else 0
         if not (me.role == "leader" and me.current_term == term):
             if me.current_term >= term and not (me.role == "candidate" and me.current_term == term):
-                return self._need(self._could_send(s, j, term, pattern, line))
+                return self._could_send(s, j, term, pattern, wanted)
             old = [e for e in entries if e.term < term]
-            if prev is not None and old:
+            if old:
                 self._log_to(s, prev + len(old), old[-1].term, term - 1)
-            elif prev is not None and prev_term is not None and prev_term < term:
+            elif prev_term is not None and prev_term < term:
                 self._log_to(s, prev, prev_term, term - 1, exactly=False)
             self._lead(s, term)
-        me = self._me(s)
-        if prev is not None:
-            for k, entry in enumerate(entries, prev + 1):
-                if k > len(me.log) and entry.term == term:
-                    self._fill(s, k - 1, term)
-                    self._act(s, "client_request", entries=(entry,))
-                    me = self._me(s)
-            if prev_term == term and prev > len(me.log):
-                self._fill(s, prev, term)
-        self._fill(s, end, term)
-        if commit is not None and commit > self._me(s).commit_index:
+        for k, entry in enumerate(entries, prev + 1):
+            if k > len(self._me(s).log) and entry.term == term:
+                self._fill(s, k - 1, term)
+                self._act(s, "client_request", entries=(entry,))
+        if prev_term in (term, None):
+            self._fill(s, prev, term)
+        if "entries" not in pattern and wanted.end:
+            self._fill(s, wanted.end[0], term)
+        commit = pattern.get("leader_commit", max(wanted.commit, default=0))
+        if commit > self._me(s).commit_index:
             self._commit(s, commit)
-        return self._need(self._could_send(s, j, term, pattern, line))
+        return self._could_send(s, j, term, pattern, wanted)
 
-    def _could_send(self, s: str, j: str, term: int, pattern: Mapping[str, Any], line: Line) -> Any:
+    def _could_send(self, s: str, j: str, term: int, pattern: Mapping[str, Any], wanted: Wanted) -> Any:
+        """What s could send j as leader of a term: the first that fits, or a later one if that was tried."""
         t = self.search
-        found = self._sent(t.append_entries, s, j, {**pattern, "term": term})
-        if found is not None:
-            return found
+        made: dict[Any, Leading | None] = {}
         for leading in t.open.get((s, term), ())[-1:]:
-            want = t.later.wanted(line, t.world.variables[j])
-            for m in t.appends(leading, j, pattern, t.leaders_log(s, term), want):
-                self._opened(leading, m)
-                return m
+            log = t.leaders_log(s, term)
+            made |= dict.fromkeys(islice(t.appends(leading, j, pattern, log, wanted), CANDIDATES), leading)
+        for o in reversed(t.offers.get((t.append_entries, s, j), ())):
+            if o.m is not None and o.m.term == term and t.fits(o.m, pattern):
+                made[o.m] = None
+        for m, by in islice(made.items(), self.number, None):
+            if by is not None and hash(m) not in t.sent.recent:
+                self._opened(by, m)
+            return m
         return None
 
     def _lead(self, s: str, term: int) -> None:
@@ -207,7 +216,7 @@ class Supplier(Upkeep):
                 if j in t.lines.lost and j != s:
                     saved = t.save()
                     try:
-                        self._vote(j, s, term, {"granted": True, "term": term})
+                        self._request_vote_reply(j, s, term, {"granted": True, "term": term})
                     except NoWayError:
                         t.restore(saved)
             if not self._try_to_lead(s):
@@ -236,6 +245,17 @@ class Supplier(Upkeep):
         t = self.search
         if self._me(s).role != "leader":
             raise NoWayError
+        self._hear(s)
+        me = self._me(s)
+        for k in range(n, len(me.log) + 1):
+            if not t.may_commit(t.world, s, k, None):
+                self._act(s, "advance_commit_index", commit=k)
+                return
+        raise NoWayError
+
+    def _hear(self, s: str) -> None:
+        """Leader s hears what others store, as far as they have said so."""
+        t = self.search
         term = self._me(s).current_term
         for j in t.servers:
             best = None
@@ -247,12 +267,6 @@ class Supplier(Upkeep):
             if best is not None and best.match_index > self._me(s).match_index.get(j, 0):
                 self._receive(s, best)
                 self._act(s, "handle_append_entries_reply", best)
-        me = self._me(s)
-        for k in range(n, len(me.log) + 1):
-            if not t.may_commit(t.world, s, k, None):
-                self._act(s, "advance_commit_index", commit=k)
-                return
-        raise NoWayError
 
     def _reach(self, s: str, term: int) -> None:
         """Bring s to a term: by a message of it, or by elections of its own."""

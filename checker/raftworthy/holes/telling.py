@@ -16,7 +16,8 @@ def behaviour(found: Search) -> Iterator[dict[str, Any]]:
 
     `line` says which line of the trace an event stands for; events without it were supplied.
     """
-    yield {"raftworthy": 1, "servers": list(found.servers)}
+    header = {"raftworthy": 1, "servers": list(found.servers)}
+    yield header | ({"extensions": sorted(found.extensions)} if found.extensions else {})
     found.settle_rest()
     seq = dict.fromkeys(found.servers, 0)
     start = dict.fromkeys(found.servers, 0)

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from raftspec.raft import Entry
 from raftworthy.holes.lines import HANDLERS, Line, known
-from raftworthy.holes.trial import Offer, Wanted
+from raftworthy.holes.offers import Offer, Wanted
 from raftworthy.replay.ledger import Violation
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Upkeep:
                         asked.append((m["term"], line))
             self.asked[s] = sorted(asked, key=lambda x: (x[0], x[1].number))
         self.greedy = False
+        self.number = 0  # which of the messages that would do is asked for
         self.busy: set[Line] = set()
         # Where the first entries join that a leader sent in a term: by leader, receiver and term.
         self._joined: dict[tuple[str, str, int], tuple[int, int, bool]] = {}
@@ -113,7 +114,7 @@ class Upkeep:
     def _appends_to(self, s: str, j: str, term: int) -> list[Offer]:
         t = self.search
         offers = t.offers.get((t.append_entries, j, s), ())
-        return [o for o in offers if (o.m.term if o.m is not None else o.leading.term) == term]  # type: ignore[union-attr]
+        return [o for o in offers if (o.m.term if o.m is not None else o.leading.term) == term]
 
     def _made(self, o: Offer, s: str, match: int | None) -> Iterator[Any]:
         """What an offer may be: itself, or what fits its pattern."""
@@ -122,7 +123,6 @@ class Upkeep:
             if hash(o.m) in t.sent.recent:
                 yield o.m
             return
-        assert o.leading is not None
         length = len(self._me(s).log)
         want = Wanted((length,), (match,) if match is not None else (), (), match is not None)
         for k, m in enumerate(
@@ -164,17 +164,32 @@ class Upkeep:
             i, k = t.later.index[line]
             if t.at[i] > k or line in self.busy:
                 continue
-            self.busy.add(line)
-            saved = t.save()
-            try:
-                kind = t.generated.structs[HANDLERS[line.e.event]]
-                self._message(s, i, kind, known(line.e.message), line)
-            except NoWayError:
-                t.restore(saved)
-            finally:
-                self.busy.discard(line)
+            self._do_first(s, i, line)
         self._keep_up(s, term)
         self._hear_of_commits(s)
+
+    def _vote_first(self, s: str, term: int) -> None:
+        """Give the votes that s is asked for in a term before its log grows: then it might refuse."""
+        t = self.search
+        for _, line in self.asked[s][self._lower(s, term) : self._lower(s, term + 1)]:
+            i, k = t.later.index[line]
+            if line.e.event != "handle_request_vote_reply" or t.at[i] > k or line in self.busy:
+                continue
+            self._do_first(s, i, line)
+
+    def _do_first(self, s: str, i: str, line: Line) -> None:
+        """Let s send what a line that isn't taken so far says that i received."""
+        t = self.search
+        self.busy.add(line)
+        saved, number, self.number = t.save(), self.number, 0
+        try:
+            kind = t.generated.structs[HANDLERS[line.e.event]]
+            self._message(s, i, kind, known(line.e.message), line)
+        except NoWayError:
+            t.restore(saved)
+        finally:
+            self.busy.discard(line)
+            self.number = number
 
     def _hear_of_commits(self, s: str) -> None:
         """Let s learn what its term's leader told it of commits: it may tell others, when it leads itself."""
@@ -274,7 +289,7 @@ class Upkeep:
         if leads and last is not None and length is not None and len(me.log) < length:
             self._fill(s, length, last)
             return
-        terms = sorted({o.m.term if o.m is not None else o.leading.term  # type: ignore[union-attr]
+        terms = sorted({o.m.term if o.m is not None else o.leading.term
                         for j in t.servers for o in t.offers.get((t.append_entries, j, s), ())}
                        | {u for (_, u) in t.open})  # fmt: skip
         for u in terms:
@@ -327,16 +342,26 @@ class Upkeep:
         """A message that s has sent already, one that nobody has received yet if need be."""
         t = self.search
         for o in reversed(t.offers.get((kind, s, j), ())):
-            if o.m is not None and t.fits(o.m, pattern) and not (fresh and o.received):
-                return o.m
+            for m in o.options if o.m is None else (o.m,):
+                if t.fits(m, pattern) and not (fresh and o.received):
+                    self._settle(o, m)
+                    return m
         return None
 
     def _last_sent(self, j: str, pattern: Mapping[str, Any]) -> Any:
         """What the last step sent to j, if it is what is asked for."""
         t = self.search
-        for m in t.taken[-1].sends:
+        last = t.taken[-1]
+        for m in last.sends:
             if m is not None and m.target == j and t.fits(m, pattern):
                 return m
+        for (_, s, target), offers in t.offers.items() if None in last.sends else ():
+            o = offers[-1] if (s, target) == (last.e.server, j) and offers else None
+            if o is not None and o.leading.event == len(t.taken) - 1:
+                for m in o.options:
+                    if t.fits(m, pattern):
+                        self._settle(o, m)
+                        return m
         return None
 
     def _need(self, m: Any) -> Any:

@@ -12,15 +12,16 @@ from typing import Any
 
 from raftworthy.files import Unusable
 from raftworthy.holes.alone import Contradiction, contradiction
-from raftworthy.holes.lines import Line, Lines, read_lines
+from raftworthy.holes.lines import BeyondError, Line, Lines, read_lines
 from raftworthy.holes.refute import Refutation, Refuter, describe
-from raftworthy.holes.search import GivenUpError, Search
+from raftworthy.holes.search import Search
 from raftworthy.holes.telling import behaviour
+from raftworthy.holes.values import GivenUpError
 from raftworthy.replay.provenance import Cause
 from raftworthy.replay.verdict import check
 
 EXIT_CODES = {"explained": 0, "violates": 1, "undecided": 2, "unusable": 2}
-SECONDS = 60.0
+STEPS = 200_000  # that are tried before it is undecided, at most
 NEAR = 1_500  # how many lines about the one where the search came no further are looked at together
 Progress = Callable[[int], None]
 
@@ -64,7 +65,7 @@ class Completed:
         return {k: v for k, v in asdict(self).items() if v not in (None, [], ())}
 
 
-def complete(paths: Sequence[Path], seconds: float = SECONDS, progress: Progress | None = None) -> Completed:
+def complete(paths: Sequence[Path], limit: int = STEPS, progress: Progress | None = None) -> Completed:
     """Decide whether some behaviour of the specification explains the lines of trace files.
 
     Of a behaviour that is found, replay is asked before it is called explained.
@@ -74,9 +75,11 @@ def complete(paths: Sequence[Path], seconds: float = SECONDS, progress: Progress
         lines = read_lines(paths)
     except Unusable as error:
         return Completed("unusable", files, error=str(error))
+    except BeyondError as error:
+        return Completed("undecided", files, tried=(f"nothing: {error}",))
     if not any(lines.of.values()):
         return Completed("unusable", files, error=f"{', '.join(files)}: no events, so nothing was checked")
-    made = _decide(lines, seconds, progress)
+    made = _decide(lines, limit, progress)
     total = sum(map(len, lines.of.values()))
     return replace(
         made, files=files, lines=total, lost=lines.lost, seconds=time.process_time() - began,
@@ -84,21 +87,22 @@ def complete(paths: Sequence[Path], seconds: float = SECONDS, progress: Progress
     )  # fmt: skip
 
 
-def _decide(lines: Lines, seconds: float, progress: Progress | None) -> Completed:
+def _decide(lines: Lines, limit: int, progress: Progress | None) -> Completed:
     """Try what is quick first: the likeliest behaviour, contradictions, then all behaviours."""
     began = time.process_time()
     tried: list[str] = []
-    search = Search(lines, seconds / 3, progress)
-    if _run(search, tried):
-        return _explained(search, time.process_time() - began)
+    for narrow in (True, False):
+        search = Search(lines, limit // 3, progress, narrow=narrow)
+        if _run(search, tried):
+            return _explained(search, time.process_time() - began)
     where = search.best.line if search.best is not None else None
-    refuted = _refute(lines, where, seconds / 3, tried)
+    refuted = _refute(lines, where, tried)
     if refuted is not None:
         return _refuted(refuted)
     wrong = contradiction(lines)
     if wrong is not None:
         return _wrong_line(wrong)
-    search = Search(lines, seconds / 3, progress, patient=True)
+    search = Search(lines, limit // 3, progress, patient=True)
     if _run(search, tried):
         return _explained(search, time.process_time() - began)
     return Completed("undecided", [], tried=tuple(tried))
@@ -111,10 +115,10 @@ def _run(search: Search, tried: list[str]) -> bool:
             return True
         end = "none of them leads to the end"
     except GivenUpError:
-        end = "there was no more time"
+        end = "these are all that were allowed"
     where = f" before {search.best.line.place}" if search.best is not None else ""
     tried.append(
-        f"{how}: {search.tried:,} steps, at best {search.furthest:,} of {search.total:,} lines{where}; {end}"
+        f"{how}: {search.steps:,} steps, at best {search.furthest:,} of {search.total:,} lines{where}; {end}"
     )
     return False
 
@@ -145,7 +149,7 @@ def write(told: Sequence[dict[str, Any]], path: Path) -> None:
     path.write_text("".join(json.dumps(x, separators=(",", ":")) + "\n" for x in told))
 
 
-def _refute(lines: Lines, where: Line | None, seconds: float, tried: list[str]) -> Refutation | None:
+def _refute(lines: Lines, where: Line | None, tried: list[str]) -> Refutation | None:
     try:
         import z3  # noqa: F401
     except ImportError:
@@ -155,7 +159,7 @@ def _refute(lines: Lines, where: Line | None, seconds: float, tried: list[str]) 
         return None
     at = where.number if where is not None else 0
     refuter = Refuter(lines, lambda line: abs(line.number - at) <= NEAR)
-    found = refuter.refute(seconds)
+    found = refuter.refute()
     if found is None:
         tried.append(
             f"{len(refuter.facts.conditions):,} claims of the invariant about the lines: no contradiction"
@@ -218,6 +222,6 @@ def print_completed(c: Completed, out: Path | None = None) -> None:
         print("undecided: not explained, and not refuted")
         for what in c.tried:
             print(f"  tried: {what}")
-        print("help: log more of what is missing, or allow more --seconds")
+        print("help: log more of what is missing, or allow more with --limit-steps")
     if c.unchecked:
         print(f"not checked: {c.unchecked:,} events of clients; what was committed isn't known for certain")

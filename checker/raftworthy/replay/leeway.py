@@ -61,12 +61,18 @@ def handle_pre_vote(ledger: Ledger, e: Any, me: Any, out: list[Any]) -> None:
     """
     ledger.actions["handle_pre_vote"](ledger.world, e.message, out.append)
     for k, reply in enumerate(out):
-        refusal = type(reply)(
-            *(False if f == "granted" else getattr(reply, f) for f in reply.__struct_fields__)
-        )
+        refusal = answers(reply)[-1]
         if reply.granted and refusal in (e.sends or ()):
             out[k] = refusal
             ledger.leeway[UNSUPPORTED] += 1
+
+
+def answers(m: Any) -> tuple[Any, ...]:
+    """A message, and what may as well be sent in its place: a pre-vote may always be refused."""
+    fields = m.__struct_fields__
+    if "asked_term" not in fields or not m.granted:
+        return (m,)
+    return m, type(m)(*(False if f == "granted" else getattr(m, f) for f in fields))
 
 
 def handle_append_entries(ledger: Ledger, e: Any, me: Any, out: list[Any]) -> None:

@@ -396,13 +396,14 @@ class Steps(Ledger):
         source = self.state.get(m.source)
         if source is None:
             raise Violation("unsent", e, e.event, (m,))
-        if not source.logs_sends and type(m) is self.append_entries and self._could_have_sent(source, m):
+        unlogged = not source.logs_sends and sent_by(m) is not None
+        if unlogged and self._could_have_sent(source, m):
             return None
         if source.me.current_term > m.term:
             if self.sent.forgot:
                 self.unchecked[OLDER] += 1
                 return None
-            if not source.logs_sends and type(m) is self.append_entries:
+            if unlogged:
                 return ANYTHING  # the acknowledgements that let it commit may be of events still to come
             lost = source.before is not None and source.before[0] <= m.term
             if lost or m.source in self.parked:
@@ -416,18 +417,32 @@ class Steps(Ledger):
         return any(made == m for made in self.could_have_sent(source, m, m.term))
 
     def could_have_sent(self, source: Server, m: Any, term: int) -> Iterator[Any]:
-        """The AppendEntries that a leader of a term may have sent in place of m, for its place in the log.
+        """What a leader of a term may have sent in place of m, as AppendEntries for its place in the log.
 
         They differ from m where it can't be that leader's.
         """
-        params = (source.name, m.target, m.prev_log_index, len(m.entries), m.leader_commit)
+        unasked = sent_by(m)
+        assert unasked is not None, "no message that a leader sends when it wants to"
+        action, params = unasked
         made: list[Any] = []
         for v in self.leaders_of(source.name, term):
-            if m.leader_commit > v.commit_index and self._could_have_committed(source, v, m.leader_commit):
-                v = as_leader(v, term, v.log, m.leader_commit)
+            if type(m) is self.append_entries:
+                v = self._when_it_sent(source, v, m)
             world = World({**self.world.variables, source.name: v}, self.world.past)
-            if not self.actions["append_entries"](world, *params, made.append):
-                yield made.pop()
+            if not self.actions[action](world, *params, made.append):
+                yield told_as(made.pop(), self.told)
+
+    def _when_it_sent(self, source: Server, v: Any, m: Any) -> Any:
+        """A leader's variables as they may have been when it sent AppendEntries."""
+        commit = v.commit_index
+        if m.leader_commit > commit and self._could_have_committed(source, v, m.leader_commit):
+            commit = m.leader_commit
+        elif not (self.told and v.snapshot_index):
+            return v
+        v = as_leader(v, v.current_term, v.log, commit)
+        if self.told:
+            v.snapshot_index = 0  # what is compacted by now, it had then
+        return v
 
     def _could_have_committed(self, source: Server, v: Any, n: int) -> bool:
         """Whether the acknowledgements that were sent let a leader commit entry n, though none is logged."""

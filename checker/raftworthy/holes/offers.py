@@ -1,0 +1,300 @@
+"""Messages of a completion: what was sent, as far as that is known, and what may have been received.
+
+A step that tells what it sends offers that; one that doesn't offers what the specification sends. Which
+message it was may stay open until somebody receives it: AppendEntries of a leader, or a pre-vote that may
+be refused.
+
+    i, j  servers     m  a message     pattern  what is known of a message, by field
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace as but
+
+from raftworthy.generated import World
+from raftworthy.holes.lines import Line, known, whole
+from raftworthy.holes.values import Values
+from raftworthy.replay.ledger import SentMessages, Server, Violation, as_leader
+from raftworthy.replay.leeway import answers
+
+
+@dataclass(slots=True, eq=False)
+class Taken:
+    """One event of the behaviour that is being built."""
+
+    e: Any
+    line: Line | None  # the line that tells of it; None if it was supplied
+    sends: list[Any] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    appended: list[Any] | None = None  # what its line doesn't say was appended
+
+
+class Leading(NamedTuple):
+    """What a leader could send after one of its events."""
+
+    event: int  # its number among those taken
+    source: str
+    term: int
+    length: int
+    commit: int
+
+
+NOT_YET = Leading(0, "", 0, 0, 0)
+
+
+@dataclass(slots=True, eq=False)
+class Offer:
+    """A message that was sent: m; or if that is open so far, one of a few, or AppendEntries of a pattern."""
+
+    m: Any
+    likely: Any  # what m is if nobody receives it
+    pattern: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[Any, ...] = ()  # what m may be, if these are all
+    leading: Leading = NOT_YET
+    place: int = 0  # in the sends of the event
+    received: int = 0
+
+
+class Sent(SentMessages):
+    """The messages sent, all of them, and a way back."""
+
+    def __init__(self, trail: list[Callable[[], Any]]) -> None:
+        super().__init__()
+        self.trail = trail
+
+    def add(self, key: int) -> bool:
+        """Note that a message was sent; whether for the first time."""
+        if key in self.recent:
+            return False
+        self.recent[key] = ""
+        self.trail.append(lambda: self.recent.pop(key, None))
+        return True
+
+    def receive(self, key: int, receiver: str) -> bool:
+        if key not in self.recent:
+            return False
+        before, self.recent[key] = self.recent[key], receiver
+        self.trail.append(lambda: self.recent.update({key: before}))
+        return True
+
+    def take_back(self, keys: Iterable[int]) -> dict[int, str]:
+        receivers = {key: self.recent.pop(key) for key in list(keys) if key in self.recent}
+        self.trail.append(lambda: self.recent.update(receivers))
+        return {key: receiver for key, receiver in receivers.items() if receiver}
+
+
+class Wanted(NamedTuple):
+    """What would make an AppendEntries come out as its receiver's line says, most likely first."""
+
+    prev: Sequence[int] = ()
+    end: Sequence[int] = ()
+    commit: Sequence[int] = ()
+    only_ends: bool = False
+    likely: bool = False  # nothing but what is likely
+
+
+def _numbers(given: int | None, likely: Sequence[int], top: int, only_likely: bool) -> Iterator[int]:
+    """A number that is known, or all from 0 to `top`, the likely ones first."""
+    if given is not None:
+        yield given
+        return
+    seen = set()
+    for n in likely:
+        if 0 <= n <= top and n not in seen:
+            seen.add(n)
+            yield n
+    for n in () if only_likely else reversed(range(top + 1)):
+        if n not in seen:
+            yield n
+
+
+class Offers(Values):
+    """Knows what was sent. What is open of a message is settled when it is received."""
+
+    def __init__(self, servers: tuple[str, ...], extensions: frozenset[str], limit: int | None) -> None:
+        super().__init__(servers, extensions, limit)
+        self.sent: Sent = Sent(self.trail)
+        self.taken: list[Taken] = []
+        self.offers: dict[tuple[type, str, str], list[Offer]] = {}  # by kind, sender and receiver
+        # Events of leaders that don't tell what they send, by server and term.
+        self.open: dict[tuple[str, int], list[Leading]] = {}
+        self.past_logs: dict[tuple[str, int], tuple[list[Any], int]] = {}
+        self._patterns: Sequence[Any] | None = None
+        self._pending: list[Offer] = []  # what the step that is being taken sends
+
+    # --- what steps send ---
+
+    def _offer(self, t: Taken, offer: Offer, leading: Leading) -> None:
+        """Let a message be received, by whoever it may be for."""
+        offer.leading, offer.place = leading, len(t.sends)
+        t.sends.append(offer.m)
+        target = offer.pattern.get("target") if offer.pattern else offer.likely.target
+        for j in self.servers if target is None else (target,):
+            offers = self.offers.setdefault((type(offer.likely), t.e.server, j), [])
+            offers.append(offer)
+            self.trail.append(offers.pop)
+
+    def remember_leadership(self, server: Server, term: int, cut: list[Any] | None, length: int) -> None:
+        log = [*server.me.log[: length - len(cut or ())], *(cut or ())]
+        key = (server.name, term)
+        before = self.past_logs.get(key)
+        self.past_logs[key] = (log, server.me.commit_index)
+        self.trail.append(
+            lambda: self.past_logs.pop(key) if before is None else self.past_logs.update({key: before})
+        )
+
+    def leaders_of(self, i: str, term: int) -> Iterator[Any]:
+        me = self.state[i].me
+        if me.role == "leader" and me.current_term == term:
+            yield me
+        if (i, term) in self.past_logs:
+            log, commit = self.past_logs[i, term]
+            yield as_leader(me, term, log, commit)
+
+    def send(self, e: Any, server: Server, out: Sequence[Any]) -> None:
+        """Offer what the step sends: what the line lists, or all that the specification sends."""
+        news: list[int] = []
+        if self._patterns is None:
+            for m in out:
+                self._sends_some(answers(m), news)
+        else:
+            rest = list(out)
+            for x in sorted(self._patterns, key=lambda x: ("target" not in known(x), -len(known(x)))):
+                self._sends_like(e, x, rest, news)
+        server.news = news
+
+    def _sends(self, m: Any, news: list[int]) -> None:
+        key = hash(m)
+        if self.sent.add(key):
+            news.append(key)
+            self.owed.pop(key, None)
+        if type(m) is self.request_vote:
+            self.requests[m.source, m.term] = m
+        self._pending.append(Offer(m, m))
+
+    def _sends_some(self, options: tuple[Any, ...], news: list[int]) -> None:
+        """Offer one of these messages; which one is left open if there are several."""
+        if len(options) == 1:
+            self._sends(options[0], news)
+        else:
+            self._pending.append(Offer(None, options[0], options=options))
+
+    def _sends_like(self, e: Any, x: Any, rest: list[Any], news: list[int]) -> None:
+        """Offer a message that the line lists, as far as it is known."""
+        pattern = known(x)
+        name = type(x).__name__
+        for m in rest:
+            options = tuple(x for x in answers(m) if type(x).__name__ == name and self.fits(x, pattern))
+            if options:
+                rest.remove(m)
+                self._sends_some(options, news)
+                return
+        me = self.world.variables[e.server]
+        if "entries" in pattern and "prev_log_index" in pattern:
+            n = pattern["prev_log_index"]
+            held = me.log[n : n + len(pattern["entries"])]
+            if self.alike(held, pattern["entries"]):
+                self.learn(held, pattern["entries"])
+                pattern = {**pattern, "entries": tuple(held)}
+        if whole(x):
+            m = but(x, entries=pattern["entries"]) if "entries" in pattern else x
+            self.check_sent(e, m, self._out)
+            self._sends(m, news)
+            return
+        if name == self.append_entries.__name__ and me.role == "leader":
+            leading = Leading(0, e.server, me.current_term, len(me.log), me.commit_index)
+            targets = (
+                [pattern["target"]] if "target" in pattern else [j for j in self.servers if j != e.server]
+            )
+            made = (m for j in targets for m in self.appends(leading, j, pattern, me.log))
+            likely = next(made, None)
+            if likely is not None:
+                self._pending.append(Offer(None, likely, pattern))
+                return
+        for (kind, source, _), offers in self.offers.items():  # sent again
+            if source == e.server and kind.__name__ == name:
+                for o in offers:
+                    if o.m is not None and self.fits(o.m, pattern):
+                        self._sends(o.m, news)
+                        return
+        raise Violation("sends", e, e.event, (e.server,))
+
+    # --- messages that may be received ---
+
+    def leaders_log(self, source: str, term: int) -> list[Any]:
+        """The log of a term's leader, as of its last step in it."""
+        me = self.world.variables[source]
+        if me.role == "leader" and me.current_term == term:
+            return me.log  # type: ignore[no-any-return]
+        return self.past_logs.get((source, term), ([], 0))[0]
+
+    def appends(
+        self, leading: Leading, target: str, pattern: Mapping[str, Any], log: list[Any],
+        wanted: Wanted | None = None,
+    ) -> Iterator[Any]:  # fmt: skip
+        """AppendEntries that a leader could send after one of its events, most likely first."""
+        if pattern.get("term", leading.term) != leading.term:
+            return
+        v = as_leader(self.world.variables[leading.source], leading.term, log, leading.commit)
+        world = World({**self.world.variables, leading.source: v}, self.world.past)
+        made: list[Any] = []
+        w = wanted or Wanted()
+        for prev in _numbers(pattern.get("prev_log_index"), w.prev, leading.length, w.likely):
+            if "entries" in pattern:
+                ends: Sequence[int] = (prev + len(pattern["entries"]),)
+            else:
+                ends = [n for n in dict.fromkeys((*w.end, leading.length, prev)) if prev <= n]
+                if not (w.only_ends or w.likely):
+                    ends = [*ends, *(n for n in range(prev, leading.length) if n not in ends)]
+            for end in ends:
+                if end > leading.length:
+                    continue
+                commits = (*w.commit, leading.commit)
+                for commit in _numbers(pattern.get("leader_commit"), commits, leading.commit, w.likely):
+                    if commit > leading.commit:
+                        continue
+                    self.spend()
+                    if self.actions["append_entries"](
+                        world, leading.source, target, prev, end - prev, commit, made.append
+                    ):
+                        continue
+                    m = made.pop()
+                    if self.fits(m, pattern):
+                        yield m
+                    elif "prev_log_term" in pattern and m.prev_log_term != pattern["prev_log_term"]:
+                        break
+
+    def settle_rest(self) -> None:
+        """Let what was sent, and received by nobody, be what it was likely to be."""
+        for o in (o for offers in self.offers.values() for o in offers):
+            if o.m is None:
+                self.taken[o.leading.event].sends[o.place] = o.likely
+                if "entries" in o.pattern:
+                    self.learn(o.likely.entries, o.pattern["entries"])
+
+    def settle_offer(self, offer: Offer, m: Any) -> None:
+        """What was sent, and known as a pattern only, is this message."""
+        sends, place = self.taken[offer.leading.event].sends, offer.place
+        if "entries" in offer.pattern:
+            self.learn(m.entries, offer.pattern["entries"])
+        offer.m, sends[place] = m, m
+        self.trail.append(partial(setattr, offer, "m", None))
+        self.trail.append(partial(sends.__setitem__, place, None))
+        self.sent.add(hash(m))
+
+    def offer_from(self, leading: Leading, m: Any) -> Offer:
+        """A leader's event that doesn't tell what it sends sent this."""
+        t = self.taken[leading.event]
+        t.sends.append(m)
+        self.trail.append(t.sends.pop)
+        offers = self.offers.setdefault((type(m), m.source, m.target), [])
+        made = Offer(m, m, leading=leading, place=len(t.sends) - 1)
+        offers.append(made)
+        self.trail.append(offers.pop)
+        self.sent.add(hash(m))
+        return made

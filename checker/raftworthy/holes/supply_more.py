@@ -1,0 +1,190 @@
+"""What servers without lines send in Raft with pre-vote, leadership transfer, and reads.
+
+s  the server without lines     j  who received from it     m  the message that is asked for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raftspec.leadership_transfer import TimeoutNow
+from raftspec.pre_vote import PreVote, PreVoteReply
+from raftspec.reads import ReadIndex, ReadIndexReply
+from raftspec.types import Message
+from raftworthy.holes.lines import Line
+from raftworthy.holes.upkeep import NoWayError, Upkeep
+
+ROUNDS = 100  # how many rounds of reads a leader is taken through
+
+
+class MoreUpkeep(Upkeep):
+    """Takes the steps that extensions add, and those that they ask for before an election."""
+
+    def _kind(self, cls: type[Message]) -> Any:
+        """A message of an extension, as the trace has it; None where the servers don't have it."""
+        return self.search.generated.structs.get(cls)
+
+    # --- elections ---
+
+    def _timeout(self, s: str) -> None:
+        """Server s stands for election, as soon as whatever an election needs has been done.
+
+        Raises:
+            NoWayError
+        """
+        if not (self._try(s, "timeout") or self._is_told(s)):
+            self._ask(s)
+            self._act(s, "timeout")
+
+    def _try(self, s: str, event: str) -> bool:
+        try:
+            self._act(s, event)
+        except NoWayError:
+            return False
+        return True
+
+    def _is_told(self, s: str) -> bool:
+        """Let s stand because its leader said so, if one did."""
+        t, kind = self.search, self._kind(TimeoutNow)
+        for j in t.servers if kind is not None else ():
+            for o in t.offers.get((kind, j, s), ()):
+                if o.m.term == self._me(s).current_term:
+                    self._receive(s, o.m)
+                    self._act(s, "handle_timeout_now", o.m)
+                    return self._try(s, "timeout")
+        return False
+
+    def _ask(self, s: str) -> None:
+        """Server s asks who would vote for it, and counts what it is answered."""
+        t, kind = self.search, self._kind(PreVoteReply)
+        if kind is None:
+            raise NoWayError
+        term = self._me(s).current_term
+        if s not in self._me(s).pre_votes:
+            self._act(s, "start_pre_vote")
+        for j in t.servers:
+            if j == s:
+                continue
+            granted = {"granted": True, "asked_term": term}
+            m = self._sent(kind, j, s, granted)
+            if m is None and j in t.lines.lost:
+                m = self._pre_vote_reply(j, s, None, granted)
+            if m is not None and m.term <= term:
+                self._receive(s, m)
+                self._act(s, "handle_pre_vote_reply", m)
+
+    def _pre_vote(self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line) -> Any:
+        """Server s asks j whether it would vote for it."""
+        kind = self._kind(PreVote)
+        found = self._sent(kind, s, j, pattern)
+        if found is not None:
+            return found
+        term = term if term is not None else self._me(s).current_term
+        self._before(s, term)
+        if "last_log_index" in pattern or "last_log_term" in pattern:
+            self._log_to(s, pattern.get("last_log_index"), pattern.get("last_log_term"), term)
+        self._reach(s, term)
+        self._act(s, "start_pre_vote")
+        return self._last_sent(j, pattern)
+
+    def _pre_vote_reply(
+        self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line | None = None
+    ) -> Any:
+        """Server s says whether it would vote for j."""
+        t = self.search
+        kind = self._kind(PreVoteReply)
+        found = self._sent(kind, s, j, pattern)
+        if found is not None:
+            return found
+        asked = [o.m for o in t.offers.get((self._kind(PreVote), j, s), ()) if o.m is not None]
+        for m in reversed([m for m in asked if m.term == pattern.get("asked_term", m.term)]):
+            saved = t.save()
+            try:
+                if term is not None:
+                    self._before(s, term)
+                    self._reach(s, term)
+                self._act(s, "handle_pre_vote", m)
+                reply = self._last_sent(j, pattern)
+                if reply is not None:
+                    return reply
+            except NoWayError:
+                pass
+            t.restore(saved)
+        return None
+
+    # --- leaders ---
+
+    def _lead(self, s: str, term: int) -> None:
+        raise NotImplementedError
+
+    def _hear(self, s: str) -> None:
+        raise NotImplementedError
+
+    def _reach(self, s: str, term: int) -> None:
+        raise NotImplementedError
+
+    def _commit(self, s: str, n: int) -> None:
+        raise NotImplementedError
+
+    def _leads(self, s: str, term: int | None) -> None:
+        """Server s leads a term, or is elected for it."""
+        me = self._me(s)
+        if term is not None and not (me.role == "leader" and me.current_term == term):
+            self._lead(s, term)
+        if self._me(s).role != "leader":
+            raise NoWayError
+
+    def _timeout_now(self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line) -> Any:
+        """Leader s tells j, which has all of its log, to stand for election."""
+        kind = self._kind(TimeoutNow)
+        found = self._sent(kind, s, j, pattern)
+        if found is not None:
+            return found
+        self._leads(s, term)
+        self._hear(s)
+        self._act(s, "transfer_leadership", sends=(kind(s, j, self._me(s).current_term),))
+        return self._last_sent(j, pattern)
+
+    def _read_index(self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line) -> Any:
+        """Leader s asks j whether it still leads; first it has to commit something of its term."""
+        kind = self._kind(ReadIndex)
+        found = self._sent(kind, s, j, pattern)
+        if found is not None:
+            return found
+        self._leads(s, term)
+        me = self._me(s)
+        if not me.commit_index or me.log[me.commit_index - 1].term != me.current_term:
+            first = next((n for n, e in enumerate(me.log, 1) if e.term == me.current_term), len(me.log) + 1)
+            self._commit(s, first)
+        for _ in range(ROUNDS):
+            self._act(s, "begin_read")
+            m = self._last_sent(j, pattern)
+            if m is not None:
+                return m
+        return None
+
+    def _read_index_reply(
+        self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line
+    ) -> Any:
+        """Server s says to j which term it is in."""
+        t = self.search
+        found = self._sent(self._kind(ReadIndexReply), s, j, pattern)
+        if found is not None:
+            return found
+        for o in reversed(t.offers.get((self._kind(ReadIndex), j, s), ())):
+            if o.m.round != pattern.get("round", o.m.round) or (term is not None and o.m.term > term):
+                continue
+            saved = t.save()
+            try:
+                self._before(s, o.m.term if term is None else term)
+                self._reach(s, o.m.term if term is None else term)
+                self._receive(s, o.m)
+                self._act(s, "handle_read_index", o.m)
+                reply = self._last_sent(j, pattern)
+                if reply is not None:
+                    return reply
+            except NoWayError:
+                pass
+            t.restore(saved)
+        return None
