@@ -246,14 +246,20 @@ def conjunct(claim: Callable[..., bool]) -> Callable[..., bool]:
 
 @conjunct
 def a1_votes_are_in_terms_reached(s: W, i: Server, t: Term, c: Server) -> bool:
-    """Who voted in a term has reached it, and it isn't term 0."""
-    return implies(s[i].voted[t].has(c), (t > 0) & (t <= s[i].current_term))
+    """Who voted in a term has reached it."""
+    return implies(s[i].voted[t].has(c), t <= s[i].current_term)
 
 
 @conjunct
 def a2_current_vote_is_remembered(s: W, i: Server, c: Server) -> bool:
     """A vote in the current term is the one that is written down."""
     return implies(s[i].voted[s[i].current_term].has(c), s[i].voted_for == c)
+
+
+@conjunct
+def a3_nobody_votes_in_term_zero(s: W, i: Server, c: Server) -> bool:
+    """Before the first election nobody has voted."""
+    return no(s[i].voted[0].has(c))
 
 
 @conjunct

@@ -172,6 +172,7 @@ def h11_whoever_gets_votes_voted_for_itself(s: R, i: Server, c: Server, t: Term)
 # Of the invariant and the promises, those that speak of logs and of what is committed.
 OF_HISTORIES = (
     "a1_votes_are_in_terms_reached",
+    "a3_nobody_votes_in_term_zero",
     "a2_current_vote_is_remembered",
     "a4_one_vote_a_term",
     "a5_candidates_are_in_their_terms",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from raftworthy.prove.inductive import Question, message_of
+from raftworthy.prove.inductive import Question
 from raftworthy.prove.unbounded.induction import Unbounded
 from raftworthy.prove.unbounded.solving import Proof
 
@@ -39,9 +39,6 @@ def needed(claim: str, cores: Cores, induction: Unbounded) -> list[str]:
     while todo:
         name = todo.pop()
         used = {n for q, names in cores.items() if q.claim == name for n in names}
-        kind = message_of(induction.properties[name]) if name in induction.properties else None
-        if kind:  # a message sent before is assumed to satisfy all that is said of its kind
-            used |= {n for n, p in induction.conjuncts.items() if message_of(p) is kind}
         new = {n for n in used if n in induction.conjuncts} - found
         found |= new
         todo += new

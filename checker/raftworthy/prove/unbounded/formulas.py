@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import z3
 
+from raftworthy.prove.unbounded.looking import Look, look
 from raftworthy.prove.unbounded.triggers import triggers
 
 Plain: TypeAlias = "bool | z3.BoolRef"
@@ -115,7 +116,7 @@ class Clause:
         return z3.ForAll(list(self.variables), self.body, patterns=sets, qid=name)
 
     def _triggers(self) -> list[Any]:
-        return [[t] for t in self.triggers] or triggers(self.variables, list(literals(self.body)))
+        return [[t] for t in self.triggers] or triggers(self.variables, list(look(self.body).literals()))
 
 
 class Clauses:
@@ -124,8 +125,7 @@ class Clauses:
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
         self._numbers = itertools.count()
-        self._bound: set[int] = set()
-        self._kept: list[Any] = []  # so that no other term gets the number of one of these
+        self._bound: dict[int, z3.ExprRef] = {}  # by number; kept, so that no other term gets one of these
         self.defined: dict[str, list[Clause]] = {}
 
     def name(self, of: str) -> str:
@@ -135,8 +135,7 @@ class Clauses:
     def variable(self, name: str, sort: z3.SortRef) -> Any:
         """A new bound variable."""
         x = z3.Const(f"{self.prefix}{name}!{next(self._numbers)}", sort)
-        self._bound.add(x.get_id())
-        self._kept.append(x)
+        self._bound[x.get_id()] = x
         return x
 
     def of(self, c: Formula, scope: tuple[z3.ExprRef, ...] = ()) -> list[Clause]:
@@ -184,43 +183,44 @@ class Clauses:
         if not scope:
             return z3.Const(self.name(c.name), c.sort)
         probe = self.variable(c.name, c.sort)
-        used = {x.get_id() for x in self._mentioned(c.body(probe))}
+        used = self._mentioned(c.body(probe))
         args = [x for x in scope if x.get_id() in used]
         name = self.name(c.name)
         if not args:
             return z3.Const(name, c.sort)
         return z3.Function(name, *(x.sort() for x in args), c.sort)(*args)
 
-    def _mentioned(self, c: Formula) -> Iterator[z3.ExprRef]:
+    def _mentioned(self, c: Formula) -> frozenset[int]:
+        """The numbers of the constants in a condition."""
+        if isinstance(c, bool):
+            return frozenset()
         if isinstance(c, Quantified):
             probe = self.variable(c.name, c.sort)
-            yield from (x for x in self._mentioned(c.body(probe)) if not x.eq(probe))
-        elif isinstance(c, Junction):
-            for p in c.parts:
-                yield from self._mentioned(p)
-        elif not isinstance(c, bool):
-            yield from variables(c)
+            return self._mentioned(c.body(probe)) - {probe.get_id()}
+        if isinstance(c, Junction):
+            return frozenset[int]().union(*map(self._mentioned, c.parts))
+        return look(c).constants
 
     def mentioned(self, c: Formula) -> list[z3.ExprRef]:
         """The bound variables that a condition mentions, each once."""
-        found = {x.get_id(): x for x in self._mentioned(c) if x.get_id() in self._bound}
-        return list(found.values())
+        return [self._bound[n] for n in sorted(self._mentioned(c) & self._bound.keys())]
 
 
 def simplified(bound: tuple[z3.ExprRef, ...], body: z3.BoolRef) -> Clause:
     """A clause without the variables that it says to equal something."""
     if not bound:
         return Clause(bound, body)
-    for literal in list(literals(body)):
-        if not z3.is_not(literal) or not z3.is_eq(literal.arg(0)):
+    numbers = {x.get_id(): x for x in bound}
+    parts = list(look(body).literals())
+    for literal in map(look, parts):
+        if literal.kind != z3.Z3_OP_NOT or literal.parts[0].kind != z3.Z3_OP_EQ:
             continue
-        a, b = literal.arg(0).children()
+        a, b = literal.parts[0].parts
         for x, t in ((a, b), (b, a)):
-            others = {y.get_id() for y in variables(t)}
-            if any(x.eq(y) for y in bound) and x.get_id() not in others:
-                rest = [c for c in literals(body) if c is not literal and not c.eq(literal)]
-                smaller = z3.substitute(_or(rest) if rest else z3.BoolVal(False), (x, t))
-                return simplified(tuple(y for y in bound if not y.eq(x)), smaller)
+            if x.number in numbers and x.number not in t.constants:
+                rest = [c for c in parts if c.get_id() != literal.number]
+                smaller = z3.substitute(_or(rest) if rest else z3.BoolVal(False), (x.term, t.term))
+                return simplified(tuple(y for n, y in numbers.items() if n != x.number), smaller)
     return Clause(bound, body)
 
 
@@ -229,54 +229,23 @@ def shifted(clause: Clause) -> Iterator[Clause]:
     if len(clause.variables) != 1:
         return
     (x,) = clause.variables
-    for place in {t.get_id(): t for t in _sums(clause.body, x)}.values():
-        moved = z3.substitute(clause.body, (place, x), (x, z3.simplify(2 * x - place)))
-        applied = tuple(z3.substitute(t, (place, x)) for t in _around(clause.body, place))
+    body = look(clause.body)
+    for place in dict.fromkeys(_sums(body, x.get_id())):
+        old = place.term
+        moved = z3.substitute(clause.body, (old, x), (x, z3.simplify(2 * x - old)))
+        around = (t.term for t in body.within if t.is_function and place in t.parts)
+        applied = tuple(z3.substitute(t, (old, x)) for t in around)
         yield Clause(clause.variables, moved, applied)
 
 
-def _sums(c: z3.ExprRef, x: z3.ExprRef) -> Iterator[z3.ExprRef]:
+def _sums(c: Look, x: int) -> Iterator[Look]:
     """The sums of x and something else that functions are applied to."""
-    for t in _subterms(c):
-        for a in t.children() if t.decl().kind() == z3.Z3_OP_UNINTERPRETED else ():
-            parts = a.children() if z3.is_add(a) else []
-            with_x = [b for b in parts if any(y.eq(x) for y in variables(b))]
-            if len(with_x) == 1 and with_x[0].eq(x):
+    for t in c.within:
+        for a in t.parts if t.is_function else ():
+            with_x = [b for b in a.parts if x in b.constants] if a.kind == z3.Z3_OP_ADD else []
+            if len(with_x) == 1 and with_x[0].number == x:
                 yield a
-
-
-def _around(c: z3.ExprRef, place: z3.ExprRef) -> Iterator[z3.ExprRef]:
-    """What functions give for a term."""
-    own = (t for t in _subterms(c) if t.decl().kind() == z3.Z3_OP_UNINTERPRETED)
-    return (t for t in own if any(a.eq(place) for a in t.children()))
-
-
-def _subterms(c: z3.ExprRef) -> Iterator[z3.ExprRef]:
-    seen: set[int] = set()
-    stack = [c]
-    while stack:
-        t = stack.pop()
-        if t.get_id() not in seen:
-            seen.add(t.get_id())
-            yield t
-            stack += t.children()
-
-
-def literals(c: z3.BoolRef, positive: bool = True) -> Iterator[z3.BoolRef]:
-    """The parts of a disjunction."""
-    if z3.is_not(c):
-        yield from literals(c.arg(0), not positive)
-    elif (z3.is_or(c) and positive) or (z3.is_and(c) and not positive):
-        for a in c.children():
-            yield from literals(a, positive)
-    else:
-        yield c if positive else z3.Not(c)
 
 
 def _or(parts: Sequence[z3.BoolRef]) -> z3.BoolRef:
     return parts[0] if len(parts) == 1 else z3.Or(*parts)
-
-
-def variables(c: z3.ExprRef) -> Iterator[z3.ExprRef]:
-    """The uninterpreted constants in a term."""
-    return (t for t in _subterms(c) if z3.is_const(t) and t.decl().kind() == z3.Z3_OP_UNINTERPRETED)

@@ -5,7 +5,7 @@ s  the state before the step     x  a claim's parameters
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -100,6 +100,7 @@ class Unbounded:
         )
         self._steps: dict[str, Step] = {}
         self._facts: dict[str, list[z3.BoolRef]] = {}
+        self._told: dict[str, int] = {}  # how many of a step's definitions are among these
         self._terms: dict[str, list[z3.BoolRef]] = {}
         self._shared: frozenset[str] = frozenset()
         self._below: dict[tuple[str, str], list[z3.BoolRef]] = {}
@@ -183,10 +184,10 @@ class Unbounded:
             sends.append(Sent(send.message, made))
         return Step(environment, both(*assumed), State(servers, past), tuple(sends), named, about)
 
-    def _about(self, kind: type[Message], environment: Environment, named: Named) -> Formula:
-        """What the invariant says of a message that was sent."""
-        w = Terms(named, self.s, environment=environment)
-        return both(*(w.value(self.claims[n]) for n, p in self.conjuncts.items() if message_of(p) is kind))
+    def of_kind(self, claim: str) -> frozenset[str]:
+        """The conjuncts about the same kind of messages as a claim; none if it is about no message."""
+        kind = message_of(self.properties[claim]) if claim in self.properties else None
+        return frozenset(n for n, p in self.conjuncts.items() if kind and message_of(p) is kind)
 
     def questions(self) -> list[Question]:
         """Every claim with the initial state and with every action that could make it wrong."""
@@ -205,8 +206,11 @@ class Unbounded:
         # Of two states: that a step which changes nothing that is read doesn't break it, either.
         return out + [Question(NO_STEP, name) for name in self.properties if name not in self.conjuncts]
 
-    def _goal(self, question: Question) -> tuple[Formula, Named]:
-        """What has to be refuted: that the claim is wrong after the step, or in the state without one."""
+    def _goal(self, question: Question, assumed: Collection[str]) -> tuple[Formula, Named]:
+        """What has to be refuted: that the claim is wrong after the step, or in the state without one.
+
+        Of a message that was sent before, the claim itself may be assumed, and conjuncts that are named.
+        """
         named = Named(self.clauses)
         step = self.step(question.action) if question.action in self.transitions else None
         after = step.after if step else self.first if question.action == AT_FIRST else self.s
@@ -231,26 +235,34 @@ class Unbounded:
                 if send.kind is kind:
                     condition, fields = send.made(environment[kind, "target"])
                     new.append(both(condition, *map(same_value, fields, x)))
-            parts.append(either(self._about(kind, environment, named), *new))
+            before = Terms(named, self.s, environment=environment)
+            about = (n for n in self.of_kind(question.claim) if n in assumed or n == question.claim)
+            parts.append(either(both(*(before.value(self.claims[n]) for n in sorted(about))), *new))
         return both(*parts), named
 
-    def facts(self, question: Question) -> list[z3.BoolRef]:
-        """What a question assumes beside the conjuncts, and that its claim is wrong."""
-        goal, named = self._goal(question)
+    def facts(self, question: Question, assumed: Collection[str] = ()) -> list[z3.BoolRef]:
+        """What a question says beside what is assumed of every question about its action."""
         self.assumptions()
+        self.assumed(question.action)
+        goal, named = self._goal(question, assumed)
         clauses = self.clauses.of(goal) + named.definitions
         for name, cs in self.clauses.defined.items():
             if name not in self._shared:
                 clauses += cs
-        return [c.term() for c in clauses] + self._assumed(question.action)
+        return [c.term() for c in clauses + self._late(question.action)]
 
-    def _assumed(self, action: str) -> list[z3.BoolRef]:
+    def _late(self, action: str) -> list[Clause]:
+        """What got its name only when a claim was made of the state after the step."""
+        return self._steps[action].named.definitions[self._told[action] :] if action in self._steps else []
+
+    def assumed(self, action: str) -> list[z3.BoolRef]:
         """What is assumed of every question about an action."""
         if action not in self._facts:
             clauses = list(self.always)
             if action in self.transitions:
                 step = self.step(action)
                 clauses += self.clauses.of(step.assumed) + step.named.definitions
+                self._told[action] = len(step.named.definitions)
             self._facts[action] = [c.term() for c in clauses]
         return self._facts[action]
 

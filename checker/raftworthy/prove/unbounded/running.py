@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from raftspec.anynumber import AnyNumber, disagreement
+from raftspec.anynumber import disagreement
 from raftspec.extensions import having
 from raftspec.graph import Node
 from raftspec.mutants import MUTANTS, Mutant
@@ -34,7 +34,7 @@ def agrees(induction: Unbounded, numbers: Iterable[int] = (2, 3)) -> str | None:
     """Whether the specification for any number of servers is, for these, the one that is explored."""
     for k in numbers:
         ordinary = Tracer(induction.spec, tuple(f"s{i}" for i in range(1, k + 1)), induction.without)
-        found = disagreement(AnyNumber(induction.spec, induction.without), ordinary)
+        found = disagreement(induction.tracer, ordinary)
         if found:
             return found
     return None
@@ -75,7 +75,7 @@ def run_unbounded(
     if tie:
         raise UnusableError(f"the specification for any number of servers is read differently: {tie}")
     changed = induction.without or bug
-    known = recorded() if cores and not record_cores else {}
+    known = recorded() if cores else {}
     in_part = bool(IN_PART & induction.spec.extensions)
     prover = Prover(induction, known, seed, rounds=1) if in_part else Prover(induction, known, seed)
     if changed:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import z3
 
@@ -19,7 +20,8 @@ from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
 
 EFFORT = 4_000_000  # of Z3's steps, for one try; about two seconds
 ROUNDS = 6  # seeds that are tried, as Z3 sometimes gives up in a hundredth of a second
-STABLE = 3  # seeds with which recorded hypotheses have to do
+STABLE = 3  # of them that are tried first with the hypotheses recorded
+SURE = 6  # seeds with which hypotheses have to do to be recorded
 
 
 @dataclass(frozen=True)
@@ -127,28 +129,45 @@ class Prover:
         self.induction = induction
         self.cores = {q: frozenset(c) for q, c in (cores or {}).items()}
         self.seed = seed
+        self._kept: tuple[Any, list[z3.BoolRef]] = None, []
+        self._action = ""
+        self._solvers: dict[int, z3.Solver] = {}  # for questions about this action, by seed
 
     def prove(self, question: Question, effort: int = EFFORT, track: bool = False) -> Proof:
         """Prove a claim from the recorded hypotheses, or from others that are tried in turn."""
         began = time.process_time()
-        facts = self.induction.facts(question)
         tries = 0
         for names, seed in self._attempts(question):
             tries += 1
-            used = self._refuted(question, facts, names, seed, effort, track)
+            used = self._refuted(question, names, seed, effort, track)
             if used is not None:
                 return Proof(question, "proved", used, time.process_time() - began, tries)
         return Proof(question, "unknown", frozenset(), time.process_time() - began, tries)
 
     def core(self, question: Question) -> Proof:
-        """A proof with the hypotheses that it uses; more of them if Z3 finds it only by way of others."""
-        found = self.prove(question, track=True)
-        if found.verdict == "proved":
-            facts = self.induction.facts(question)
-            for seed in range(STABLE):
-                if self._refuted(question, facts, found.used, seed, EFFORT // 20, False) is None:
-                    return self.prove(question)
-        return found
+        """A proof from hypotheses of which none can be left out.
+
+        Later conjuncts rest on earlier ones, so they are left out first. What remains has to do with several
+        seeds.
+        """
+        found, tracked = self.prove(question), self.prove(question, track=True)
+        used = tracked.used | (found.used & self.induction.of_kind(question.claim) - {question.claim})
+        if not self._does(question, used):  # Z3 finds it only by way of others
+            used = found.used
+        if found.verdict == "proved" and self._does(question, used):
+            for name in reversed([QUORUM, *self.induction.conjuncts, *self.induction.lemmas]):
+                if name in used and self._does(question, used - {name}):
+                    used -= {name}
+        return replace(found, used=used)
+
+    def _does(self, question: Question, names: frozenset[str]) -> bool:
+        """Whether these hypotheses are enough with all seeds but one, and without much work."""
+        failed = 0
+        for seed in range(SURE):
+            failed += self._refuted(question, names, seed, EFFORT // 10, False) is None
+            if failed > 1:
+                return False
+        return True
 
     def _attempts(self, question: Question) -> Iterator[tuple[frozenset[str], int]]:
         lemmas = self._lemmas(question)
@@ -156,9 +175,11 @@ class Prover:
         more = frozenset(known) - CONJUNCTS.keys()
         sets = families(question, known)
         if question in self.cores:
-            core = self.cores[question]
-            sets = [core, *([core | more] if more else []), *sets]
-        for seed in range(self.seed, self.seed + self.rounds):
+            sets = [*([self.cores[question] | more] if more else []), *sets]
+        seeds = range(self.seed, self.seed + self.rounds)
+        if question in self.cores:
+            yield from ((self.cores[question], seed) for seed in seeds[:STABLE])
+        for seed in seeds:
             yield from ((names, seed) for names in sets)
 
     def _lemmas(self, question: Question) -> list[str]:
@@ -169,34 +190,48 @@ class Prover:
         earlier = names[: names.index(question.claim)]
         return [*earlier, *(n for n in self.induction.goes_by(question) if n not in earlier)]
 
+    def _facts(self, question: Question, names: frozenset[str]) -> list[z3.BoolRef]:
+        """What a question assumes beside the conjuncts; kept for its next try."""
+        key = question, names & self.induction.of_kind(question.claim)
+        if key != self._kept[0]:
+            self._kept = key, self.induction.facts(question, names)
+        return self._kept[1]
+
+    def _solver(self, action: str, seed: int) -> z3.Solver:
+        """A solver that has been told what is assumed of every question about an action."""
+        if action != self._action:
+            self._action = action
+            self._solvers.clear()
+        if seed not in self._solvers:
+            solver = self._solvers[seed] = z3.SimpleSolver()
+            solver.set(mbqi=False, auto_config=False, phase_selection=0, random_seed=seed)
+            solver.add(*self.induction.assumptions()[""], *self.induction.assumed(action))
+        return self._solvers[seed]
+
     def _refuted(
-        self,
-        question: Question,
-        facts: list[z3.BoolRef],
-        names: frozenset[str],
-        seed: int,
-        effort: int,
-        track: bool,
+        self, question: Question, names: frozenset[str], seed: int, effort: int, track: bool
     ) -> frozenset[str] | None:
-        """The hypotheses that contradict the facts, or None if Z3 doesn't find that they do."""
-        solver = z3.SimpleSolver()
-        solver.set(mbqi=False, auto_config=False, random_seed=seed, rlimit=effort)
+        """The hypotheses that refute a question, or None if Z3 doesn't find that they do."""
+        facts = self._facts(question, names)
+        solver = self._solver(question.action, seed)
+        solver.set(rlimit=effort)
+        solver.push()
+        solver.add(*facts)
         by_induction = frozenset(self.induction.goes_by(question))
         terms = {
             **self.induction.assumptions(),
             **self.induction.of_message(question.action),
             **{n: self.induction.below(question.claim, n) for n in names & by_induction},
         }
-        solver.add(*terms[""], *facts)
         marks: dict[str, str] = {}
-        for name in terms:
-            if name in names:
-                if not track:
-                    solver.add(*terms[name])
-                    continue
-                for k, c in enumerate(terms[name]):
-                    marks[f"{name}#{k}"] = name
-                    solver.assert_and_track(c, f"{name}#{k}")
-        if solver.check() != z3.unsat:
-            return None
-        return frozenset(marks[str(p)] for p in solver.unsat_core()) if track else names
+        for name in sorted(terms.keys() & names):
+            if not track:
+                solver.add(*terms[name])
+                continue
+            for k, c in enumerate(terms[name]):
+                marks[f"{name}#{k}"] = name
+                solver.assert_and_track(c, f"{name}#{k}")
+        refuted = solver.check() == z3.unsat
+        used = frozenset(marks[str(p)] for p in solver.unsat_core()) if refuted and track else names
+        solver.pop()
+        return used if refuted else None

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import z3
 
+from raftworthy.prove.unbounded.looking import Look, look
+
 INVENTED = "?"  # in the names of witnesses
 MOST = 4  # terms of one trigger
 # Every server that is spoken of has one, so as triggers these would lead from each to ever more.
@@ -22,26 +24,25 @@ COMMON = frozenset({"current_term"})
 def triggers(variables: Sequence[z3.ExprRef], literals: Sequence[z3.BoolRef]) -> list[list[z3.ExprRef]]:
     """The smallest sets of terms that mention all variables, of what the clause asks for if they do."""
     wanted = frozenset(x.get_id() for x in variables)
-    asked = [c for c in literals if not _claims(c)]
-    for some in (asked, literals):
-        found = {t.get_id(): (t, used) for c in some for t, used in _candidates(c, wanted)}
-        rare = [x for x in found.values() if x[0].decl().name() not in COMMON]
-        sets = list(_covers(rare, wanted, some is literals)) or list(
-            _covers(list(found.values()), wanted, True)
-        )
+    parts = list(map(look, literals))
+    asked = [c for c in parts if not _claims(c)]
+    for some in (asked, parts):
+        found = {t: used for c in some for t, used in _candidates(c, wanted)}
+        rare = [(t, used) for t, used in found.items() if t.name not in COMMON]
+        sets = list(_covers(rare, wanted, some is parts)) or list(_covers(list(found.items()), wanted, True))
         if sets:
-            return sets
+            return [[t.term for t in chosen] for chosen in sets]
     return []
 
 
-def _claims(c: z3.BoolRef) -> bool:
+def _claims(c: Look) -> bool:
     """Whether a literal is something that follows from the others, as is an equality or a fact."""
-    return bool(z3.is_eq(c) or z3.is_and(c) or c.decl().kind() == z3.Z3_OP_UNINTERPRETED)
+    return c.is_function or c.kind in (z3.Z3_OP_EQ, z3.Z3_OP_AND)
 
 
 def _covers(
-    usable: Sequence[tuple[z3.ExprRef, frozenset[int]]], wanted: frozenset[int], strongest: bool
-) -> Iterator[list[z3.ExprRef]]:
+    usable: Sequence[tuple[Look, frozenset[int]]], wanted: frozenset[int], strongest: bool
+) -> Iterator[list[Look]]:
     """Sets that cover what is wanted, none of them with a term that could be left out."""
     yield from ([t] for t, u in usable if u == wanted)
     parts = [(t, u) for t, u in usable if u != wanted]
@@ -55,30 +56,27 @@ def _covers(
                 yield [t for t, _ in chosen]
 
 
-def _candidates(body: z3.ExprRef, wanted: frozenset[int]) -> Iterator[tuple[z3.ExprRef, frozenset[int]]]:
+def _candidates(body: Look, wanted: frozenset[int]) -> Iterator[tuple[Look, frozenset[int]]]:
     """The terms that can be triggers, with the variables that they mention."""
     # For each term: its variables, those inside of what is invented, whether they stand below functions only,
     # and nowhere in it is a choice, which Z3 refuses.
-    done: dict[int, tuple[frozenset[int], frozenset[int], bool]] = {}
+    done: dict[Look, tuple[frozenset[int], frozenset[int], bool]] = {}
     nothing = frozenset[int]()
 
-    def visit(t: z3.ExprRef) -> Iterator[tuple[z3.ExprRef, frozenset[int]]]:
-        key = t.get_id()
-        if key in done:
+    def visit(t: Look) -> Iterator[tuple[Look, frozenset[int]]]:
+        if t in done:
             return
-        if key in wanted:
-            done[key] = frozenset({key}), nothing, True
+        if t.number in wanted:
+            done[t] = t.constants, nothing, True
             return
-        for a in t.children():
+        for a in t.parts:
             yield from visit(a)
-        parts = [done[a.get_id()] for a in t.children()]
-        used = nothing.union(*(u for u, _, _ in parts))
-        name = t.decl().name()
-        inside = used if INVENTED in name else nothing.union(*(i for _, i, _ in parts))
-        own = t.decl().kind() == z3.Z3_OP_UNINTERPRETED
-        fixed = not used and t.decl().kind() != z3.Z3_OP_ITE
-        pure = (own or fixed) and all(fine for _, _, fine in parts)
-        done[key] = used, inside, pure
+        used = t.constants & wanted
+        parts = [done[a] for a in t.parts]
+        inside = used if INVENTED in t.name else nothing.union(*(i for _, i, _ in parts))
+        fixed = not used and t.kind != z3.Z3_OP_ITE
+        pure = (t.is_function or fixed) and all(fine for _, _, fine in parts)
+        done[t] = used, inside, pure
         if pure and used and inside != used:
             yield t, used
 
