@@ -113,6 +113,8 @@ FAMILIES: Mapping[str, str] = {
     "committed_never_changes": "c2 d1 d2 d3 g3 g6 g9 m",
     "only_leaders_commit": "d5 d6 d1 d2 c1 c2 g6 g9 g10 b4 k5 k4",
     "one_leader_per_term": "a b",
+    "leader_append_only": "-",  # nothing
+    "numbers are natural": "-",
 }
 
 
