@@ -121,7 +121,7 @@ def membership() -> Unbounded:
 
 def test_with_membership_later_leaders_have_what_was_decided(membership: Unbounded) -> None:
     """Joint consensus and changes of one server, for any number of servers, from the conjuncts."""
-    prover = Prover(membership, rounds=2)
+    prover = Prover(membership)
     lemmas = [n for n in membership.lemmas if n.startswith("j")]
     assert lemmas[-1] == "j24_they_have_what_was_decided"
     assert len(lemmas) == 24
