@@ -197,7 +197,7 @@ def _action(t: Transition, model: Model, known: set[str]) -> str:
         lets.append(text)
     lines = [f'/\\ m.kind = "{snake_case(t.action.message.__name__)}"'] if t.action.message else []
     lines += [
-        _noted("/\\ ", w.expr(guard.condition).text, guard.text)
+        _noted("/\\ ", _one_step(guard.condition, w), guard.text)
         for guard in t.guards
         if guard.condition.op != "const" or not guard.condition.attr
     ]
@@ -225,6 +225,12 @@ def _action(t: Transition, model: Model, known: set[str]) -> str:
             *map(_indented, lines),
         ]
     )
+
+
+def _one_step(condition: Node, w: Writer) -> str:
+    """A guard. TLC takes alternatives that stand in an action for as many steps, unless they are compared."""
+    text = w.expr(condition).text
+    return f"({text}) = TRUE" if condition.op in ("or", "exists") else text
 
 
 def _writer(model: Model, params: Iterable[str] = ()) -> Writer:
