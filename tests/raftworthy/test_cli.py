@@ -128,9 +128,14 @@ def test_stopped_by_ctrl_c_is_a_code_of_its_own(arguments: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "raftworthy", *arguments.split()],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Tests that are run in the background of a shell ignore it, and so would the process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    try:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert b"Traceback" not in error
