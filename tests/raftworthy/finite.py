@@ -31,6 +31,7 @@ FOLDED: Mapping[int, Callable[..., Any]] = {
     z3.Z3_OP_SUB: operator.sub,
     z3.Z3_OP_MUL: operator.mul,
     z3.Z3_OP_EQ: operator.eq,
+    z3.Z3_OP_DISTINCT: operator.ne,  # of two
     z3.Z3_OP_LE: operator.le,
     z3.Z3_OP_LT: operator.lt,
     z3.Z3_OP_GE: operator.ge,

@@ -25,6 +25,8 @@ def demo(temporary: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "raftworthy", "demo", *options],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Tests that are run in the background of a shell ignore it, and so would the demo.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
