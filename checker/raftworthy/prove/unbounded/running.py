@@ -93,7 +93,9 @@ def run_unbounded(
     failed = [p for p in proofs if p.verdict != "proved"]
     example = _finite(failed[0].question, (), None, extensions) if failed else None
     verdict = "proved" if not failed and not cannot else "broken" if example else "undecided"
-    known = recorded()
+    known, unproved = recorded(), {p.question.claim for p in failed}
+    promises = induction.properties.keys() - induction.conjuncts.keys() - induction.lemmas.keys()
+    bases = {n: needed(n, known, induction) for n in induction.properties if n in promises}
     data: dict[str, Any] = {
         "verdict": verdict,
         "questions": len(proofs),
@@ -103,9 +105,9 @@ def run_unbounded(
             for p in proofs
         ],
         "promises": {
-            name: [n.split("_")[0].upper() for n in needed(name, known, induction)]
-            for name in induction.properties
-            if name not in induction.conjuncts
+            name: [n.split("_")[0].upper() for n in names]
+            for name, names in bases.items()
+            if unproved.isdisjoint([name, *names])
         },
         "extensions": sorted(induction.spec.extensions),
         "not_proved": sorted(LEFT_OUT),
@@ -134,7 +136,7 @@ def _text(data: Mapping[str, Any], proofs: list[Proof], example: Counterexample 
         out += ["", table(example)]
     for name in data["impossible_actions"]:
         out.append(f"  {name} is possible in no state of the invariant: nothing is said of it")
-    out += ["", "promises, and the conjuncts that each rests on:"]
+    out += ["", "promises that are proved, and the conjuncts that each rests on:"]
     for name, names in data["promises"].items():
         out.append(f"  {name:28} {len(names):2}: {' '.join(names)}")
     told = {
