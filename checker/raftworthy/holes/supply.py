@@ -38,13 +38,10 @@ class Supplier(MoreUpkeep):
     def _send(
         self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line, greedy: bool, number: int
     ) -> Any:
-        saved = self.search.save()
         self.greedy, self.number = greedy, number
-        try:
+        with self._attempt():
             return self._message(s, j, kind, pattern, line)
-        except NoWayError:
-            self.search.restore(saved)
-            return None
+        return None
 
     def _message(self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line) -> Any:
         """Bring s to send j such a message.
@@ -89,17 +86,11 @@ class Supplier(MoreUpkeep):
                 continue
             if term is not None and m.term > term:
                 continue
-            saved = t.save()
-            try:
+            with self._attempt():
                 self._before(s, term if term is not None else m.term)
                 if not granted and term is not None and term > m.term:
                     self._reach(s, term)
-                reply = self._answer(s, m, pattern, refuse=not granted)
-                if reply is not None:
-                    return reply
-            except NoWayError:
-                pass
-            t.restore(saved)
+                return self._need(self._answer(s, m, pattern, refuse=not granted))
         raise NoWayError
 
     def _answer(self, s: str, m: Any, pattern: Mapping[str, Any], refuse: bool) -> Any:
@@ -143,19 +134,13 @@ class Supplier(MoreUpkeep):
             if term is not None and leading > term:
                 continue
             for m in self._made(o, s, None):
-                saved = t.save()
-                try:
+                with self._attempt():
                     if term is not None and leading < term:
                         self._reach(s, term)
                     self._settle(o, m)
                     self._receive(s, m)
                     self._act(s, "handle_append_entries", m)
-                    reply = self._last_sent(j, pattern)
-                    if reply is not None:
-                        return reply
-                except NoWayError:
-                    pass
-                t.restore(saved)
+                    return self._need(self._last_sent(j, pattern))
         return None
 
     def _append_entries(
@@ -214,11 +199,8 @@ class Supplier(MoreUpkeep):
         if not self._try_to_lead(s):
             for j in t.servers:
                 if j in t.lines.lost and j != s:
-                    saved = t.save()
-                    try:
+                    with self._attempt():
                         self._request_vote_reply(j, s, term, {"granted": True, "term": term})
-                    except NoWayError:
-                        t.restore(saved)
             if not self._try_to_lead(s):
                 raise NoWayError
 

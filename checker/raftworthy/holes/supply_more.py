@@ -38,11 +38,10 @@ class MoreUpkeep(Upkeep):
             self._act(s, "timeout")
 
     def _try(self, s: str, event: str) -> bool:
-        try:
+        with self._attempt():
             self._act(s, event)
-        except NoWayError:
-            return False
-        return True
+            return True
+        return False
 
     def _is_told(self, s: str) -> bool:
         """Let s stand because its leader said so, if one did."""
@@ -99,18 +98,12 @@ class MoreUpkeep(Upkeep):
             return found
         asked = [o.m for o in t.offers.get((self._kind(PreVote), j, s), ()) if o.m is not None]
         for m in reversed([m for m in asked if m.term == pattern.get("asked_term", m.term)]):
-            saved = t.save()
-            try:
+            with self._attempt():
                 if term is not None:
                     self._before(s, term)
                     self._reach(s, term)
                 self._act(s, "handle_pre_vote", m)
-                reply = self._last_sent(j, pattern)
-                if reply is not None:
-                    return reply
-            except NoWayError:
-                pass
-            t.restore(saved)
+                return self._need(self._last_sent(j, pattern))
         return None
 
     # --- leaders ---
@@ -175,16 +168,10 @@ class MoreUpkeep(Upkeep):
         for o in reversed(t.offers.get((self._kind(ReadIndex), j, s), ())):
             if o.m.round != pattern.get("round", o.m.round) or (term is not None and o.m.term > term):
                 continue
-            saved = t.save()
-            try:
+            with self._attempt():
                 self._before(s, o.m.term if term is None else term)
                 self._reach(s, o.m.term if term is None else term)
                 self._receive(s, o.m)
                 self._act(s, "handle_read_index", o.m)
-                reply = self._last_sent(j, pattern)
-                if reply is not None:
-                    return reply
-            except NoWayError:
-                pass
-            t.restore(saved)
+                return self._need(self._last_sent(j, pattern))
         return None

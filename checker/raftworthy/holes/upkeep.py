@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -181,15 +182,12 @@ class Upkeep:
         """Let s send what a line that isn't taken so far says that i received."""
         t = self.search
         self.busy.add(line)
-        saved, number, self.number = t.save(), self.number, 0
-        try:
+        number, self.number = self.number, 0
+        with self._attempt():
             kind = t.generated.structs[HANDLERS[line.e.event]]
             self._message(s, i, kind, known(line.e.message), line)
-        except NoWayError:
-            t.restore(saved)
-        finally:
-            self.busy.discard(line)
-            self.number = number
+        self.busy.discard(line)
+        self.number = number
 
     def _hear_of_commits(self, s: str) -> None:
         """Let s learn what its term's leader told it of commits: it may tell others, when it leads itself."""
@@ -230,11 +228,8 @@ class Upkeep:
             length, last, exactly = shown
             if last > now:
                 return
-            saved = t.save()
-            try:
+            with self._attempt():
                 self._log_to(s, length, last, now, exactly)
-            except NoWayError:
-                t.restore(saved)
             if exactly:
                 return
         if self.greedy:
@@ -261,12 +256,8 @@ class Upkeep:
             if j != s and self._me(s).role != "leader" and self._appends_to(s, j, term):
                 for _ in range(1000):
                     before = len(self._me(s).log)
-                    saved = t.save()
-                    try:
+                    with self._attempt():
                         self._feed(s, j, term, None, {})
-                    except NoWayError:
-                        t.restore(saved)
-                        break
                     if len(self._me(s).log) == before:
                         break
 
@@ -298,24 +289,24 @@ class Upkeep:
             for j in t.servers:
                 if j == s or not (self._appends_to(s, j, u) or (j, u) in t.open):
                     continue
-                saved = t.save()
-                try:
+                acknowledged = {"success": True, "match_index": length} if length is not None else {}
+                with self._attempt():
                     self._before(s, u)
-                    self._feed(
-                        s,
-                        j,
-                        u,
-                        length,
-                        {"success": True, "match_index": length} if length is not None else {},
-                    )
-                    if right():
-                        return
-                except NoWayError:
-                    pass
-                t.restore(saved)
+                    self._feed(s, j, u, length, acknowledged)
+                    self._need(right() or None)
+                    return
         raise NoWayError
 
     # --- steps ---
+
+    @contextmanager
+    def _attempt(self) -> Iterator[None]:
+        """Steps of which none is taken if one of them is not possible."""
+        saved = self.search.save()
+        try:
+            yield
+        except NoWayError:
+            self.search.restore(saved)
 
     def _me(self, s: str) -> Any:
         return self.search.world.variables[s]
