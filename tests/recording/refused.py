@@ -216,6 +216,15 @@ def sends_from_beyond_its_log() -> Cluster:
 
 
 @recorded(BAD)
+def asks_for_votes_as_leader() -> Cluster:
+    """A leader asks for a vote, with the log that it has by now."""
+    c = elected()
+    m = RequestVote("n1", "n2", 1, 1, 1)
+    c.claim("n1", "append_entries", state={}, sends=[traced_message(m)])
+    return c
+
+
+@recorded(BAD)
 def commits_nothing() -> Cluster:
     """A leader's commit index moves to where it is."""
     c = Cluster(*THREE)

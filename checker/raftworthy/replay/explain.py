@@ -184,7 +184,7 @@ class _Explainer:
                 return "a disk holds what the last step left on it, or the one before, or one not logged"
             case _ if self.step.failed:
                 return f"{self.step.action} is a step only where {self.step.failed}"
-            case "sends" if self.step.action == "append_entries":
+            case "sends" if self.step.action == snake_case(type(v.mismatches[0].seen).__name__):
                 return "AppendEntries tells its sender's own term and log, and these are others"
             case "sends" if v.mismatches[0].expected is None:
                 return f"with none of them taken away does {self.step.action} send this"
