@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
@@ -18,17 +23,28 @@ from raftspec.types import Index, Server
 from raftworthy.explore import choosing
 from raftworthy.explore.cases import Case
 from raftworthy.explore.means import Means
-from raftworthy.explore.reference import Bounds, Model
+from raftworthy.explore.reference import Bounds, Model, Progress
+from raftworthy.native import engine
+from raftworthy.native.checkpoint import read
 from raftworthy.native.engine import explore_native
 from raftworthy.reduce.choices import NO_CHOICE, Opened, _without, opened
 
 TWO = Bounds(servers=2)
+ONE = Means(threads=1)
 POLICY = {
     "leader.initial_next_index", "replicate.back_off", "replicate.next_after_match", "replicate.next_index",
 }  # fmt: skip
 
 
-def explored(bounds: Bounds, *without: str, mutant: Mutant | None = None, many: int | None = None) -> Any:
+def explored(
+    bounds: Bounds,
+    *without: str,
+    mutant: Mutant | None = None,
+    many: int | None = None,
+    means: Means = ONE,
+    unwanted: Iterable[str] = (),
+    progress: Callable[[Progress], None] | None = None,
+) -> Any:
     """What a command explores, if a search of more than `many` states is a large one."""
     with pytest.MonkeyPatch.context() as patch:
         if many is not None:
@@ -36,8 +52,23 @@ def explored(bounds: Bounds, *without: str, mutant: Mutant | None = None, many: 
             patch.setattr(choosing, "MANY_KEPT", many)
         return choosing.explore_with(
             Case(bounds), "native", text=None, find=None, limit_states=None, counts=None,
-            means=Means(threads=1), unwanted=(), usual=8, without=without, mutant=mutant, symmetry=True,
+            means=means, unwanted=unwanted, usual=8, without=without, mutant=mutant, symmetry=True,
+            progress=progress,
         )[0]  # fmt: skip
+
+
+def interrupted_at_once(means: Means, *without: str) -> Any:
+    """A search that gets a signal while it is only tried how far it goes."""
+    sent: list[Progress] = []
+
+    def tell(p: Progress) -> None:
+        if not sent:
+            sent.append(p)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "PROGRESS_EVERY", 0.0)
+        return explored(TWO, *without, many=1000, means=means, progress=tell)
 
 
 def test_where_few_states_are_left_by_looking_nothing_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +115,41 @@ def test_what_is_possible_with_open_choices_only_is_looked_for_again(monkeypatch
     found = explored(TWO, "commit.majority", many=1)
     assert found.violation is not None
     assert found.permits.off["choices"] == "something false was found so"
+
+
+def test_a_signal_while_a_search_is_only_tried_leaves_a_checkpoint_too(tmp_path: FilePath) -> None:
+    """What goes on from it sees what an uninterrupted search sees."""
+    means = replace(ONE, disk=tmp_path, asked={"unwanted": []})
+    first = interrupted_at_once(means)
+    assert first.stopped == f"interrupted; go on with: raftworthy explore --resume {tmp_path}"
+    assert first.distinct < 10
+    rest = explored(TWO, means=replace(means, resume=True))
+    whole = explored(TWO, many=1)
+    assert rest.permits.opened == "next_index"
+    assert (rest.stopped, rest.distinct, rest.states) == (whole.stopped, whole.distinct, whole.states)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_led_to_something_false_is_done_without_when_a_search_goes_on(
+    tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search with open choices is interrupted; then the one that is made without them."""
+    means = replace(ONE, disk=tmp_path, asked={"unwanted": []})
+    interrupted_at_once(means, "commit.majority")
+
+    def never(self: Model, *_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "repeat", never)
+        again = explored(TWO, "commit.majority", means=replace(means, resume=True))
+    assert again.stopped.startswith("interrupted")
+    unwanted = read(tmp_path)["asked"]["unwanted"]
+    assert unwanted == ["choices"]
+    last = explored(TWO, "commit.majority", means=replace(means, resume=True), unwanted=unwanted)
+    assert last.violation is not None
+    assert list(last.permits.off) == ["choices"]
 
 
 def test_a_choice_that_decides_more_than_what_is_sent_stays() -> None:

@@ -143,7 +143,7 @@ def explore(
             if disk not in (None, resume):
                 return fail(f"what is gone on with stays in {resume}: leave out --disk", json)
             asked = resumed(resume, asked, Bounds().as_data())
-            means = replace(means, disk=resume, resume=True, opened=asked.pop("opened", False))
+            means = replace(means, disk=resume, resume=True)
         engine = asked.get("engine", engine)
         if engine == "ray" or workers is not None or address is not None:
             means = replace(means, workers=Workers(asked.get("workers"), address))

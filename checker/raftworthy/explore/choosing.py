@@ -12,7 +12,7 @@ from typing import Any
 
 from raftworthy.explore.cases import Case
 from raftworthy.explore.coverage import Coverage
-from raftworthy.explore.means import Means, Workers
+from raftworthy.explore.means import FALSE, Means, Workers, refuted
 from raftworthy.explore.reference import (
     WITNESSED,
     Model,
@@ -127,43 +127,52 @@ def _natively(
 ) -> Result:
     """Explore natively, with what may be left out; `made` is the case's model and beginning."""
     from raftworthy.native.engine import HOPELESS, explore_native  # imports llvmlite
+    from raftworthy.native.search import interrupts
     from raftworthy.reduce.looking import at_sight
 
     model, _ = made
-    question |= {"explorer": explore_native}
-    names = model.properties(case.properties)
+    names, unwanted_too = model.properties(case.properties), unwanted or ()
+    # Who goes on from a checkpoint is past what is only tried.
     alone = means.workers is None and not means.resume
-
-    def tried(limit: int, permits: Permits, **more: Any) -> Result | None:
-        """What comes of a search that is given up at a limit; None if it was."""
-        options = means.options() | {"asked": None, "disk": None} | more
-        least = min(limit, limit_states or limit)
-        result = case.explore(limit_states=least, permits=permits, made=made, **options, **question)
-        over = not result.stopped.startswith("stopped") or least == limit_states
-        return result if over and result.stopped != HOPELESS else None
-
     refused = _whole(made, unwanted, means)
     permits = nothing(refused)
-    if not refused and model.bounds.max_messages is None:
-        sight = at_sight(model, names, unwanted or ())
-        quick = sight.eager and alone and means.disk is None
-        if quick and (result := tried(FEW_KEPT, sight, threads=1, hopeless=_many)) is not None:
-            return result
-        permits = _permitted(model, names, unwanted or ())
-        if permits.clock and "choices" not in (unwanted or ()) and means.workers is None:
-            if alone and (result := tried(MANY_KEPT, permits, hopeless=lambda *_: False)) is not None:
+    with interrupts() as interrupted:
+        question |= {"explorer": explore_native, "interrupted": interrupted}
+
+        def tried(limit: int, permits: Permits, **more: Any) -> Result | None:
+            """What comes of a search that is given up at a limit; None if it was.
+
+            It is given up at an interruption, too: the search that is asked for then leaves a checkpoint.
+            """
+            options = means.options() | {"asked": None, "disk": None} | more
+            least = min(limit, limit_states or limit)
+            result = case.explore(limit_states=least, permits=permits, made=made, **options, **question)
+            over = not result.stopped.startswith("stopped") or least == limit_states
+            return result if over and result.stopped != HOPELESS else None
+
+        if not refused and model.bounds.max_messages is None:
+            sight = at_sight(model, names, unwanted_too)
+            quick = sight.eager and alone
+            if quick and (result := tried(FEW_KEPT, sight, threads=1, hopeless=_many)) is not None:
                 return result
-            if alone or means.opened:
-                found = _openly(made, names, unwanted or (), means, limit_states, **question)
+            permits = _permitted(model, names, unwanted_too)
+            if permits.clock and "choices" not in unwanted_too and means.workers is None:
+                if alone and (result := tried(MANY_KEPT, permits, hopeless=_never)) is not None:
+                    return result
+                found = _openly(made, names, unwanted_too, means, limit_states, **question)
                 if not isinstance(found, str):
                     return found
                 permits = replace(permits, off={**permits.off, "choices": found})
-    elif not refused:
-        permits = _permitted(model, names, unwanted or ())
-    if permits.clock is None and (fewer := bounded(case, usual)) != case:
-        permits, case = nothing(permits.off["order"]), fewer
-        made = case.begun(question["spec"], question["without"], question["mutant"])
-    return case.explore(limit_states=limit_states, permits=permits, made=made, **means.options(), **question)
+                if found == FALSE:
+                    means = replace(means, resume=False, asked=refuted(means.asked, "choices"))
+        elif not refused:
+            permits = _permitted(model, names, unwanted_too)
+        if permits.clock is None and (fewer := bounded(case, usual)) != case:
+            permits, case = nothing(permits.off["order"]), fewer
+            made = case.begun(question["spec"], question["without"], question["mutant"])
+        return case.explore(
+            limit_states=limit_states, permits=permits, made=made, **means.options(), **question
+        )
 
 
 def _openly(
@@ -186,23 +195,21 @@ def _openly(
     if permits.clock is None:
         return permits.off["order"]
     off = {name: why for name, why in permits.off.items() if name != "choices"}
-    options = means.options()
-    if options["asked"] is not None:
-        options["asked"] = {**options["asked"], "opened": True}
     result = explore_native(
         choices.wide, properties=choices.searched, symmetry=question["symmetry"],
         progress=question.get("progress"), limit_states=limit_states, start=begun,
-        permits=replace(permits, opened=choices.variable, off=off), **options,
+        permits=replace(permits, opened=choices.variable, off=off), interrupted=question["interrupted"],
+        **means.options(),
     )  # fmt: skip
     if result.violation is not None:
         try:
             steps = ((m.action, m.params) for m in result.violation.path.moves)
             path = model.repeat(begun.start, steps)
         except ValueError:
-            return "something false was found so"
+            return FALSE
         name = result.violation.property
         if model.claim(name)(*path.worlds()[-model.spec.properties[name].states :]):
-            return "something false was found so"
+            return FALSE
         result = replace(result, violation=Violation(name, result.violation.doc, path))
     return replace(result, without=model.without, mutant=model.mutant.name if model.mutant else None)
 
@@ -210,6 +217,11 @@ def _openly(
 def _many(distinct: int, newest: int) -> bool:
     """Whether a search that knows so many states, and met so many of them last, won't be over soon."""
     return distinct > 1_000 and newest > 0.4 * distinct
+
+
+def _never(*_: int) -> bool:
+    """A search that is over soon enough: its limit decides."""
+    return False
 
 
 def bounded(case: Case, messages: int | None) -> Case:

@@ -15,6 +15,7 @@ from raftworthy.native import available
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 CHECKPOINT_MINUTES = 5.0
 LEAST_MEMORY = 8 << 20  # bytes, for each thread
+FALSE = "something false was found so"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,6 @@ class Means:
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     asked: Mapping[str, Any] | None = None  # the question, for whoever goes on from a checkpoint
     workers: Workers | None = None  # instead of threads
-    opened: bool = False  # whether what is gone on with leaves choices open
 
     @property
     def asked_for(self) -> bool:
@@ -87,6 +87,11 @@ class Means:
             "asked": self.asked,
             "workers": self.workers,
         }
+
+
+def refuted(asked: Mapping[str, Any] | None, reduction: str) -> Mapping[str, Any] | None:
+    """A question after a reduction led to something false: whoever goes on does without it, too."""
+    return asked and {**asked, "unwanted": sorted({*asked["unwanted"], reduction})}
 
 
 def usable_cores() -> int:

@@ -26,7 +26,7 @@ from raftworthy.native.team import make_durable
 
 FILE = "checkpoint.json"
 LOCK = "lock"
-FORMAT = 2
+FORMAT = 3
 MOST_LOSSES = 3
 
 

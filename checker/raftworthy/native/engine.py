@@ -18,7 +18,7 @@ from pathlib import Path as FilePath
 from threading import Event
 from typing import Any
 
-from raftworthy.explore.means import Workers
+from raftworthy.explore.means import FALSE, Workers, refuted
 from raftworthy.explore.reference import (
     EXHAUSTED,
     PROGRESS_EVERY,
@@ -103,6 +103,7 @@ def explore_native(
     workers: Workers | None = None,
     permits: Permits | None = None,
     hopeless: Callable[[int, int], bool] | None = None,
+    interrupted: Event | None = None,
 ) -> NativeResult:
     """As `explore.explore_model`, by the native engine.
 
@@ -123,7 +124,8 @@ def explore_native(
         workers: search by processes of a cluster instead of threads, and keep checkpoints anyway.
         permits: what may be left out; proved of this model, these properties and the initial state.
         hopeless: a search that is only tried asks this after each level: how many states there are, and how
-            many of them are new. It leaves no checkpoint.
+            many of them are new. It leaves no checkpoint, and is given up when it is interrupted.
+        interrupted: set when Ctrl-C or SIGTERM ask to stop, if the caller has them noted.
 
     Raises:
         NoPlaceError: a value of the model has no place in this engine's words.
@@ -210,6 +212,8 @@ def explore_native(
             if hopeless and hopeless(search.distinct, search.frontier):
                 return result(HOPELESS)
         if stopped.is_set() and search.frontier:
+            if hopeless:
+                return result(HOPELESS)
             if exact:
                 return result("interrupted; an exact search leaves no checkpoint")
             checkpoints.save(earlier + now - began)
@@ -231,7 +235,8 @@ def explore_native(
             for name in program.invariants:
                 if not model.generated.properties[name](prefix.world):
                     return broken(name, [])
-        with nullcontext(Event()) if hopeless else interrupts() as stopped:
+        noted = interrupted or (Event() if hopeless else None)
+        with nullcontext(noted) if noted else interrupts() as stopped:
             while search.frontier:
                 try:
                     if (outcome := advance(stopped)) is not None:
@@ -247,12 +252,13 @@ def explore_native(
     except SpuriousError:
         if permits is None or not permits.assumed:
             raise
-        less = replace(permits, assumed=False, off={**permits.off, "assumed": "something false was found so"})
+        less = replace(permits, assumed=False, off={**permits.off, "assumed": FALSE})
+        asked = refuted(asked, "assumed")
     finally:
         checkpoints.close()
         crew.close()
     return explore_native(
         model, properties=properties, symmetry=symmetry, progress=progress, limit_states=limit_states,
         limit_memory=limit_memory, start=start, threads=threads, disk=disk, asked=asked, permits=less,
-        checkpoint_every=checkpoint_every, workers=workers, hopeless=hopeless,
+        checkpoint_every=checkpoint_every, workers=workers, hopeless=hopeless, interrupted=interrupted,
     )  # fmt: skip
