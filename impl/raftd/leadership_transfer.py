@@ -20,8 +20,10 @@ class Transferring(CheckingQuorum):
     _handing_over_until = float("-inf")
 
     def _extended(self) -> dict[str, Any]:
-        told = {"told_to_stand": self.told_to_stand} if self.config.leadership_transfer else {}
-        return super()._extended() | told
+        more = super()._extended()
+        if self.config.leadership_transfer:
+            more["told_to_stand"] = self.told_to_stand
+        return more
 
     def _restore_extended(self, variables: Mapping[str, Any]) -> None:
         super()._restore_extended(variables)

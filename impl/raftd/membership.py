@@ -15,6 +15,7 @@ from typing import Any
 from raftd.configurations import Configuration, configuration_in, encode_configuration
 from raftd.leadership_transfer import Transferring
 from raftd.messages import AppendEntriesReply, Entry, InstallSnapshot, Message
+from raftd.sessions import Result
 from raftd.state import Batch, Config, NotLeader, Persistent, Role, Variables
 
 
@@ -297,14 +298,21 @@ class Membership(Transferring):
 
     def _extended(self) -> dict[str, Any]:
         more = super()._extended()
-        return more | {"configured": self.configured} if self.config.membership else more
+        if self.config.membership:
+            more["configured"] = self.configured
+        return more
 
     def _event(
-        self, name: str, message: Message | None, before: Variables, after: Variables
+        self,
+        name: str,
+        message: Message | None,
+        before: Variables,
+        after: Variables,
+        results: tuple[Result, ...],
     ) -> dict[str, Any]:
-        event = super()._event(name, message, before, after)
+        event = super()._event(name, message, before, after, results)
         shown = name in ("change_voters", "enter_joint") or (name == "restart" and self.configured)
-        if shown and self._traced and self.config.membership:
+        if shown and self.config.membership:
             newest = self._configurations[-1][1]
             event["joint" if newest.outgoing else "voters"] = sorted(newest.voters)
         return event

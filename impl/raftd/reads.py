@@ -139,11 +139,9 @@ class Reads(Elections):
     def _extended(self) -> dict[str, Any]:
         more = super()._extended()
         if self.config.reads:
-            more |= {
-                "read_index": self.read_index,
-                "read_round": self.read_round,
-                "read_acks": sorted(self.read_acks),
-            }
+            more["read_index"] = self.read_index
+            more["read_round"] = self.read_round
+            more["read_acks"] = sorted(self.read_acks)
         return more
 
     def _restore_extended(self, variables: Mapping[str, Any]) -> None:

@@ -129,7 +129,7 @@ class NotLeader(Exception):  # noqa: N818  (an answer to the client, not a failu
 class Variables(NamedTuple):
     """The variables of Figure 2 that a trace shows, as they are at one moment."""
 
-    role: str
+    role: Role
     current_term: int
     voted_for: str | None
     commit_index: int

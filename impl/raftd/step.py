@@ -110,7 +110,8 @@ class Step:
     def _begin(self, now: float) -> None:
         self._now = now
         self._before = self._variables()
-        self._before_extended = self._extended()
+        if self._traced:
+            self._before_extended = self._extended()
         self._kept = self.log.last_index
         self._appended = []
         self._sends = []
@@ -118,26 +119,26 @@ class Step:
 
     def _finish(self, name: str, message: Message | None = None) -> Batch:
         """Committed entries are applied, and the step becomes a batch with its one trace event."""
+        applied = self._newly_committed()
+        results = self._execute(applied)
+        before, after = self._before, self._variables()
+        self._check_step(before, after)
+        event = {"server": self.server, "event": name}
+        if self._traced:
+            event |= self._event(name, message, before, after, results)
+        persist = self._persist(before, after) if name != "restart" else None
+        return Batch(event, persist, tuple(self._sends), applied, results, self._installed)
+
+    def _newly_committed(self) -> tuple[tuple[int, Entry], ...]:
+        """What is committed and not applied yet is applied in this step. Figure 2, Rules for Servers."""
         first = self.last_applied + 1
-        self.last_applied = max(self.last_applied, self.commit_index)
-        applied = self.log.entries(first, self.last_applied + 1 - first)
-        self._applied_size += sum(len(entry.command) + ENTRY_SIZE for entry in applied)
-        results = self._execute(first, applied)
-        after = self._variables()
-        self._check_step(self._before, after)
-        event = self._event(name, message, self._before, after)
-        told = results[-ANSWERS:]
-        answers = enumerate(told, self.last_applied + 1 - len(told))
-        if asked := {n: r.origin for n, r in answers if r.asked}:
-            event["answers"] = asked
-        return Batch(
-            event,
-            self._persist(self._before, after) if name != "restart" else None,
-            tuple(self._sends),
-            tuple(enumerate(applied, first)),
-            results,
-            self._installed,
-        )
+        if self.commit_index < first:
+            return ()
+        self.last_applied = self.commit_index
+        entries = self.log.entries(first, self.commit_index + 1 - first)
+        for entry in entries:
+            self._applied_size += len(entry.command) + ENTRY_SIZE
+        return tuple(enumerate(entries, first))
 
     def keep_sessions(self, machine: Any, local_clock: Callable[[], float]) -> None:
         """From now on committed entries are executed here, as the table of sessions says; before `start`."""
@@ -145,27 +146,28 @@ class Step:
         if self.snapshot is not None:
             self.session_table.load(self.snapshot.state)
 
-    def _execute(self, first: int, entries: Sequence[Entry]) -> tuple[Result, ...]:
+    def _execute(self, entries: Sequence[tuple[int, Entry]]) -> tuple[Result, ...]:
         """What comes of entries, if this server keeps sessions. Nobody hears of it before all is on disk."""
         table = self.session_table
         if table is None:
             return ()
         if self._installed is not None:
             table.load(self._installed.state)
-        return tuple(table.apply(n, entry.command) for n, entry in enumerate(entries, first))
+        return tuple(table.apply(n, entry.command) for n, entry in entries)
 
     def _variables(self) -> Variables:
+        log = self.log
         return Variables(
-            self.role.value,
+            self.role,
             self.current_term,
             self.voted_for,
             self.commit_index,
             self.last_applied,
             sorted(self.votes),
             self.match_index.copy(),
-            self.log.last_index,
-            self.log.last_term,
-            self.log.snapshot_index,
+            log.last_index,
+            log.last_term,
+            log.snapshot_index,
         )
 
     def _extended(self) -> dict[str, Any]:
@@ -193,12 +195,15 @@ class Step:
     # Its line of the trace.
 
     def _event(
-        self, name: str, message: Message | None, before: Variables, after: Variables
+        self,
+        name: str,
+        message: Message | None,
+        before: Variables,
+        after: Variables,
+        results: tuple[Result, ...],
     ) -> dict[str, Any]:
-        """The step as a line of the trace: the variables it changed, and what it sent."""
-        event: dict[str, Any] = {"server": self.server, "event": name, "time": round(self._now, 6)}
-        if not self._traced:
-            return event
+        """What the step's line of the trace says: the variables it changed, and what it sent."""
+        event: dict[str, Any] = {"time": round(self._now, 6)}
         if message is not None:
             event["message"] = traced_message(message)
         if name == "restart":
@@ -219,6 +224,10 @@ class Step:
             if self._appended:
                 event["entries"] = traced_entries(self._appended, self.config.sessions)
         event["sends"] = [traced_message(m) for m in self._sends]
+        told = results[-ANSWERS:]
+        answers = enumerate(told, self.last_applied + 1 - len(told))
+        if asked := {n: r.origin for n, r in answers if r.asked}:
+            event["answers"] = asked
         return event
 
     def _changes(self, before: Variables, after: Variables) -> dict[str, Any]:
@@ -240,10 +249,12 @@ class Step:
         if self._log_changed(before, after):
             changes["log_length"] = after.log_length
             changes["last_log_term"] = after.last_log_term
-        extended = self._extended().items()
         # That who steps down drops what it had for its term is news, too.
-        whole = "role" in changes
-        return changes | {n: new for n, new in extended if whole or new != self._before_extended.get(n)}
+        whole, extended = "role" in changes, self._before_extended
+        for name, new in self._extended().items():
+            if whole or new != extended.get(name):
+                changes[name] = new
+        return changes
 
     # Checks: a server that finds itself or a peer to be wrong stops.
 
@@ -264,12 +275,12 @@ class Step:
         assert after.current_term >= before.current_term, "a term never goes back (section 5.1)"
         if after.current_term == before.current_term:
             assert before.voted_for in (None, after.voted_for), "a vote is never changed (section 5.2)"
-            if before.role == Role.LEADER:
-                assert after.role == Role.LEADER or self._may_resign(), (
+            if before.role is Role.LEADER:
+                assert after.role is Role.LEADER or self._may_resign(), (
                     "a leader leads until a newer term (section 5.1)"
                 )
                 assert self._kept == before.log_length, "a leader only appends (section 5.3)"
-        if after.role != Role.FOLLOWER:
+        if after.role is not Role.FOLLOWER:
             assert after.voted_for == self.server, "a candidate votes for itself (section 5.2)"
         kept = max(self._kept, after.snapshot_index)
         assert kept >= before.commit_index, "a committed entry is never removed (section 5.4)"
