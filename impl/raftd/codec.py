@@ -15,23 +15,7 @@ from typing import Final, Generic, Literal, TypeVar
 
 import msgspec
 
-from raftd.messages import (
-    AppendEntries,
-    AppendEntriesReply,
-    Aside,
-    InstallSnapshot,
-    Message,
-    PreVote,
-    PreVoteReply,
-    ReadIndex,
-    ReadIndexReply,
-    RequestVote,
-    RequestVoteReply,
-    SnapshotChunk,
-    SnapshotChunkReply,
-    TimeoutNow,
-)
-from raftd.transfer import MAX_STATE
+from raftd.messages import Aside, Message
 
 VERSION: Final = 1
 
@@ -41,8 +25,6 @@ MAX_REQUEST: Final = MAX_COMMAND + 16 * 1024
 MAX_MESSAGE: Final = 64 * 1024 * 1024  # an AppendEntries of 512 commands of full size is half of it
 
 LENGTH_BYTES: Final = 4
-
-MAX_NUMBER: Final = 2**62  # of terms and indexes; SQLite holds 63 bits
 
 
 class CodecError(ValueError):
@@ -283,51 +265,8 @@ class Reader(Generic[T]):
             raise CodecError(f"bad frame: {error}") from error
 
 
-class MessageReader(Reader[Message | Aside]):
-    """As `Reader`, and numbers are what they can be: terms and indexes, not just any integers."""
-
-    def decode(self, body: bytes) -> Message | Aside:
-        message = super().decode(body)
-        if not all(0 <= number <= MAX_NUMBER for number in _numbers(message)):
-            raise CodecError(f"bad frame: a number out of range in {message.__struct_config__.tag}")
-        return message
-
-
-def _numbers(message: Message | Aside) -> list[int]:
-    match message:
-        case RequestVote() | PreVote():
-            return [message.term, message.last_log_index, message.last_log_term]
-        case RequestVoteReply() | TimeoutNow():
-            return [message.term]
-        case PreVoteReply():
-            return [message.term, message.asked_term]
-        case AppendEntries():
-            terms = [entry.term for entry in message.entries]
-            return [
-                message.term,
-                message.prev_log_index,
-                message.prev_log_term,
-                message.leader_commit,
-                *terms,
-            ]
-        case SnapshotChunk():
-            if message.size > MAX_STATE:
-                raise CodecError(f"bad frame: a state of {message.size} bytes")
-            place = [message.last_included_index, message.last_included_term]
-            return [message.term, *place, message.size, message.offset, message.configured]
-        case SnapshotChunkReply():
-            return [message.term, message.last_included_index, message.received]
-        case InstallSnapshot(snapshot=snapshot):
-            place = [snapshot.last_included_index, snapshot.last_included_term]
-            return [message.term, *place, snapshot.configured]
-        case AppendEntriesReply():
-            return [message.term, message.match_index, message.hint]
-        case ReadIndex() | ReadIndexReply():
-            return [message.term, message.round]
-
-
 HELLO: Final[Reader[Hello]] = Reader(Hello, MAX_HELLO)
-MESSAGE: Final = MessageReader(Message | Aside, MAX_MESSAGE)
+MESSAGE: Final[Reader[Message | Aside]] = Reader(Message | Aside, MAX_MESSAGE)
 REQUEST: Final[Reader[Request]] = Reader(Request, MAX_REQUEST)
 REPLY: Final[Reader[Reply]] = Reader(Reply, MAX_REQUEST)
 

@@ -156,6 +156,7 @@ class Core(Membership):
         else:
             self._now = now
             self._restart_election_timer()
+        self._note()
 
     def _recover(self) -> None:
         """A restarted server has what it persisted, all of it. Section 5.1."""

@@ -19,12 +19,6 @@ class Transferring(CheckingQuorum):
 
     _handing_over_until = float("-inf")
 
-    def _extended(self) -> dict[str, Any]:
-        more = super()._extended()
-        if self.config.leadership_transfer:
-            more["told_to_stand"] = self.told_to_stand
-        return more
-
     def _restore_extended(self, variables: Mapping[str, Any]) -> None:
         super()._restore_extended(variables)
         self.told_to_stand = variables.get("told_to_stand", False)

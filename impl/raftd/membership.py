@@ -296,12 +296,6 @@ class Membership(Transferring):
 
     # In the trace.
 
-    def _extended(self) -> dict[str, Any]:
-        more = super()._extended()
-        if self.config.membership:
-            more["configured"] = self.configured
-        return more
-
     def _event(
         self,
         name: str,

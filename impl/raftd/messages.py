@@ -8,13 +8,22 @@ MessagePack maps whose `kind` tells them apart.
 
 from __future__ import annotations
 
+from typing import Annotated, Final
+
 import msgspec
+from msgspec import Meta
+
+MAX_NUMBER: Final = 2**62  # SQLite holds 63 bits
+MAX_STATE: Final = 10**9  # bytes; what SQLite keeps in one row
+
+# A term, an index or the like. What the network brings is held to it, not just to be any integer.
+Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A client's command in the log, with the term of the leader that appended it."""
 
-    term: int
+    term: Number
     command: bytes
 
 
@@ -23,9 +32,9 @@ class RequestVote(msgspec.Struct, frozen=True, tag="request_vote", tag_field="ki
 
     source: str
     target: str
-    term: int
-    last_log_index: int
-    last_log_term: int
+    term: Number
+    last_log_index: Number
+    last_log_term: Number
 
 
 class RequestVoteReply(msgspec.Struct, frozen=True, tag="request_vote_reply", tag_field="kind", gc=False):
@@ -33,7 +42,7 @@ class RequestVoteReply(msgspec.Struct, frozen=True, tag="request_vote_reply", ta
 
     source: str
     target: str
-    term: int
+    term: Number
     granted: bool
 
 
@@ -42,11 +51,11 @@ class AppendEntries(msgspec.Struct, frozen=True, tag="append_entries", tag_field
 
     source: str
     target: str
-    term: int
-    prev_log_index: int
-    prev_log_term: int
+    term: Number
+    prev_log_index: Number
+    prev_log_term: Number
     entries: tuple[Entry, ...]
-    leader_commit: int
+    leader_commit: Number
 
 
 class AppendEntriesReply(msgspec.Struct, frozen=True, tag="append_entries_reply", tag_field="kind", gc=False):
@@ -59,10 +68,10 @@ class AppendEntriesReply(msgspec.Struct, frozen=True, tag="append_entries_reply"
 
     source: str
     target: str
-    term: int
+    term: Number
     success: bool
-    match_index: int
-    hint: int = 0
+    match_index: Number
+    hint: Number = 0
 
 
 class ReadIndex(msgspec.Struct, frozen=True, tag="read_index", tag_field="kind", gc=False):
@@ -70,8 +79,8 @@ class ReadIndex(msgspec.Struct, frozen=True, tag="read_index", tag_field="kind",
 
     source: str
     target: str
-    term: int
-    round: int
+    term: Number
+    round: Number
 
 
 class ReadIndexReply(msgspec.Struct, frozen=True, tag="read_index_reply", tag_field="kind", gc=False):
@@ -83,8 +92,8 @@ class ReadIndexReply(msgspec.Struct, frozen=True, tag="read_index_reply", tag_fi
 
     source: str
     target: str
-    term: int
-    round: int
+    term: Number
+    round: Number
     promise: float = 0.0
 
 
@@ -96,10 +105,10 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     0 if there is none, and so the first configuration was in force. Dissertation, section 4.1.
     """
 
-    last_included_index: int
-    last_included_term: int
+    last_included_index: Number
+    last_included_term: Number
     state: bytes
-    configured: int = 0
+    configured: Number = 0
     configuration: bytes = b""
 
 
@@ -111,7 +120,7 @@ class InstallSnapshot(msgspec.Struct, frozen=True, tag="install_snapshot", tag_f
 
     source: str
     target: str
-    term: int
+    term: Number
     snapshot: Snapshot
 
 
@@ -120,9 +129,9 @@ class PreVote(msgspec.Struct, frozen=True, tag="pre_vote", tag_field="kind", gc=
 
     source: str
     target: str
-    term: int
-    last_log_index: int
-    last_log_term: int
+    term: Number
+    last_log_index: Number
+    last_log_term: Number
 
 
 class PreVoteReply(msgspec.Struct, frozen=True, tag="pre_vote_reply", tag_field="kind", gc=False):
@@ -130,9 +139,9 @@ class PreVoteReply(msgspec.Struct, frozen=True, tag="pre_vote_reply", tag_field=
 
     source: str
     target: str
-    term: int
+    term: Number
     granted: bool
-    asked_term: int
+    asked_term: Number
 
 
 class TimeoutNow(msgspec.Struct, frozen=True, tag="timeout_now", tag_field="kind", gc=False):
@@ -140,7 +149,7 @@ class TimeoutNow(msgspec.Struct, frozen=True, tag="timeout_now", tag_field="kind
 
     source: str
     target: str
-    term: int
+    term: Number
 
 
 Message = (
@@ -166,14 +175,14 @@ class SnapshotChunk(msgspec.Struct, frozen=True, tag="snapshot_chunk", tag_field
 
     source: str
     target: str
-    term: int
-    last_included_index: int
-    last_included_term: int
-    size: int
+    term: Number
+    last_included_index: Number
+    last_included_term: Number
+    size: Annotated[int, Meta(ge=0, le=MAX_STATE)]
     digest: str
-    offset: int
+    offset: Number
     data: bytes
-    configured: int = 0
+    configured: Number = 0
     configuration: bytes = b""
 
 
@@ -182,9 +191,9 @@ class SnapshotChunkReply(msgspec.Struct, frozen=True, tag="snapshot_chunk_reply"
 
     source: str
     target: str
-    term: int
-    last_included_index: int
-    received: int
+    term: Number
+    last_included_index: Number
+    received: Number
 
 
 # Not steps of Raft: no variable changes.

@@ -19,12 +19,6 @@ class PreVoting(Reads):
 
     _leader_heard = 0.0  # when the leader was last heard from
 
-    def _extended(self) -> dict[str, Any]:
-        more = super()._extended()
-        if self.config.pre_vote:
-            more["pre_votes"] = sorted(self.pre_votes)
-        return more
-
     def _restore_extended(self, variables: Mapping[str, Any]) -> None:
         super()._restore_extended(variables)
         self.pre_votes = set(variables.get("pre_votes", ()))

@@ -136,14 +136,6 @@ class Reads(Elections):
         self._give_up_reads()
         self._lease_until, self._hands_over = NEVER, False
 
-    def _extended(self) -> dict[str, Any]:
-        more = super()._extended()
-        if self.config.reads:
-            more["read_index"] = self.read_index
-            more["read_round"] = self.read_round
-            more["read_acks"] = sorted(self.read_acks)
-        return more
-
     def _restore_extended(self, variables: Mapping[str, Any]) -> None:
         """Take up the variables of extensions, for tests and lockstep."""
         self.read_index = variables.get("read_index", 0)

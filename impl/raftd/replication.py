@@ -198,11 +198,12 @@ class Replication(Snapshots):
 
     def _sendable(self, peer: str) -> int:
         """How many entries the next AppendEntries to a follower may carry."""
-        if self._lacks_compacted(peer):
+        lacking = self.log.last_index + 1 - self.next_index[peer]
+        if lacking <= 0 or self._lacks_compacted(peer):
             return 0
         in_flight = self.next_index[peer] - 1 - self.match_index[peer]
         room = self.config.max_in_flight if peer in self._probing else self.config.max_in_flight - in_flight
-        return max(0, min(self.log.last_index + 1 - self.next_index[peer], self.config.max_entries, room))
+        return max(0, min(lacking, self.config.max_entries, room))
 
     def _send_append_entries(self, peer: str, count: int) -> None:
         """A leader sends `count` entries from `next_index`, none for a heartbeat. Section 5.3.

@@ -27,6 +27,18 @@ ENTRY_SIZE = 16  # bytes of an entry beside its command, about
 ANSWERS = 1000  # of how many entries at the end a step's event says what clients were answered
 RESTART_ENTRIES = 16  # how much of the log's end a restart event shows
 
+SETS = (set, frozenset)
+
+# The variables beside Figure 2's that a trace shows, each with the extension that it belongs to.
+EXTENDED = (
+    ("reads", "read_index"),
+    ("reads", "read_round"),
+    ("reads", "read_acks"),
+    ("pre_vote", "pre_votes"),
+    ("leadership_transfer", "told_to_stand"),
+    ("membership", "configured"),
+)
+
 
 class Step:
     """The variables of Figure 2, and what the step being taken has done to them."""
@@ -52,6 +64,7 @@ class Step:
         self.peers = tuple(peer for peer in servers if peer != server)
         self._rng = rng
         self._traced = traced
+        self._shown = [name for option, name in EXTENDED if getattr(self.config, option)]
 
         persistent = persistent or Persistent()
         self.current_term = persistent.current_term
@@ -80,8 +93,9 @@ class Step:
 
         # What the step being taken has done so far.
         self._now = 0.0
-        self._before = self._variables()
+        self._before = self._after = self._variables()
         self._before_extended: dict[str, Any] = {}
+        self._after_extended: dict[str, Any] = {}
         self._kept = 0
         self._appended: list[Entry] = []
         self._sends: list[Message] = []
@@ -109,9 +123,7 @@ class Step:
 
     def _begin(self, now: float) -> None:
         self._now = now
-        self._before = self._variables()
-        if self._traced:
-            self._before_extended = self._extended()
+        self._before, self._before_extended = self._after, self._after_extended
         self._kept = self.log.last_index
         self._appended = []
         self._sends = []
@@ -121,7 +133,8 @@ class Step:
         """Committed entries are applied, and the step becomes a batch with its one trace event."""
         applied = self._newly_committed()
         results = self._execute(applied)
-        before, after = self._before, self._variables()
+        self._note()
+        before, after = self._before, self._after
         self._check_step(before, after)
         event = {"server": self.server, "event": name}
         if self._traced:
@@ -172,7 +185,17 @@ class Step:
 
     def _extended(self) -> dict[str, Any]:
         """The variables of extensions that a trace shows, of those that are switched on."""
-        return {}
+        values = {}
+        for name in self._shown:
+            value = getattr(self, name)
+            values[name] = sorted(value) if isinstance(value, SETS) else value
+        return values
+
+    def _note(self) -> None:
+        """What the variables are now they are until the next step: nothing else changes them."""
+        self._after = self._variables()
+        if self._traced:
+            self._after_extended = self._extended()
 
     def _restore_extended(self, variables: Mapping[str, Any]) -> None:
         """Take up the variables of extensions, for tests and lockstep."""
@@ -209,7 +232,7 @@ class Step:
         if name == "restart":
             event["state"] = after._asdict()
             del event["state"]["votes"], event["state"]["match_index"]
-            event["state"] |= self._extended()
+            event["state"] |= self._after_extended
             if not self._takes_snapshots():
                 del event["state"]["snapshot_index"]
             since = max(self.log.snapshot_index, self.log.last_index - RESTART_ENTRIES)
@@ -250,10 +273,10 @@ class Step:
             changes["log_length"] = after.log_length
             changes["last_log_term"] = after.last_log_term
         # That who steps down drops what it had for its term is news, too.
-        whole, extended = "role" in changes, self._before_extended
-        for name, new in self._extended().items():
-            if whole or new != extended.get(name):
-                changes[name] = new
+        whole = "role" in changes
+        if whole or self._after_extended != self._before_extended:
+            extended = self._after_extended.items()
+            changes |= {n: new for n, new in extended if whole or new != self._before_extended.get(n)}
         return changes
 
     # Checks: a server that finds itself or a peer to be wrong stops.

@@ -12,28 +12,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import msgspec
 
 from raftd.kv import Put, encode_command
-from raftd.messages import (
-    AppendEntries,
-    AppendEntriesReply,
-    Entry,
-    InstallSnapshot,
-    Message,
-    PreVote,
-    PreVoteReply,
-    ReadIndex,
-    ReadIndexReply,
-    RequestVote,
-    RequestVoteReply,
-    TimeoutNow,
-)
+from raftd.messages import AppendEntries, Entry, InstallSnapshot, Message
 from raftd.sessions import meaning
 
 VERSION = 1
@@ -69,6 +57,7 @@ def client_line(event: dict[str, Any]) -> bytes:
     return _encode(event) + b"\n"
 
 
+@lru_cache(maxsize=512)  # a leader shows an entry when it appends it, and whenever it sends it
 def digest(command: bytes) -> str:
     """A command in the trace: equal for equal commands, short for long ones."""
     return blake2b(command, digest_size=8).hexdigest()
@@ -79,43 +68,40 @@ def digest_of_put(key: str, value: bytes) -> str:
     return digest(encode_command(Put(key, value)))
 
 
-def traced_entries(entries: Iterable[Entry], meanings: bool = False) -> list[list[Any]]:
+def traced_entries(entries: Sequence[Entry], meanings: bool = False) -> list[list[Any]]:
     """Entries as the trace shows them: `[[term, digest], ...]`, or with what those about sessions mean."""
-    traced: list[list[Any]] = []
-    for entry in entries:
-        said = meaning(entry.command) if meanings else None
-        traced.append([entry.term, digest(entry.command), *([said] if said else [])])
+    traced: list[list[Any]] = [[entry.term, digest(entry.command)] for entry in entries]
+    if meanings:
+        for shown, entry in zip(traced, entries, strict=True):
+            if said := meaning(entry.command):
+                shown.append(said)
     return traced
 
 
 def traced_message(m: Message) -> dict[str, Any]:
-    """A message as the trace shows it. `hint` and `promise` are left out: no rule depends on them."""
-    head = {"kind": m.__struct_config__.tag, "source": m.source, "target": m.target, "term": m.term}
-    match m:
-        case RequestVote() | PreVote():
-            return head | {"last_log_index": m.last_log_index, "last_log_term": m.last_log_term}
-        case RequestVoteReply():
-            return head | {"granted": m.granted}
-        case PreVoteReply():
-            return head | {"granted": m.granted, "asked_term": m.asked_term}
-        case TimeoutNow():
-            return head
-        case AppendEntries():
-            return head | {
-                "prev_log_index": m.prev_log_index,
-                "prev_log_term": m.prev_log_term,
-                "entries": traced_entries(m.entries),
-                "leader_commit": m.leader_commit,
-            }
-        case InstallSnapshot():
-            return head | {
-                "last_included_index": m.snapshot.last_included_index,
-                "last_included_term": m.snapshot.last_included_term,
-            }
-        case AppendEntriesReply():
-            return head | {"success": m.success, "match_index": m.match_index}
-        case ReadIndex() | ReadIndexReply():
-            return head | {"round": m.round}
+    """A message as the trace shows it: its fields, entries as digests, and of a snapshot only its place.
+
+    `hint` and `promise` are left out: no rule depends on them.
+    """
+    kind, fields = _SHOWN[type(m)]
+    traced: dict[str, Any] = {"kind": kind}
+    for name in fields:
+        traced[name] = getattr(m, name)
+    if isinstance(m, AppendEntries):
+        traced["entries"] = traced_entries(m.entries)
+    elif isinstance(m, InstallSnapshot):
+        traced["last_included_index"] = m.snapshot.last_included_index
+        traced["last_included_term"] = m.snapshot.last_included_term
+    return traced
+
+
+_SHOWN: dict[type, tuple[str, tuple[str, ...]]] = {
+    kind: (
+        kind.__struct_config__.tag,
+        tuple(name for name in kind.__struct_fields__ if name not in ("hint", "promise", "snapshot")),
+    )
+    for kind in get_args(Message)
+}
 
 
 class TraceFile:

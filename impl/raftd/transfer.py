@@ -15,7 +15,6 @@ from raftd.messages import InstallSnapshot, Snapshot, SnapshotChunk, SnapshotChu
 
 CHUNK: Final = 256 * 1024
 MAX_CHUNK: Final = 16 * 1024 * 1024
-MAX_STATE: Final = 10**9  # what SQLite keeps in one row
 
 
 class Identity(NamedTuple):

@@ -13,10 +13,18 @@ from raftd import codec
 from raftd.addresses import Address, format_addresses, parse_addresses
 from raftd.codec import CodecError, Frames
 from raftd.core import Config
-from raftd.messages import AppendEntries, AppendEntriesReply, Entry, Message, RequestVote, RequestVoteReply
+from raftd.messages import (
+    MAX_NUMBER,
+    AppendEntries,
+    AppendEntriesReply,
+    Entry,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+)
 
 names = st.sampled_from(["n1", "n2", "n3"])
-numbers = st.integers(0, codec.MAX_NUMBER)
+numbers = st.integers(0, MAX_NUMBER)
 entries = st.builds(Entry, numbers, st.binary(max_size=20))
 messages = st.one_of(
     st.builds(RequestVote, names, names, numbers, numbers, numbers),
@@ -103,7 +111,7 @@ def test_a_changed_message_is_a_message_or_a_codec_error(message: Message, data:
         codec.MESSAGE.decode(bytes(body))
 
 
-@pytest.mark.parametrize("number", [-1, codec.MAX_NUMBER + 1, 2**64 - 1])
+@pytest.mark.parametrize("number", [-1, MAX_NUMBER + 1, 2**64 - 1])
 def test_terms_and_indexes_out_of_range_are_refused(number: int) -> None:
     """SQLite holds 63 bits, and a log has no entry -1: better to stop such a message at the door."""
     bad: list[Message] = [
@@ -120,7 +128,7 @@ def test_terms_and_indexes_out_of_range_are_refused(number: int) -> None:
         AppendEntriesReply("n2", "n1", 1, success=False, match_index=0, hint=number),
     ]
     for message in bad:
-        with pytest.raises(CodecError, match="out of range"):
+        with pytest.raises(CodecError, match="bad frame: Expected `int`"):
             codec.MESSAGE.decode(codec.encode(message)[codec.LENGTH_BYTES :])
 
 
@@ -135,7 +143,7 @@ def test_a_frame_of_the_limit_passes_and_one_byte_more_is_refused_before_it_arri
 
 def test_the_largest_append_entries_fits_a_frame() -> None:
     config = Config()
-    entry = Entry(codec.MAX_NUMBER, bytes(codec.MAX_COMMAND))
+    entry = Entry(MAX_NUMBER, bytes(codec.MAX_COMMAND))
     message = AppendEntries("n" * 99, "n" * 99, 1, 1, 1, (entry,) * config.max_entries, 1)
     assert len(codec.encode(message)) <= codec.MESSAGE.limit
 

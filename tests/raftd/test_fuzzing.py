@@ -32,7 +32,7 @@ from raftd.codec import ClientHello, Faults, PeerHello
 from raftd.core import Config, Core, Persist
 from raftd.faults import make_core
 from raftd.kv import KeyValue
-from raftd.messages import Aside, Entry, Message, Snapshot
+from raftd.messages import MAX_NUMBER, Aside, Entry, Message, Snapshot
 from raftd.serve import main
 from raftd.server import Server
 from raftd.storage import DATABASE, LOCK, STORE, WRITES, Storage, StorageError
@@ -43,7 +43,7 @@ CLUSTER = "n1=7001,n2=7002,n3=7003"
 
 # --- any value of a type, as the wire could bring it ------------------------------------------------------
 
-numbers = st.one_of(st.integers(0, 12), st.sampled_from([codec.MAX_NUMBER, codec.MAX_NUMBER - 1]))
+numbers = st.one_of(st.integers(0, 12), st.sampled_from([MAX_NUMBER, MAX_NUMBER - 1]))
 names = st.sampled_from([*SERVERS, "n9", ""])
 
 
@@ -67,6 +67,8 @@ def any_value(of: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(inside)
     if isinstance(of, type) and issubclass(of, StrEnum):
         return st.sampled_from(of)
+    if origin is typing.Annotated:
+        return st.one_of(st.integers(0, 12), st.sampled_from([inside[1].le, inside[1].le - 1]))
     plain: dict[Any, st.SearchStrategy[Any]] = {
         int: numbers,
         str: names | st.text(max_size=4),
