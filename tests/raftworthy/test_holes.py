@@ -148,6 +148,45 @@ def test_a_message_may_be_missing_altogether(tmp_path: Path) -> None:
     assert_explained(complete([path]), lines, path)
 
 
+def test_entries_that_reached_a_disk_unlogged_came_from_the_server_without_lines(tmp_path: Path) -> None:
+    """A follower was killed between disk and trace, and only its disk shows what the leader had sent."""
+    lines = simulated(1, 60)
+    stored: set[str] = set()
+    for number, e in enumerate(lines):
+        if e.get("event") == "handle_append_entries" and not stored.issuperset(
+            new := {command for _, command in e["message"]["entries"]}
+        ):
+            kill, stored = number, stored | new  # nobody else has received them before
+    m, follower, state = lines[kill]["message"], lines[kill]["server"], lines[kill]["state"]
+    disk = {"current_term": m["term"], "voted_for": m["source"], "log_length": state["log_length"],
+            "last_log_term": state["last_log_term"]}  # fmt: skip
+    restart = {"server": follower, "seq": 1, "event": "restart", "start": 2, "after": m["prev_log_index"],
+               "entries": m["entries"], "state": disk, "sends": []}  # fmt: skip
+    path = written(
+        with_holes([*lines[:kill], restart], random.Random(1), 0, [m["source"]]), tmp_path / "holes.ndjson"
+    )
+    done = complete([path])
+    assert done.verdict == "explained", done.tried
+
+
+@pytest.mark.parametrize("voted", [True, False])
+def test_a_term_that_reached_a_disk_unlogged_came_from_the_server_without_lines(
+    voted: bool, tmp_path: Path
+) -> None:
+    """A server was killed between disk and trace, when the first candidate had asked for its vote."""
+    start = {"event": "restart", "entries": [], "after": 0, "sends": []}
+    disk = {"current_term": 0, "voted_for": None, "log_length": 0, "last_log_term": 0}
+    later = disk | {"current_term": 3, "voted_for": "n1" if voted else None}
+    lines = [
+        {"raftworthy": 1, "servers": ["n1", "n2", "n3"]},
+        {"server": "n2", "seq": 1, **start, "state": disk, "start": 1},
+        {"server": "n2", "seq": 1, **start, "state": later, "start": 2},
+        {"server": "n3", "seq": 1, **start, "state": disk, "start": 1},
+    ]
+    done = complete([written(lines, tmp_path / "holes.ndjson")])
+    assert done.verdict == "explained", done.tried
+
+
 def test_a_step_that_a_kill_undid_refutes_nothing(tmp_path: Path) -> None:
     """The first vote was logged, and was never on the disk: after the restart another may be given."""
     servers = ["n1", "n2", "n3"]

@@ -23,6 +23,7 @@ from raftworthy.holes.offers import Leading, Offer
 from raftworthy.holes.supply import Supplier
 from raftworthy.holes.trial import Saved, Trial
 from raftworthy.replay.ledger import Violation
+from raftworthy.replay.restarts import added_unseen, newer_term
 
 Option: TypeAlias = Callable[[], Any]  # does something, and returns True if it is possible
 SENDING = ("append_entries", "client_request", "become_leader")
@@ -284,6 +285,11 @@ class Search(Trial):
                     rest = (later(i, line) for later in tiers[k + 1 :])
                     choice.options = chain(choice.options, chain.from_iterable(rest))
                     return
+        for i, line in heads:
+            if line.e.event == "restart" and self._choose_again(
+                Choice(self.save(), line, self._stored_unseen(i, line), self.deferred, i)
+            ):
+                return
         if not self.last and any(line.e.event == "restart" for _, line in heads):
             self._choose_again(
                 Choice(self.save(), heads[0][1], self._now_or_never(), self.deferred, waiting[0])
@@ -442,6 +448,20 @@ class Search(Trial):
                 self.exhaustive = False
                 for way in self.supplier.ways(s, i, kind, pattern, line):
                     yield from self._try(i, line, None, None, None, way)
+
+    def _stored_unseen(self, i: str, line: Line) -> Iterator[Option]:
+        """What of a server without lines reached i's disk in no step of its lines: entries, or a term."""
+
+        def take(way: Callable[[], Any]) -> bool:
+            return way() is not None and self.take_line(i, line, UNSET) is True
+
+        unseen = [
+            (self.append_entries, added_unseen(line.e, self.world.variables[i].log)),
+            (self.request_vote, newer_term(line.e, self.world.variables[i])),
+        ]
+        for kind, pattern in unseen:
+            for s in self.lines.lost if pattern else ():
+                yield from (partial(take, way) for way in self.supplier.ways(s, i, kind, pattern, line))
 
     def _try(
         self, i: str, line: Line, m: Any, offer: Offer | None, leading: Leading | None,

@@ -117,8 +117,9 @@ def _run(search: Search, tried: list[str]) -> bool:
     except GivenUpError:
         end = "these are all that were allowed"
     where = f" before {search.best.line.place}" if search.best is not None else ""
+    furthest = max(search.furthest, sum(search.at.values()))
     tried.append(
-        f"{how}: {search.steps:,} steps, at best {search.furthest:,} of {search.total:,} lines{where}; {end}"
+        f"{how}: {search.steps:,} steps, at best {furthest:,} of {search.total:,} lines{where}; {end}"
     )
     return False
 

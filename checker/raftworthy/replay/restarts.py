@@ -8,7 +8,7 @@ of these. Anything else on the disk is a violation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -91,6 +91,29 @@ def _log_means(e: Any, v: Any) -> bool:
     """Whether the log's newest configuration is where the restart event says, where membership can change."""
     said = getattr(e.state, "configured", UNSET)
     return said is UNSET or said == v.configured
+
+
+def added_unseen(e: Any, log: Sequence[Any]) -> dict[str, Any]:
+    """What AppendEntries would say that make a log what the disk holds, as far as the restart event tells."""
+    state = e.state
+    if state is UNSET or UNSET in (state.current_term, state.log_length) or not e.entries:
+        return {}
+    after = state.log_length - len(e.entries) if e.after is UNSET else e.after
+    prev = min(len(log), state.log_length)
+    while prev > after and log[prev - 1] != e.entries[prev - 1 - after]:
+        prev -= 1
+    if prev < after or prev == state.log_length:
+        return {}
+    entries = tuple(e.entries[prev - after :])
+    prev_term = log[prev - 1].term if prev else 0
+    told = {"prev_log_index": prev, "prev_log_term": prev_term, "entries": entries}
+    return {"term": state.current_term, **told}
+
+
+def newer_term(e: Any, me: Any) -> dict[str, Any]:
+    """What a message would say that brings a server to the term on its disk, if that is newer."""
+    newer = e.state is not UNSET and e.state.current_term not in (UNSET, me.current_term)
+    return {"term": e.state.current_term} if newer else {}
 
 
 def _take_back(ledger: Ledger, e: Any, server: Server) -> bool:
