@@ -19,7 +19,7 @@ from raftworthy.holes.offers import Offer, Wanted
 from raftworthy.replay.ledger import Violation
 
 if TYPE_CHECKING:
-    from raftworthy.holes.search import Search
+    from raftworthy.holes.options import Options
 
 
 class NoWayError(Exception):
@@ -29,7 +29,7 @@ class NoWayError(Exception):
 class Upkeep:
     """Takes steps for servers without lines, none too late for what they show afterwards."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Options) -> None:
         self.search = search
         self.asked: dict[str, list[tuple[int, Line]]] = {}  # by server: what of it others received, by term
         for s in search.lines.lost:
