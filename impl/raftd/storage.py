@@ -19,13 +19,15 @@ What finds which damage:
     another server's folder               name, members and cluster in `meta`
 
 `writes` follows each commit, so it is never ahead of what is durable: it refuses no store that only
-suffered a crash, of the process or of the machine. Not found: a whole folder put back from an older copy;
+suffered a crash, of the process or of the machine. It is memory shared with the system: storing there
+survives the process, and costs no call. Not found: a whole folder put back from an older copy;
 and, after a crash of the machine, a last write that the disk lost although it had confirmed it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import shutil
 import sqlite3
@@ -126,7 +128,7 @@ class Storage:
         self.folder = folder
         self._lock = _take_lock(folder)
         self._connection: sqlite3.Connection | None = None
-        self._writes_file: int | None = None
+        self._writes: mmap.mmap | None = None
         self._failed = False
         self.delay = 0.0  # for tests: how many seconds longer each write takes
         identity = (server, tuple(sorted(servers)), cluster or "")
@@ -145,7 +147,7 @@ class Storage:
             raise StorageError(
                 database, "this folder held a store and its database is missing", ANOTHER_MEMBER
             )
-        self._writes_file, writes = _open_writes(self.folder / STORE / WRITES)
+        self._writes, writes = _open_writes(self.folder / STORE / WRITES)
         try:
             self._connection = _connect(database)
             self._meta, log, snapshot = _load(self._connection, database)
@@ -232,7 +234,7 @@ class Storage:
 
     def _commit(self, meta: Meta, keep: int, rows: list[Row], snapshot: Snapshot | None = None) -> None:
         assert self._connection is not None
-        assert self._writes_file is not None
+        assert self._writes is not None
         assert not self._failed, "a write has failed before: the state of the disk is unknown"
         execute = self._connection.execute
         meta = msgspec.structs.replace(meta, writes=self._meta.writes + 1)
@@ -248,7 +250,7 @@ class Storage:
                 execute("DELETE FROM log WHERE n <= ?", (meta.snapshot_index,))
             execute("UPDATE meta SET content = ?, crc = ? WHERE id = 1", (content, zlib.crc32(content)))
             execute("COMMIT")
-            os.pwrite(self._writes_file, _writes_record(meta.writes), 0)
+            _set_writes(self._writes, meta.writes)
         except (sqlite3.Error, OSError) as error:
             self._failed = True
             raise StorageError(
@@ -277,17 +279,17 @@ class Storage:
 
     def close(self) -> None:
         """Leave the store, and let another process have it."""
-        if self._writes_file is not None and not self._failed:
-            os.fsync(self._writes_file)
+        if self._writes is not None and not self._failed:
+            self._writes.flush()
         self._release()
 
     def _release(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if self._writes_file is not None:
-            os.close(self._writes_file)
-            self._writes_file = None
+        if self._writes is not None:
+            self._writes.close()
+            self._writes = None
         if self._lock >= 0:
             os.close(self._lock)  # and with it goes the lock
             self._lock = -1
@@ -451,21 +453,29 @@ def _entry_crc(n: int, entry: Entry, before: int) -> int:
 
 
 def _writes_record(writes: int) -> bytes:
-    number = struct.pack(">Q", writes)
-    return number + struct.pack(">I", zlib.crc32(number))
+    number = writes.to_bytes(8, "big")
+    return number + zlib.crc32(number).to_bytes(4, "big")
 
 
-def _open_writes(path: Path) -> tuple[int, int]:
-    """The open file and the number in it."""
+def _set_writes(shared: mmap.mmap, writes: int) -> None:
+    """Each part is stored at once, being a word of the machine's; a kill may come between them."""
+    record = _writes_record(writes)
+    shared[:8] = record[:8]
+    shared[8:] = record[8:]
+
+
+def _open_writes(path: Path) -> tuple[mmap.mmap, int]:
+    """The number of writes, and where it is kept from now on."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        with path.open("r+b") as file:
+            record = file.read(64)
+            writes = int.from_bytes(record[:8], "big")
+            # After a kill between number and checksum, that is still the one of the number before.
+            before = record[:8] + _writes_record(max(0, writes - 1))[8:]
+            if record in (_writes_record(writes), before):
+                return mmap.mmap(file.fileno(), len(record)), writes
     except OSError as error:
         raise StorageError(
             path, f"this part of the store is missing: {error.strerror}", ANOTHER_MEMBER
         ) from error
-    record = os.pread(descriptor, 64, 0)
-    writes = int.from_bytes(record[:8], "big")
-    if record != _writes_record(writes):
-        os.close(descriptor)
-        raise StorageError(path, "the number of writes is damaged", ANOTHER_MEMBER)
-    return descriptor, writes
+    raise StorageError(path, "the number of writes is damaged", ANOTHER_MEMBER)

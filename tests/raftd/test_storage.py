@@ -24,7 +24,7 @@ import raftd
 from raftd.core import Persist, Persistent
 from raftd.log import Log
 from raftd.messages import Entry
-from raftd.storage import DATABASE, LOCK, STORE, WRITES, Storage, StorageError
+from raftd.storage import DATABASE, LOCK, STORE, WRITES, Storage, StorageError, _writes_record
 
 SERVERS = ("n1", "n2", "n3")
 PAGE = 4096
@@ -357,6 +357,21 @@ def test_a_number_of_writes_that_lags_is_what_a_power_cut_leaves(samples: dict[s
         shutil.copy(old, folder / STORE / WRITES)
 
     assert not refused_or_whole(samples["killed"], damage)
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2])
+def test_a_kill_between_the_number_of_writes_and_its_checksum_is_no_damage(
+    samples: dict[str, Sample], behind: int
+) -> None:
+    """They are stored one after the other. A checksum that is older still is of another number."""
+
+    def damage(folder: Path) -> None:
+        path = folder / STORE / WRITES
+        record = path.read_bytes()
+        number = int.from_bytes(record[:8], "big")
+        path.write_bytes(record[:8] + _writes_record(number - behind)[8:])
+
+    assert refused_or_whole(samples["killed"], damage) == (behind > 1)
 
 
 def sizes(sample: Sample) -> list[tuple[Path, int]]:
