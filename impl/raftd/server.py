@@ -1,4 +1,4 @@
-"""The driver of the core: one task, one step at a time.
+"""The driver of the core: one step at a time.
 
 For each step of the core, in this order: its trace event is written, its changes are made durable, its
 messages are sent, its newly committed entries are applied, and the clients who wait for them answered.
@@ -204,9 +204,11 @@ class Server:
         self._appended: dict[int, Proposal] = {}
         self._appended_term = 0
         self._met = 0  # the configuration whose members have been met
-        self._woken = asyncio.Event()
-        self._waiting = False  # for what wakes us; no step is under way
-        self._due = 0.0  # when time wakes us
+        self._loop: asyncio.AbstractEventLoop | None = None  # none before the first step
+        self._woken = False  # all that has come in is soon looked at
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf  # when it wakes us
+        self._ended = asyncio.Event()
         self._failure: BaseException | None = None
         self._stopping = False
         self._handing_over: HandOver | None = None
@@ -216,17 +218,20 @@ class Server:
         await self._transport.start(self._on_message, self._on_request)
         try:
             self._step(self.core.start(self._clock()))
-            while not self._stopping:
-                await self._input_or_deadline()
-                self._take_inputs()
-                self._hand_over()
+            self._loop = asyncio.get_running_loop()
+            self._wake()
+            await self._ended.wait()
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             await self._transport.close()
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
         """Finish the step under way, and no other."""
         self._stopping = True
-        self._woken.set()
+        self._ended.set()
 
     def leave(self) -> None:
         """Stop; a leader first hands over to a follower, so that clients don't wait for an election.
@@ -239,7 +244,7 @@ class Server:
             self.stop()
             return
         self._handing_over = HandOver(self._clock() + self.core.config.election_timeout)
-        self._woken.set()
+        self._wake()
 
     def _transfer(self, successor: str | None, respond: Callable[[bytes | str], None]) -> None:
         """An operator wants another leader."""
@@ -255,7 +260,7 @@ class Server:
         else:
             until = self._clock() + 2 * core.config.election_timeout
             self._handing_over = HandOver(until, successor, respond)
-            self._woken.set()
+            self._wake()
 
     def _hand_over(self) -> None:
         """Tell a follower that has caught up to stand, once; then wait until another leads, or time is up."""
@@ -281,18 +286,13 @@ class Server:
     # Inputs wait here until the step before them is done.
 
     def _on_message(self, message: Message | Aside) -> None:
-        """A message is a step of its own: it is taken at once if no other is under way."""
+        """A message is a step of its own, taken at once."""
         self._messages.append(message)
-        if not self._waiting or self._stopping:
+        if self._loop is None:
             return
-        try:
-            self._take_messages()
-        except BaseException as failure:  # the loop would take it for the peer's, and only hang up on it
-            self._failure = failure
-            self.stop()
-        due = self.core.snapshot_due or self.core.change_due() is not None
-        if self._handing_over is not None or self.core.deadline < self._due or due:
-            self._woken.set()
+        self._do(self._take_messages)
+        if self._handing_over or self.core.snapshot_due or self.core.change_due():
+            self._wake()
 
     def _on_request(self, request: Request, respond: Respond) -> None:
         match request:
@@ -329,7 +329,7 @@ class Server:
                 )
             case MembersRequest():
                 self._changes.append((request, respond))
-                self._woken.set()
+                self._wake()
             case FaultRequest(id) if not self._fault_switch:
                 respond(
                     Refused(id, "the fault switch is off: for tests, start the server with --fault-switch")
@@ -354,7 +354,8 @@ class Server:
         if faults.disk_full:
             self._storage.fill()
         self._faults = faults
-        self._woken.set()  # the clock may have jumped past a deadline
+        self._due = math.inf  # the clock may have jumped
+        self._wake()
 
     def _clock(self) -> float:
         return self._true_clock() + self._faults.clock
@@ -391,7 +392,7 @@ class Server:
             respond(Refused(id, f"{MAX_WAITING} commands are waiting already: try again later"))
         else:
             self._proposals.append(Proposal(id, encoded, respond, opens))
-            self._woken.set()
+            self._wake()
 
     def _wait_to_read(self, reader: Reader) -> None:
         if self._handing_over is not None:
@@ -400,7 +401,7 @@ class Server:
             reader.respond(Refused(reader.id, f"{MAX_WAITING} reads are waiting already: try again later"))
         else:
             self.readers.add(reader)
-            self._woken.set()
+            self._wake()
 
     def _redirect(self, id: int) -> Redirect:
         """Whom to ask instead, if this server knows."""
@@ -409,27 +410,45 @@ class Server:
             return Redirect(id, None, None)
         return Redirect(id, leader, self._transport.addresses.get(leader))
 
-    async def _input_or_deadline(self) -> None:
-        """Wait for proposals or for time. All that had come is done, and messages don't wait for us."""
-        assert not self._messages
-        assert not self._proposals
-        if self._changes or self._stopping:
-            return
-        self._woken.clear()
+    # What wakes it.
+
+    def _wake(self) -> None:
+        """Look soon at all that has come in: what comes in until then shares a step."""
+        if self._loop is not None and not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._work)
+
+    def _work(self) -> None:
+        self._woken = False
+        self._do(self._take_inputs)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """Take steps. One that fails ends this server: the loop would only log it, or hang up on a peer."""
         if self._stopping:
             return
-        wanted = self._handing_over
-        self._due = min(self.core.deadline, wanted.until if wanted else self.core.deadline)
-        delay = max(0.0, self._due - self._clock())
-        timer = asyncio.get_running_loop().call_later(delay, self._woken.set)
-        self._waiting = True
         try:
-            await self._woken.wait()
-        finally:
-            self._waiting = False
-            timer.cancel()
-        if self._failure is not None:
-            raise self._failure
+            work()
+            self._set_timer()
+        except BaseException as failure:
+            self._failure = failure
+            self.stop()
+
+    def _set_timer(self) -> None:
+        """Let time wake us at the next deadline, or before: one that moves on is only looked at then."""
+        due = self.core.deadline
+        if self._handing_over is not None:
+            due = min(due, self._handing_over.until)
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        assert self._loop is not None
+        self._due = due
+        self._timer = self._loop.call_later(max(0.0, due - self._clock()), self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._work()
 
     # Steps.
 
@@ -448,6 +467,7 @@ class Server:
             self._step(self.core.take_snapshot(self._clock(), replicated.save()))
         self._expire_sessions()
         self._serve_readers()
+        self._hand_over()
 
     def _serve_readers(self) -> None:
         if len(self.readers) and not self._stopping:
