@@ -30,7 +30,7 @@ class LaterLines(Hints):
         for own in lines.of.values():
             bound: int | None = None
             for line in reversed(own):
-                n = _told(line, "commit_index")
+                n = line.told("commit_index")
                 if n is not None:
                     bound = n
                 self.most[line] = bound
@@ -63,7 +63,7 @@ class LaterLines(Hints):
                 return False
             if later.e.event in LEADERS or later.e.entries:
                 return True
-            role = _told(later, "role")
+            role = later.told("role")
             if role is not None:
                 return bool(role == "leader")
         return True
@@ -72,7 +72,7 @@ class LaterLines(Hints):
         return self.most[line]
 
     def commit_at_least(self, line: Line) -> int:
-        least = _told(line, "last_applied") or 0
+        least = line.told("last_applied") or 0
         for x in line.e.sends or ():
             m = known(x)
             least = max(least, m.get("leader_commit", 0))
@@ -82,7 +82,7 @@ class LaterLines(Hints):
         """What an event appended whose line doesn't say: as much as makes the log as long as it says."""
         if me.role != "leader":
             return ()
-        length, number = _told(line, "log_length"), 0
+        length, number = line.told("log_length"), 0
         if length is not None:
             number = max(0, length - len(me.log)) + way
         else:
@@ -111,7 +111,7 @@ class LaterLines(Hints):
             return top - len(me.log)
         own = unknown = 0
         for later in self._after(line):
-            length = _told(later, "log_length")
+            length = later.told("log_length")
             if later.e.event == "restart":
                 break
             unknown += later.entries_unknown
@@ -122,7 +122,7 @@ class LaterLines(Hints):
 
     def wanted(self, line: Line, me: Any, likely: bool = False) -> Wanted:
         """Which AppendEntries a receiver's line speaks for."""
-        length, commit = _told(line, "log_length"), _told(line, "commit_index")
+        length, commit = line.told("log_length"), line.told("commit_index")
         ends: list[int] = []
         for x in line.e.sends or ():
             m = known(x)
@@ -132,7 +132,7 @@ class LaterLines(Hints):
         if length is not None:
             ends.append(length)
         ends.append(len(me.log))
-        applied = _told(line, "last_applied")
+        applied = line.told("last_applied")
         commits = [n for n in (commit, applied) if n is not None and n > me.commit_index]
         entries = () if line.e.message is UNSET else known(line.e.message).get("entries", ())
         before = [max(0, n - len(entries)) for n in ends] if entries else []
@@ -147,11 +147,3 @@ class LaterLines(Hints):
 def _refuses(m: Mapping[str, Any]) -> bool:
     """Whether a reply is a refusal, by what is known of it: who acknowledges something says how much."""
     return m.get("success") is False or ("success" not in m and m.get("match_index") == 0)
-
-
-def _told(line: Line, name: str) -> Any:
-    state = line.e.state
-    if state is UNSET:
-        return None
-    value = getattr(state, name)
-    return None if value is UNSET else value

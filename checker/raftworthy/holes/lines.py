@@ -46,6 +46,11 @@ class Line:
     def receives(self) -> bool:
         return self.e.event in HANDLERS
 
+    def told(self, variable: str) -> Any:
+        """What the line says that a variable of its server is after the event; None if it doesn't."""
+        value = UNSET if self.e.state is UNSET else getattr(self.e.state, variable)
+        return None if value is UNSET else value
+
 
 @dataclass
 class Lines:

@@ -226,6 +226,12 @@ class Offers(Values):
 
     # --- messages that may be received ---
 
+    def offered(self, kind: type, source: str, target: str) -> Iterator[Offer]:
+        """What was sent from one server to another, or may have been, the newest first."""
+        for o in reversed(self.offers.get((kind, source, target), ())):
+            if o.m is None or o.m.target == target:
+                yield o
+
     def leaders_log(self, source: str, term: int) -> list[Any]:
         """The log of a term's leader, as of its last step in it."""
         me = self.world.variables[source]

@@ -79,9 +79,10 @@ class Supplier(MoreUpkeep):
         found = self._sent(t.request_vote_reply, s, j, pattern)
         if found is not None:
             return found
-        offers = [o.m for o in t.offers.get((t.request_vote, j, s), ()) if o.m is not None]
-        offers = [m for m in offers if hash(m) in t.sent.recent]
-        for m in reversed(offers):
+        asked = [o.m for o in t.offered(t.request_vote, j, s) if o.m is not None]
+        for m in asked:
+            if hash(m) not in t.sent.recent:
+                continue
             if granted and term is not None and m.term != term:
                 continue
             if term is not None and m.term > term:
@@ -111,6 +112,8 @@ class Supplier(MoreUpkeep):
         if found is not None:
             return found
         success, match = pattern.get("success"), pattern.get("match_index")
+        if match is None:
+            match = (line.told("match_index") or {}).get(s)  # the line shows what came of it
         if success is None and match is not None and match > 0:
             success = True
         me = self._me(s)
@@ -128,8 +131,7 @@ class Supplier(MoreUpkeep):
     def _refusal(self, s: str, j: str, term: int | None, pattern: Mapping[str, Any]) -> Any:
         """Server s refuses AppendEntries of j."""
         t = self.search
-        offers = list(t.offers.get((t.append_entries, j, s), ()))
-        for o in reversed(offers):
+        for o in list(t.offered(t.append_entries, j, s)):
             leading = o.m.term if o.m is not None else o.leading.term
             if term is not None and leading > term:
                 continue
@@ -182,7 +184,7 @@ class Supplier(MoreUpkeep):
         for leading in t.open.get((s, term), ())[-1:]:
             log = t.leaders_log(s, term)
             made |= dict.fromkeys(islice(t.appends(leading, j, pattern, log, wanted), CANDIDATES), leading)
-        for o in reversed(t.offers.get((t.append_entries, s, j), ())):
+        for o in t.offered(t.append_entries, s, j):
             if o.m is not None and o.m.term == term and t.fits(o.m, pattern):
                 made[o.m] = None
         for m, by in islice(made.items(), self.number, None):
@@ -207,7 +209,7 @@ class Supplier(MoreUpkeep):
     def _try_to_lead(self, s: str) -> bool:
         t, me = self.search, self._me(s)
         for j in t.servers:
-            for o in t.offers.get((t.request_vote_reply, j, s), ()):
+            for o in list(t.offered(t.request_vote_reply, j, s)):
                 if (
                     o.m is not None
                     and o.m.granted
@@ -241,7 +243,7 @@ class Supplier(MoreUpkeep):
         term = self._me(s).current_term
         for j in t.servers:
             best = None
-            for o in t.offers.get((t.append_entries_reply, j, s), [])[-NEWEST:]:
+            for o in islice(t.offered(t.append_entries_reply, j, s), NEWEST):
                 if o.m is None or o.m.term != term or not o.m.success or hash(o.m) not in t.sent.recent:
                     continue
                 if best is None or o.m.match_index > best.match_index:
@@ -257,13 +259,13 @@ class Supplier(MoreUpkeep):
             return
         self._before(s, term)
         for j in t.servers:
-            for o in t.offers.get((t.append_entries, j, s), ()):
+            for o in t.offered(t.append_entries, j, s):
                 if o.m is not None and o.m.term == term and not o.m.entries and hash(o.m) in t.sent.recent:
                     self._receive(s, o.m)
                     self._act(s, "handle_append_entries", o.m)
                     return
         for j in t.servers:
-            for o in t.offers.get((t.request_vote, j, s), ()):
+            for o in t.offered(t.request_vote, j, s):
                 if o.m is not None and o.m.term == term and hash(o.m) in t.sent.recent:
                     self._receive(s, o.m)
                     refusal = (t.request_vote_reply(s, j, term, False),)

@@ -47,7 +47,7 @@ class MoreUpkeep(Upkeep):
         """Let s stand because its leader said so, if one did."""
         t, kind = self.search, self._kind(TimeoutNow)
         for j in t.servers if kind is not None else ():
-            for o in t.offers.get((kind, j, s), ()):
+            for o in t.offered(kind, j, s):
                 if o.m.term == self._me(s).current_term:
                     self._receive(s, o.m)
                     self._act(s, "handle_timeout_now", o.m)
@@ -96,8 +96,8 @@ class MoreUpkeep(Upkeep):
         found = self._sent(kind, s, j, pattern)
         if found is not None:
             return found
-        asked = [o.m for o in t.offers.get((self._kind(PreVote), j, s), ()) if o.m is not None]
-        for m in reversed([m for m in asked if m.term == pattern.get("asked_term", m.term)]):
+        asked = [o.m for o in t.offered(self._kind(PreVote), j, s) if o.m is not None]
+        for m in [m for m in asked if m.term == pattern.get("asked_term", m.term)]:
             with self._attempt():
                 if term is not None:
                     self._before(s, term)
@@ -165,7 +165,7 @@ class MoreUpkeep(Upkeep):
         found = self._sent(self._kind(ReadIndexReply), s, j, pattern)
         if found is not None:
             return found
-        for o in reversed(t.offers.get((self._kind(ReadIndex), j, s), ())):
+        for o in list(t.offered(self._kind(ReadIndex), j, s)):
             if o.m.round != pattern.get("round", o.m.round) or (term is not None and o.m.term > term):
                 continue
             with self._attempt():

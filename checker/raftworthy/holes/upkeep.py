@@ -89,7 +89,7 @@ class Upkeep:
         t = self.search
         log = self._me(s).log
         found: Any = None
-        for o in reversed(self._appends_to(s, j, term)):  # the newest are likeliest
+        for o in self._appends_to(s, j, term):
             for m in self._made(o, s, match):
                 end = m.prev_log_index + len(m.entries)
                 if not self._joins(m, log) or (match is not None and end > match):
@@ -114,7 +114,7 @@ class Upkeep:
 
     def _appends_to(self, s: str, j: str, term: int) -> list[Offer]:
         t = self.search
-        offers = t.offers.get((t.append_entries, j, s), ())
+        offers = t.offered(t.append_entries, j, s)
         return [o for o in offers if (o.m.term if o.m is not None else o.leading.term) == term]
 
     def _made(self, o: Offer, s: str, match: int | None) -> Iterator[Any]:
@@ -281,7 +281,7 @@ class Upkeep:
             self._fill(s, length, last)
             return
         terms = sorted({o.m.term if o.m is not None else o.leading.term
-                        for j in t.servers for o in t.offers.get((t.append_entries, j, s), ())}
+                        for j in t.servers for o in t.offered(t.append_entries, j, s)}
                        | {u for (_, u) in t.open})  # fmt: skip
         for u in terms:
             if not max(self._me(s).current_term, 1) <= u <= upto or (last is not None and u < last):
@@ -332,7 +332,7 @@ class Upkeep:
     def _sent(self, kind: type, s: str, j: str, pattern: Mapping[str, Any], fresh: bool = False) -> Any:
         """A message that s has sent already, one that nobody has received yet if need be."""
         t = self.search
-        for o in reversed(t.offers.get((kind, s, j), ())):
+        for o in t.offered(kind, s, j):
             for m in o.options if o.m is None else (o.m,):
                 if t.fits(m, pattern) and not (fresh and o.received):
                     self._settle(o, m)
