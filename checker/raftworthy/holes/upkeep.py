@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from raftspec.raft import Entry
-from raftworthy.holes.lines import HANDLERS, Line, known
+from raftworthy.holes.lines import HANDLERS, Line, Lines, known
 from raftworthy.holes.offers import Offer, Wanted
 from raftworthy.replay.ledger import Violation
 
@@ -26,6 +26,18 @@ class NoWayError(Exception):
     """A server can't be brought to send what is asked for."""
 
 
+def _by_term(lines: Lines) -> Iterator[tuple[int, Line]]:
+    """Lines with a message that was received, and its term, or the newest that its receiver told of."""
+    for own in lines.of.values():
+        newest = 0
+        for line in own:
+            received = {} if line.e.message is UNSET else known(line.e.message)
+            sent = (known(m).get("term", 0) for m in line.e.sends or ())
+            newest = max(newest, line.told("current_term") or 0, received.get("term", 0), *sent)
+            if line.receives and received:
+                yield received.get("term", newest), line
+
+
 class Upkeep:
     """Takes steps for servers without lines, none too late for what they show afterwards."""
 
@@ -33,12 +45,11 @@ class Upkeep:
         self.search = search
         self.asked: dict[str, list[tuple[int, Line]]] = {}  # by server: what of it others received, by term
         for s in search.lines.lost:
-            asked = []
-            for line in search.lines.all():
-                if line.receives and line.e.message is not UNSET:
-                    m = known(line.e.message)
-                    if m.get("source") == s and "term" in m:
-                        asked.append((m["term"], line))
+            asked = [
+                (term, line)
+                for term, line in _by_term(search.lines)
+                if known(line.e.message).get("source") == s
+            ]
             self.asked[s] = sorted(asked, key=lambda x: (x[0], x[1].number))
         self.greedy = False
         self.number = 0  # which of the messages that would do is asked for
