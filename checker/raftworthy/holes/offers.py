@@ -255,6 +255,8 @@ class Offers(Values):
                 ends: Sequence[int] = (prev + len(pattern["entries"]),)
             else:
                 ends = [n for n in dict.fromkeys((*w.end, leading.length, prev)) if prev <= n]
+                if w.only_ends:
+                    ends = [n for n in ends if n > prev or n in w.end]
                 if not (w.only_ends or w.likely):
                     ends = [*ends, *(n for n in range(prev, leading.length) if n not in ends)]
             for end in ends:

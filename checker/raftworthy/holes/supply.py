@@ -22,7 +22,7 @@ from raftworthy.structs import snake_case
 
 Way = Callable[[], Any]  # takes steps until a message is sent, and returns it; None if it can't be
 FURTHEST = 60  # how many terms a server is taken through by elections of its own
-CANDIDATES = 6  # how many AppendEntries are tried that a leader could send, in each way
+CANDIDATES = 6  # how many AppendEntries are tried, in each way, that a leader could send or is answered
 NEWEST = 200  # how many acknowledgements a leader looks at
 
 
@@ -31,7 +31,8 @@ class Supplier(MoreUpkeep):
 
     def ways(self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line) -> Iterator[Way]:
         """Ways for s to send j such a message: with as few entries as it takes, or all it can have."""
-        for number in range(CANDIDATES if kind is self.search.append_entries else 1):
+        several = (self.search.append_entries, self.search.append_entries_reply)
+        for number in range(CANDIDATES if kind in several else 1):
             for greedy in (False, True):
                 yield partial(self._send, s, j, kind, pattern, line, greedy, number)
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from raftworthy.holes.options import Options
 
 
+LIKELIEST = 20  # of what a message may be that is known in part, how many are tried
+
+
 class NoWayError(Exception):
     """A server can't be brought to send what is asked for."""
 
@@ -36,6 +39,11 @@ def _by_term(lines: Lines) -> Iterator[tuple[int, Line]]:
             newest = max(newest, line.told("current_term") or 0, received.get("term", 0), *sent)
             if line.receives and received:
                 yield received.get("term", newest), line
+
+
+def _openness(o: Offer) -> int:
+    """How little is known of a message. What may be many is best left for what needs just that."""
+    return 0 if o.m is not None else len(o.likely.__struct_fields__) - len(o.pattern)
 
 
 class Upkeep:
@@ -100,14 +108,17 @@ class Upkeep:
         t = self.search
         log = self._me(s).log
         found: Any = None
-        for o in self._appends_to(s, j, term):
+        would_do: set[Any] = set()
+        for o in sorted(self._appends_to(s, j, term), key=_openness):
             for m in self._made(o, s, match):
                 end = m.prev_log_index + len(m.entries)
                 if not self._joins(m, log) or (match is not None and end > match):
                     continue
                 if match is None or end == match:
-                    self._settle(o, m)
-                    return m
+                    would_do.add(m)
+                    if len(would_do) > self.number:
+                        self._settle(o, m)
+                        return m
                 if end > len(log) and (
                     found is None or end > found[1].prev_log_index + len(found[1].entries)
                 ):
@@ -116,12 +127,25 @@ class Upkeep:
             self._settle(*found)
             return found[1]
         for leading in t.open.get((j, term), ())[-1:]:
-            want = Wanted((len(log),), (match,) if match is not None else (), (), match is not None)
-            for m in islice(t.appends(leading, s, {}, t.leaders_log(j, term), want), 20):
-                if self._joins(m, log) and (match is None or m.prev_log_index + len(m.entries) == match):
-                    self._opened(leading, m)
-                    return m
+            for end in self._bridges(s, j, term, match):
+                for m in t.appends(leading, s, {}, t.leaders_log(j, term), self._wanted(s, end)):
+                    if self._joins(m, log) and end in (None, m.prev_log_index + len(m.entries)):
+                        self._opened(leading, m)
+                        return m
         return None
+
+    def _bridges(self, s: str, j: str, term: int, match: int | None) -> Iterator[int | None]:
+        """Where entries that nobody shows may end: where those begin that somebody shows, or as asked."""
+        if match is not None:
+            known = {o.m.prev_log_index for o in self._appends_to(s, j, term) if o.m is not None}
+            yield from sorted(n for n in known if len(self._me(s).log) < n < match)
+        yield match
+
+    def _wanted(self, s: str, end: int | None) -> Wanted:
+        """AppendEntries of which s stores entries up to where they should end; the newest are likeliest."""
+        length = len(self._me(s).log)
+        prev = (length, *reversed(range(length if end is None else end + 1)))
+        return Wanted(prev, () if end is None else (end,), (), only_ends=end is not None, likely=True)
 
     def _appends_to(self, s: str, j: str, term: int) -> list[Offer]:
         t = self.search
@@ -135,14 +159,8 @@ class Upkeep:
             if hash(o.m) in t.sent.recent:
                 yield o.m
             return
-        length = len(self._me(s).log)
-        want = Wanted((length,), (match,) if match is not None else (), (), match is not None)
-        for k, m in enumerate(
-            t.appends(o.leading, s, o.pattern, t.leaders_log(o.leading.source, o.leading.term), want)
-        ):
-            yield m
-            if k > 20:
-                return
+        log = t.leaders_log(o.leading.source, o.leading.term)
+        yield from islice(t.appends(o.leading, s, o.pattern, log, self._wanted(s, match)), LIKELIEST)
 
     def _joins(self, m: Any, log: Any) -> bool:
         """Whether entries are found where they should follow. What comes of it, the specification says."""
