@@ -136,7 +136,8 @@ class Supplier(MoreUpkeep):
             leading = o.m.term if o.m is not None else o.leading.term
             if term is not None and leading > term:
                 continue
-            for m in self._made(o, s, None):
+            furthest = Wanted(prev=range(o.leading.length, -1, -1), likely=True)  # where its log can't reach
+            for m in self._made(o, s, furthest):
                 with self._attempt():
                     if term is not None and leading < term:
                         self._reach(s, term)

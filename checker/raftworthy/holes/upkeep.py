@@ -110,7 +110,7 @@ class Upkeep:
         found: Any = None
         would_do: set[Any] = set()
         for o in sorted(self._appends_to(s, j, term), key=_openness):
-            for m in self._made(o, s, match):
+            for m in self._made(o, s, self._wanted(s, match)):
                 end = m.prev_log_index + len(m.entries)
                 if not self._joins(m, log) or (match is not None and end > match):
                     continue
@@ -152,7 +152,7 @@ class Upkeep:
         offers = t.offered(t.append_entries, j, s)
         return [o for o in offers if (o.m.term if o.m is not None else o.leading.term) == term]
 
-    def _made(self, o: Offer, s: str, match: int | None) -> Iterator[Any]:
+    def _made(self, o: Offer, target: str, wanted: Wanted) -> Iterator[Any]:
         """What an offer may be: itself, or what fits its pattern."""
         t = self.search
         if o.m is not None:
@@ -160,7 +160,7 @@ class Upkeep:
                 yield o.m
             return
         log = t.leaders_log(o.leading.source, o.leading.term)
-        yield from islice(t.appends(o.leading, s, o.pattern, log, self._wanted(s, match)), LIKELIEST)
+        yield from islice(t.appends(o.leading, target, o.pattern, log, wanted), LIKELIEST)
 
     def _joins(self, m: Any, log: Any) -> bool:
         """Whether entries are found where they should follow. What comes of it, the specification says."""
@@ -226,7 +226,7 @@ class Upkeep:
         best: tuple[int, Any, Any] = me.commit_index, None, None
         for j in t.servers:
             for o in self._appends_to(s, j, me.current_term) if j != s else ():
-                for m in self._made(o, s, len(me.log)):
+                for m in self._made(o, s, self._wanted(s, len(me.log))):
                     end = m.prev_log_index + len(m.entries)
                     if end <= len(me.log) and self._joins(m, me.log) and min(m.leader_commit, end) > best[0]:
                         best = min(m.leader_commit, end), o, m
