@@ -113,8 +113,8 @@ class Supplier(MoreUpkeep):
         if found is not None:
             return found
         success, match = pattern.get("success"), pattern.get("match_index")
-        if match is None:
-            match = (line.told("match_index") or {}).get(s)  # the line shows what came of it
+        if match is None:  # the line may show what came of it
+            match = (line.told("match_index") or {}).get(s, line.told("commit_index"))
         if success is None and match is not None and match > 0:
             success = True
         me = self._me(s)
