@@ -21,7 +21,7 @@ from raftworthy.holes.alone import contradiction
 from raftworthy.holes.lines import Line, Lines, known, read_lines
 from raftworthy.holes.refute import Refuter
 from raftworthy.holes.verdict import Completed, complete, write
-from raftworthy.measure_holes import simulated, with_holes, written
+from raftworthy.measure_holes import Setting, holes_in, simulated, with_holes, written
 from raftworthy.replay.verdict import check
 
 pytest.importorskip("z3")
@@ -104,6 +104,19 @@ def test_a_server_without_lines_is_supplied_with_steps(seed: int, tmp_path: Path
     assert_explained(done, lines, path)
     assert len(done.lost) == 1
     assert done.supplied
+
+
+@pytest.mark.parametrize(
+    ("seed", "faults"),
+    [(7, "none"), (9, "none"), (20, "none"), (8, "all"), (13, "all"), (15, "all"), (20, "all")],
+)
+def test_a_server_without_lines_is_supplied_with_steps_where_other_lines_have_holes(
+    seed: int, faults: str, tmp_path: Path
+) -> None:
+    """Whom a message was for, what it acknowledged, in which term: what the lines hide shows elsewhere."""
+    lines = holes_in(Setting(200, 0.1, "any", faults), seed)
+    path = written(lines, tmp_path / "holes.ndjson")
+    assert_explained(complete([path], 6_000), lines, path)
 
 
 @pytest.mark.parametrize("seed", range(2))
