@@ -20,7 +20,7 @@ from raftspec.properties import raft
 from raftspec.raft import S
 from raftspec.spec import Step, when
 from raftspec.types import Index, Server
-from raftworthy.explore import choosing
+from raftworthy.explore import choosing, natively
 from raftworthy.explore.cases import Case
 from raftworthy.explore.means import Means
 from raftworthy.explore.reference import Bounds, Model, Progress
@@ -48,8 +48,8 @@ def explored(
     """What a command explores, if a search of more than `many` states is a large one."""
     with pytest.MonkeyPatch.context() as patch:
         if many is not None:
-            patch.setattr(choosing, "FEW_KEPT", 1)
-            patch.setattr(choosing, "MANY_KEPT", many)
+            patch.setattr(natively, "FEW_KEPT", 1)
+            patch.setattr(natively, "MANY_KEPT", many)
         return choosing.explore_with(
             Case(bounds), "native", text=None, find=None, limit_states=None, counts=None,
             means=means, unwanted=unwanted, usual=8, without=without, mutant=mutant, symmetry=True,
@@ -72,7 +72,7 @@ def interrupted_at_once(means: Means, *without: str) -> Any:
 
 
 def test_where_few_states_are_left_by_looking_nothing_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raftworthy.reduce.deriving.permits_for", None)
+    monkeypatch.setattr(natively, "permits_for", None)
     found = explored(TWO)
     assert found.exhausted
     assert list(found.permits.names()) == ["eager"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from raftworthy.cli import app
+from raftworthy.cli import HOMES, app
 
 ROOT = Path(__file__).parent.parent.parent
 TRACES = ROOT / "traces"
@@ -139,3 +139,13 @@ def test_stopped_by_ctrl_c_is_a_code_of_its_own(arguments: str) -> None:
         process.kill()
     assert process.returncode == 130
     assert b"Traceback" not in error
+
+
+def test_each_command_is_found_in_the_module_that_is_loaded_for_it() -> None:
+    """`bench` has commands in several, so that for it all are loaded."""
+    names = {name for name in app if not name.startswith("-")} - {"bench"}
+    assert {name for commands in HOMES.values() for name in commands} == names
+    for home, commands in HOMES.items():
+        for name in commands:
+            if made := app[name].default_command:
+                assert made.__module__ == f"raftworthy.cli.{home}"

@@ -158,6 +158,15 @@ def test_both_engines_find_it_after_as_many_steps(text: str, more: dict[str, Any
 
 
 @pytest.mark.skipif(not available(), reason="llvmlite and numpy are not installed")
+def test_what_is_looked_for_is_a_state_of_the_extensions_that_are_asked_for() -> None:
+    """A leader that is removed stops leading, which no leader of Figure 2 does."""
+    bounds = Bounds(servers=2, max_term=1, max_log=2, commands=2, extensions=("membership",))
+    text = "any(s[i].role == 'follower' and s.past.leaders[1] == i for i in servers)"
+    answers = [ask(bounds=bounds, engine=engine, find=text) for engine in ("python", "native")]
+    assert [(code, len(data["path"])) for code, data in answers] == [(0, 14)] * 2
+
+
+@pytest.mark.skipif(not available(), reason="llvmlite and numpy are not installed")
 def test_an_expression_that_fails_is_refused_by_both() -> None:
     for engine in ("python", "native"):
         code, data = ask(bounds=Bounds(), engine=engine, find="s.n1.log[0].term == 1")

@@ -5,24 +5,44 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App
+if TYPE_CHECKING:
+    from cyclopts import App
 
-from raftworthy.cli import (  # noqa: F401  (each adds its commands)
-    asking,
-    checking,
-    exploring,
-    exporting,
-    linearizing,
-    managing,
-    measuring,
-    proving,
-    serving,
-    simulating,
-)
-from raftworthy.cli.common import UNUSABLE, app, fail, reason
+__all__ = ["HOMES", "app", "load", "main", "show_examples"]
 
-__all__ = ["app", "main", "show_examples"]
+# Which module adds which commands. Of `bench` there are some in several.
+HOMES = {
+    "asking": ("ask",),
+    "checking": ("replay", "show", "rules", "schema"),
+    "exploring": ("explore", "why", "live", "lockstep"),
+    "exporting": ("export",),
+    "linearizing": ("linearize",),
+    "managing": ("members",),
+    "measuring": ("demo", "torture"),
+    "proving": ("prove",),
+    "serving": ("serve", "put", "get", "transfer", "status", "simulate"),
+    "simulating": ("campaign",),
+}
+
+
+def load(words: Sequence[str] = ()) -> App:
+    """The commands: all, or only those beside the one that the words name."""
+    from raftworthy.cli.common import app
+
+    named = [home for home, commands in HOMES.items() if words and words[0] in commands]
+    for home in named or HOMES:
+        import_module(f"raftworthy.cli.{home}")
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return load()
+    raise AttributeError(name)
 
 
 def show_examples(commands: App) -> None:
@@ -41,11 +61,14 @@ def show_examples(commands: App) -> None:
 
 def main() -> None:
     """The command `raftworthy`."""
+    from raftworthy.cli.common import UNUSABLE, fail, reason
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # signs that a terminal doesn't know come out as ?
             stream.reconfigure(errors="replace")
     if os.environ.get("COLUMNS") == "0":  # "unknown" to some terminals, and to rich a width
         del os.environ["COLUMNS"]
+    app = load(sys.argv[1:])
     show_examples(app)
     try:
         sys.exit(app())

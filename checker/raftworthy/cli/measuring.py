@@ -279,6 +279,9 @@ def bench_explore(
     ] = False,
     max_log: Annotated[int, Parameter(help="with --reduced")] = 1,
     any_policy: Annotated[bool, Parameter(help="with --reduced", negative="")] = False,
+    record_permits: Annotated[
+        bool, Parameter(help="instead: ask Z3 anew what may be left out, and record it", negative="")
+    ] = False,
     tlc: Annotated[Path | None, Parameter(help="a tla2tools.jar, to compare with")] = None,
     times: Annotated[int, Parameter(help="with --tlc: measure each so often, and take the least")] = 2,
     json: Json = False,
@@ -295,6 +298,7 @@ def bench_explore(
         raftworthy bench explore --max-messages 13 --engine ray --workers 3
         raftworthy bench explore --max-messages 10 --tlc tla2tools.jar
         raftworthy bench explore --reduced --servers 5 --max-term 4 --max-log 2 --any-policy
+        raftworthy bench explore --record-permits
     """
     from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.native import NEEDS, available
@@ -310,6 +314,13 @@ def bench_explore(
     from raftworthy.native.measure import measure_cluster, measure_explore, measure_reduced
     from raftworthy.native.starting import measure_starts
 
+    if record_permits:
+        from raftworthy.explore.recording import record
+
+        with progress_bar("asking Z3", "questions") as progress:
+            place = record(progress)
+        print_json({"verdict": "done", "written": str(place)}) if json else print(f"written to {place}")
+        return CONFORMS
     if reduced:
         if tlc is not None or limit_states is not None:
             return fail("--reduced exhausts one model: no --tlc, no --limit-states", json)

@@ -323,6 +323,12 @@ class Case:
         """The same, with one more property to be checked."""
         return replace(self, properties=(*(self.properties or ()), more))
 
+    def sending(self, messages: int | None) -> Case:
+        """The same, in which so many messages are sent, if the case doesn't say how many."""
+        if self.bounds.max_messages is not None or messages is None:
+            return self
+        return replace(self, bounds=replace(self.bounds, max_messages=messages))
+
     def begun(
         self, spec: Spec, without: Iterable[str] = (), mutant: Mutant | None = None
     ) -> tuple[Model, Path]:

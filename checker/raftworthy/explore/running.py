@@ -10,14 +10,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
 
 from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
-from raftworthy.diagram import explain
 from raftworthy.explore.cases import BEGINNINGS, EXTENSION_BEGINNINGS, Case, mutant_called
 from raftworthy.explore.choosing import explore_with
 from raftworthy.explore.coverage import Coverage
@@ -26,6 +24,10 @@ from raftworthy.explore.find import predicate
 from raftworthy.explore.means import Means
 from raftworthy.explore.reference import Bounds, Path, Progress, Result, UnusableError
 from raftworthy.reduce.permits import Permits
+from raftworthy.saying import Plain, Sayer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 HOLDS, VIOLATED, UNUSABLE = 0, 1, 2
 
@@ -69,9 +71,9 @@ def run_explore(
         usual_messages: how many there may be if the bounds don't say it, unless enough can be left out.
         save: a file to write the path to, as a trace.
         as_json: print data.
-        console: where to print.
+        console: where to print; else it is printed as it is.
     """
-    console = console or Console()
+    say = console or Plain()
     without = frozenset(without)
     try:
         if limit_states is not None and limit_states < 1:
@@ -82,7 +84,7 @@ def run_explore(
             symmetric = symmetry and not names_servers
         case = Case(bounds, start, any_policy, None if properties is None else tuple(properties))
         counts: list[Coverage] | None = [] if coverage else None
-        with _Progress(console, silent=as_json) as progress:
+        with _Progress(silent=as_json) as progress:
             result, used, note = explore_with(
                 case, engine, text=find, without=without, mutant=mutant_called(mutant), find=wanted,
                 symmetry=symmetric, progress=progress, limit_states=limit_states, counts=counts,
@@ -90,7 +92,7 @@ def run_explore(
             )  # fmt: skip
     except UnusableError as error:
         if as_json:
-            console.print_json(json.dumps({"verdict": "unusable", "error": str(error)}))
+            say.print(json.dumps({"verdict": "unusable", "error": str(error)}, indent=2), markup=False)
         else:
             print(f"error: {error}", file=sys.stderr)
         return UNUSABLE
@@ -98,19 +100,16 @@ def run_explore(
     if save is not None and path is not None:
         write_trace(path, save)
     if as_json:
-        console.out(
-            json.dumps(
-                as_data(result, find)
-                | {"engine": used, "note": note}
-                | ({"coverage": counts[0].as_data()} if counts else {}),
-                indent=2,
-            ),
-            highlight=False,
-        )
+        more = {"coverage": counts[0].as_data()} if counts else {}
+        data = as_data(result, find) | {"engine": used, "note": note} | more
+        text = json.dumps(data, indent=2)
+        console.out(text, highlight=False) if console else print(text)
     else:
-        _print(console, result, find, save if path else None, without, start, used, note)
+        if path is not None:
+            _draw(console, result, path, without)
+        _print(say, result, find, save if path else None, start, used, note)
         if counts:
-            console.print(str(counts[0]), markup=False, highlight=False, soft_wrap=True)
+            say.print(str(counts[0]), markup=False, highlight=False)
     return exit_code(result, find)
 
 
@@ -146,7 +145,11 @@ def as_data(result: Result, find: str | None = None) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
     }
     if permits := getattr(result, "permits", None):
-        data["reductions"] = {"on": list(permits.names()), "off": dict(permits.off)}
+        data["reductions"] = {
+            "on": list(permits.names()),
+            "off": dict(permits.off),
+            "recorded": permits.recorded,
+        }
     for name in ("threads", "memory", "disk", "exact", "replaced"):  # what the native engine also knows
         if hasattr(result, name):
             data[name] = getattr(result, name)
@@ -172,38 +175,43 @@ def step_data(path: Path, k: int) -> dict[str, Any]:
     }
 
 
+def _draw(console: Console | None, result: Result, path: Path, without: Iterable[str]) -> None:
+    """Draw what leads to where a property fails, or to what was looked for."""
+    from rich.console import Console
+
+    from raftworthy.diagram import explain
+
+    console = console or Console()
+    broken = WHOLE.properties[result.violation.property] if result.violation else None
+    console.print(explain(path, broken, without, console.width), soft_wrap=True)
+
+
 def _print(
-    console: Console,
+    say: Sayer,
     result: Result,
     find: str | None,
     saved: FilePath | None,
-    without: Iterable[str],
     start: str,
     engine: str,
     note: str,
 ) -> None:
     path = result.violation.path if result.violation else result.witness
-    if path is not None:
-        broken = WHOLE.properties[result.violation.property] if result.violation else None
-        console.print(explain(path, broken, without, console.width), soft_wrap=True)
     if result.mutant:
-        console.print(
-            f"mutant {result.mutant}: {MUTANTS[result.mutant].story}", markup=False, highlight=False
-        )
+        say.print(f"mutant {result.mutant}: {MUTANTS[result.mutant].story}", markup=False, highlight=False)
     style = {"violated": "bold red", "undecided": "yellow", "not found": "yellow"}.get(
         verdict(result, find), "bold green"
     )
     steps = f" after {len(path)} steps" if path is not None else ""
-    console.print(f"{verdict(result, find)}{steps}", style=style, highlight=False)
-    console.print(f"  bounds: {result.bounds}", highlight=False)
+    say.print(f"{verdict(result, find)}{steps}", style=style, highlight=False)
+    say.print(f"  bounds: {result.bounds}", highlight=False)
     if start != "initial":
         begun = (BEGINNINGS | EXTENSION_BEGINNINGS)[start]
-        console.print(f"  begun at {start}: {begun.__doc__}", markup=False, highlight=False)
+        say.print(f"  begun at {start}: {begun.__doc__}", markup=False, highlight=False)
     if result.without:
-        console.print(f"  without: {', '.join(sorted(result.without))}", highlight=False)
+        say.print(f"  without: {', '.join(sorted(result.without))}", highlight=False)
     if not result.exhausted and path is None:
-        console.print(f"  {result.stopped}: what lies beyond was not explored", highlight=False)
-    console.print(
+        say.print(f"  {result.stopped}: what lies beyond was not explored", highlight=False)
+    say.print(
         f"  {result.distinct} distinct states{' up to renaming of servers' if result.symmetry else ''}, "
         f"{result.states} steps, depth {result.depth}, {result.seconds:.1f} s, {result.rate:.0f} states/s",
         highlight=False,
@@ -211,15 +219,15 @@ def _print(
     whole = engine == "python" or getattr(result, "exact", False)
     exact = "states compared whole" if whole else "states told apart by 64-bit fingerprints"
     chance = f"; two had the same with a probability of {result.collision:.0e}" if result.collision else ""
-    console.print(f"  engine: {engine}, {exact}{chance}", highlight=False)
+    say.print(f"  engine: {engine}, {exact}{chance}", highlight=False)
     if note:
-        console.print(f"  note: not the native engine: {note}", markup=False, highlight=False)
+        say.print(f"  note: not the native engine: {note}", markup=False, highlight=False)
     if engine in ("native", "ray"):
-        console.print(f"  {_means(result, engine)}", highlight=False)
+        say.print(f"  {_means(result, engine)}", highlight=False)
     if permits := getattr(result, "permits", None):
-        _print_permits(console, permits)
+        _print_permits(say, permits)
     if saved is not None:
-        console.print(f"  written to {saved}; try: raftworthy replay {saved}", markup=False, highlight=False)
+        say.print(f"  written to {saved}; try: raftworthy replay {saved}", markup=False, highlight=False)
 
 
 def _means(result: Any, engine: str) -> str:
@@ -235,22 +243,23 @@ def _means(result: Any, engine: str) -> str:
     return said
 
 
-def _print_permits(console: Console, permits: Permits) -> None:
+def _print_permits(say: Sayer, permits: Permits) -> None:
     """Which reductions were on, and why others were not."""
     on = list(permits.names())
     if on:
-        who = "Z3 proved" if "order" in on else "its expressions say"
-        console.print(f"  reduced, as {who} that the answer stays the same: {', '.join(on)}", highlight=False)
+        proved = "by Z3's proof (recorded) it is known" if permits.recorded else "Z3 proved"
+        who = proved if "order" in on else "its expressions say"
+        say.print(f"  reduced, as {who} that the answer stays the same: {', '.join(on)}", highlight=False)
         if "order" in on:
-            console.print("  so a path may not be the shortest, which --no-reduction finds", highlight=False)
+            say.print("  so a path may not be the shortest, which --no-reduction finds", highlight=False)
     if permits.opened:
-        console.print(
+        say.print(
             f"  what {permits.opened} would choose was left open: more was explored than asked",
             highlight=False,
         )
     for why in dict.fromkeys(permits.off.values()):
         names = ", ".join(name for name, reason in permits.off.items() if reason == why)
-        console.print(f"  not reduced by {names}: {why}", markup=False, highlight=False)
+        say.print(f"  not reduced by {names}: {why}", markup=False, highlight=False)
 
 
 class _Progress:
@@ -258,8 +267,7 @@ class _Progress:
 
     PATIENCE = 2.0
 
-    def __init__(self, console: Console, silent: bool) -> None:
-        self._console = console
+    def __init__(self, silent: bool) -> None:
         self._silent = silent
         self._bar: Any = None
         self._task: Any = None
@@ -290,7 +298,7 @@ class _Progress:
             from rich.progress import SpinnerColumn, TextColumn
 
             columns = SpinnerColumn(), TextColumn("{task.description}")
-            self._bar = Bar(*columns, console=self._console, transient=True)
+            self._bar = Bar(*columns, transient=True)
             self._bar.start()
             self._task = self._bar.add_task("")
         rate = f"{p.distinct / p.seconds:.0f} states/s"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from raftspec.raft import raft
@@ -288,4 +289,4 @@ def looking_for(text: str, bounds: Bounds, spec: Spec = raft) -> Spec:
     except TypeError as error:
         raise UntraceableError(f"it can't be told natively: {str(error).splitlines()[0]}") from None
     claims = {**spec.properties, FOUND: Property(FOUND, looked_for, 1)}
-    return Spec(spec.server, spec.history, spec.rules, spec.actions, claims)
+    return replace(spec, properties=claims)

@@ -67,8 +67,14 @@ def kept_by_steps(model: Model, kept: list[str], others: list[str]) -> str:
 
 def _parts(model: Model, properties: list[str]) -> Iterator[str]:
     """Everything that the answer follows from, other than sources."""
+    yield f"z3 {version('z3-solver')}"
+    yield from facts(model, properties)
+
+
+def facts(model: Model, properties: list[str]) -> Iterator[str]:
+    """The question: the specification, its bounds, and the properties that are checked."""
     graph = model.generated.tracer.graph
-    yield f"{model.bounds!r} {properties} z3 {version('z3-solver')}"
+    yield f"{model.bounds!r} {properties}"
     spec = model.spec
     for group in (spec.server, spec.history, *spec.messages):
         yield group.__name__

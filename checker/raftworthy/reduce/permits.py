@@ -32,6 +32,7 @@ class Permits:
     off: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0  # of CPU time that the proofs took
     questions: int = 0
+    recorded: bool = False  # whether they were, when the record was made
 
     @property
     def any(self) -> bool:
@@ -39,7 +40,7 @@ class Permits:
 
     def built(self) -> str:
         """All that machine code depends on."""
-        return repr(replace(self, off={}, seconds=0.0, questions=0))
+        return repr(replace(self, off={}, seconds=0.0, questions=0, recorded=False))
 
     def names(self) -> Iterator[str]:
         """The reductions that are on."""

@@ -1,0 +1,163 @@
+"""Exploring natively with as little left out as will do, in stages.
+
+First only what is seen by looking is left out: where that leaves few states, nothing has to be proved. Then
+what Z3 permits; and what is still large is explored with choices left open, more than was asked. What is only
+tried is given up at a limit. A signal leaves a checkpoint of the search that is asked for, at any stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+from raftworthy.explore.cases import Case
+from raftworthy.explore.means import FALSE, Means, refuted
+from raftworthy.explore.reference import Model, Path, Result, Violation
+from raftworthy.native.engine import HOPELESS, explore_native
+from raftworthy.native.search import interrupts
+from raftworthy.reduce.choices import opened
+from raftworthy.reduce.deriving import permits_for
+from raftworthy.reduce.looking import at_sight
+from raftworthy.reduce.permits import Permits, nothing
+from raftworthy.reduce.recorded import recorded
+
+FEW_KEPT = 20_000  # states are explored before it pays to have anything proved,
+MANY_KEPT = 200_000  # before more is explored than was asked, as that has fewer states
+
+
+class Natively:
+    """A question for the native engine. `made` is the case's model and beginning."""
+
+    def __init__(
+        self,
+        case: Case,
+        made: tuple[Model, Path],
+        unwanted: Iterable[str] | None,
+        usual: int | None,
+        means: Means,
+        limit_states: int | None,
+        **question: Any,
+    ) -> None:
+        self.case, self.made, self.means, self.limit_states = case, made, means, limit_states
+        self.model, self.question, self.usual = made[0], question, usual
+        self.names = self.model.properties(case.properties)
+        self.refused = _refused(made, unwanted, means)
+        self.unwanted = tuple(unwanted or ())
+        # Who goes on from a checkpoint is past what is only tried.
+        self.alone = means.workers is None and not means.resume
+        self.interrupted = Event()
+
+    def explore(self) -> Result:
+        """Explore; Ctrl-C and SIGTERM leave a checkpoint."""
+        with interrupts() as self.interrupted:
+            if self.refused:
+                return self._in_full(nothing(self.refused))
+            if self.model.bounds.max_messages is not None:
+                return self._in_full(permits_for(self.model, self.names, self.unwanted))
+            return self._reduced()
+
+    def _reduced(self) -> Result:
+        """Explore with reductions. Where those are recorded, looking alone is known not to do."""
+        permits = None if self.unwanted else recorded(self.model, self.names)
+        if permits is None:
+            sight = at_sight(self.model, self.names, self.unwanted)
+            if sight.eager and (result := self._tried(FEW_KEPT, sight, threads=1, hopeless=many)):
+                return result
+            permits = permits_for(self.model, self.names, self.unwanted)
+        if permits.clock and "choices" not in self.unwanted and self.means.workers is None:
+            if result := self._tried(MANY_KEPT, permits, hopeless=never):
+                return result
+            found = self._openly()
+            if not isinstance(found, str):
+                return found
+            permits = replace(permits, off={**permits.off, "choices": found})
+            if found == FALSE:
+                self.means = replace(self.means, resume=False, asked=refuted(self.means.asked, "choices"))
+        return self._in_full(permits)
+
+    def _tried(self, limit: int, permits: Permits, **more: Any) -> Result | None:
+        """What comes of a search that is given up at a limit or a signal; None if it was."""
+        if not self.alone:
+            return None
+        options = self.means.options() | {"asked": None, "disk": None} | more
+        least = min(limit, self.limit_states or limit)
+        result = self._search(self.case, self.made, least, permits, **options)
+        return result if is_over(result, least == self.limit_states) else None
+
+    def _in_full(self, permits: Permits) -> Result:
+        """The search that is asked for; messages are counted where steps can't be sorted."""
+        case, made = self.case, self.made
+        if permits.clock is None and (fewer := case.sending(self.usual)) != case:
+            permits, case = nothing(permits.off["order"]), fewer
+            made = case.begun(self.question["spec"], self.question["without"], self.question["mutant"])
+        return self._search(case, made, self.limit_states, permits, **self.means.options())
+
+    def _search(
+        self, case: Case, made: tuple[Model, Path], limit: int | None, permits: Permits, **options: Any
+    ) -> Result:
+        return case.explore(
+            made=made, limit_states=limit, permits=permits, explorer=explore_native,
+            interrupted=self.interrupted, **options, **self.question,
+        )  # fmt: skip
+
+    def _openly(self) -> Result | str:
+        """What a search finds that leaves choices open, if it is true of the specification; or why not."""
+        model, (_, begun) = self.model, self.made
+        choices = opened(model, self.names)
+        if isinstance(choices, str):
+            return choices
+        permits = permits_for(choices.wide, choices.searched, self.unwanted)
+        if permits.clock is None:
+            return permits.off["order"]
+        off = {name: why for name, why in permits.off.items() if name != "choices"}
+        result = explore_native(
+            choices.wide, properties=choices.searched, symmetry=self.question["symmetry"],
+            progress=self.question.get("progress"), limit_states=self.limit_states, start=begun,
+            permits=replace(permits, opened=choices.variable, off=off), interrupted=self.interrupted,
+            **self.means.options(),
+        )  # fmt: skip
+        if result.violation is not None:
+            try:
+                steps = ((m.action, m.params) for m in result.violation.path.moves)
+                path = model.repeat(begun.start, steps)
+            except ValueError:
+                return FALSE
+            name = result.violation.property
+            if model.claim(name)(*path.worlds()[-model.spec.properties[name].states :]):
+                return FALSE
+            result = replace(result, violation=Violation(name, result.violation.doc, path))
+        return replace(result, without=model.without, mutant=model.mutant.name if model.mutant else None)
+
+
+def is_enough_to_look(model: Model) -> bool:
+    """Whether nothing has to be proved to explore a model soon."""
+    sight = at_sight(model, model.properties(), ())
+    if not sight.eager:
+        return False
+    return is_over(explore_native(model, permits=sight, limit_states=FEW_KEPT, hopeless=many))
+
+
+def is_over(result: Result, limited: bool = False) -> bool:
+    """Whether a search that was tried says all there is; `limited` if its limit is the one asked for."""
+    return result.stopped != HOPELESS and (limited or not result.stopped.startswith("stopped"))
+
+
+def many(distinct: int, newest: int) -> bool:
+    """Whether a search that knows so many states, and met so many of them last, won't be over soon."""
+    return distinct > 1_000 and newest > 0.4 * distinct
+
+
+def never(*_: int) -> bool:
+    """A search that is over soon enough: its limit decides."""
+    return False
+
+
+def _refused(made: tuple[Model, Path], unwanted: Iterable[str] | None, means: Means) -> str:
+    """Why nothing may be left out at all; empty if something may be."""
+    if unwanted is None:
+        return "no reduction is wanted"
+    if means.exact:
+        return "whole states are compared"
+    return "the search doesn't begin in the initial state" if len(made[1]) else ""
