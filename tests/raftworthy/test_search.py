@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from raftworthy.explore.reference import Bounds, Model, Result, UnusableError, e
 from raftworthy.native import engine, runs, team
 from raftworthy.native.engine import NativeResult, explore_native
 from raftworthy.native.program import Program
-from raftworthy.native.storage import Disk
+from raftworthy.native.storage import Disk, Stream
 
 BOUNDS = Bounds(max_messages=8)
 LARGE = Bounds(max_messages=10)
@@ -55,33 +56,52 @@ def large() -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_counts_are_those_of_the_reference_with_any_number_of_threads(
-    threads: int, expected: tuple[Any, ...], large: tuple[Any, ...]
+    threads: int, expected: tuple[Any, ...], large: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(team, "FEW", 0)
     result = explore_native(Model(raft, BOUNDS), symmetry=False, threads=threads)
     assert counts(result) == expected
     assert result.threads == threads
     assert counts(explore_native(Model(raft, LARGE), symmetry=False, threads=threads)) == large
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_threads_find_a_shortest_counterexample_and_always_the_same(threads: int) -> None:
-    model = Model(raft, Bounds(max_term=3, max_messages=9), ["commit.majority"])
+@pytest.mark.parametrize("few", [0, team.FEW])
+def test_threads_find_a_shortest_counterexample(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the same that one thread finds, if levels are small."""
+    monkeypatch.setattr(team, "FEW", few)
+    model = Model(raft, Bounds(max_term=3, max_messages=7), ["commit.majority"])
     expected = explore_native(model, symmetry=False).violation
     assert expected is not None
-    found = {
-        str([str(m) for m in violation.path.moves])
-        for _ in range(3)
-        if (violation := explore_native(model, symmetry=False, threads=threads).violation) is not None
-        and len(violation.path) == len(expected.path)
-    }
-    assert len(found) == 1
+    for threads in (2, 3):
+        found = explore_native(model, symmetry=False, threads=threads).violation
+        assert found is not None
+        assert len(found.path) == len(expected.path)
+        assert few == 0 or found == expected
 
 
-def test_states_that_reach_their_owner_too_late_would_be_noticed(
+def test_a_fingerprint_is_put_in_once_whoever_comes_first() -> None:
+    """Two threads put the same into the same tables at the same time."""
+    functions = Program(Model(raft, BOUNDS), (), symmetry=False, level=0).functions
+    keys = np.random.default_rng(1).integers(1, 1 << 63, 60_000, dtype=np.uint64)
+    for _ in range(5):
+        crew = team.Team(functions, range(2), 2, 1 << 30, Disk())
+        contexts = [shard.context.ctypes.data for shard in crew.shards]
+        with ThreadPoolExecutor(2) as pool:
+            for _ in pool.map(lambda c: functions.insert(c, keys.ctypes.data, 1, len(keys)), contexts):
+                pass
+        assert all(shard.known.settle() for shard in crew.shards)
+        assert sum(int(shard.known.used.sum()) for shard in crew.shards) == len(keys)
+        held = np.concatenate([places for shard in crew.shards for places in shard.known.places])
+        assert (np.sort(held[held != 0]) == np.sort(keys)).all()
+        crew.close()
+
+
+def test_rows_that_are_left_when_a_thread_stops_would_be_missed(
     monkeypatch: pytest.MonkeyPatch, expected: tuple[Any, ...]
 ) -> None:
-    """A thread that takes up nothing loses states."""
-    monkeypatch.setattr("raftworthy.native.shard.Shard.receive", lambda self, parcels: self._grow())
+    monkeypatch.setattr(team, "ROUND", 50)
+    assert counts(explore_native(Model(raft, BOUNDS), symmetry=False, threads=2)) == expected
+    monkeypatch.setattr(Stream, "put_back", lambda self, piece: None)
     assert counts(explore_native(Model(raft, BOUNDS), symmetry=False, threads=2)) != expected
 
 
@@ -107,7 +127,6 @@ def test_what_memory_has_no_room_for_goes_to_disk(
         return hits
 
     monkeypatch.setattr(runs.Runs, "contain", counting)
-    monkeypatch.setattr(team, "ROUND", 500)  # what goes to other threads has to be in memory
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     result = explore_native(Model(raft, LARGE), symmetry=False, threads=threads, limit_memory=TINY[threads])

@@ -6,7 +6,7 @@ from enum import IntEnum, auto
 
 # How many successors wait for their places in the table to be fetched.
 BATCH = 16
-# Each thread's fingerprints lie in so many tables, which grow one after the other.
+# Each shard's fingerprints lie in so many tables, which grow one after the other.
 SLICES = 16
 # How a step is written down: the parameters' or the message's number, the action's, and the state before,
 # by its number times the number of shards plus its shard's: in 40 bits, a million million states in all.
@@ -16,7 +16,7 @@ PARENT_SHIFT = ORDINAL_BITS + ACTION_BITS
 NO_PARENT = (1 << 64) - 1
 # Bytes that may be read or written behind a row, as words are.
 SLACK = 16
-RECORD = 16  # bytes before a row that goes to another thread, and of a step that is written down
+RECORD = 16  # bytes before a row that goes to another process, and of a step that is written down
 
 
 class Stop(IntEnum):
@@ -43,18 +43,20 @@ class At(IntEnum):
     TRAIL = auto()  # for each new state its fingerprint and how it was reached: address, room, used
     TRAIL_ROOM = auto()
     TRAIL_USED = auto()
-    OUT = auto()  # for each thread what goes to it: address of address, bytes, used
-    TABLES = auto()  # of all threads: address of address, places, how many may be taken, how many are
-    SHARD = auto()  # which thread this is, of how many
+    OUT = auto()  # for each shard elsewhere what goes to it: address of address, bytes, used
+    TABLES = auto()  # of all shards: address of address, places, how many may be taken, how many were
+    SHARD = auto()  # which shard this is, of how many
     SHARDS = auto()
-    REMEMBER = auto()  # whether to note what was sent, as its owner's tables are out of reach
-    FULL = auto()  # whether a table of this thread has to grow
-    PARENT = auto()  # the number of the state that is expanded
+    FIRST_HERE = auto()  # the shards of this process, whose tables it shares: the first, and how many
+    HERE = auto()
+    FULL = auto()  # whether a table has to grow
+    FROM = auto()  # the state that is expanded: whose it is, and its number there
+    PARENT = auto()
     DEAD = auto()  # 0, or where a byte for each row says whether it was known after all
     ROW = auto()  # the number of the row in its level
     STEPS = auto()  # successors made
     DISTINCT = auto()  # states that were new
-    SENT = auto()  # states that went to other threads
+    SENT = auto()  # states that went to shards elsewhere
     STAYED = auto()  # whether a step that changes nothing was checked in this state
     BATCH = auto()  # how many successors wait to be looked up
     BUDGET = auto()  # how many rows may still be expanded
@@ -83,13 +85,13 @@ class In(IntEnum):
 
 
 class Table(IntEnum):
-    """Where in a table's description what stands. What others read has a line of the cache."""
+    """Where in a table's description what stands. Each thread has descriptions of its own."""
 
     ADDRESS = 0
     SIZE = auto()
-    LIMIT = 8
+    LIMIT = auto()
     USED = auto()
-    WORDS = 24
+    WORDS = auto()
 
 
 class Out(IntEnum):

@@ -1,8 +1,8 @@
-"""The functions that search: each thread calls them for its range of fingerprints.
+"""The functions that search: each thread calls them, for its part of a level.
 
-`expand` goes through the states of a level. Of their successors it keeps those that are new and in the
-thread's own range, at the end of its part of the next level; others go to the thread that owns them, which
-takes them up by `receive`.
+`expand` goes through states of a level. Of their successors it keeps those that are new, at the end of its
+part of the next level. Those in a range of fingerprints that another process owns go there, which takes them
+up by `receive`.
 
     row  a state as bytes     S, T  the variables' words before and after a step
 """
@@ -102,7 +102,7 @@ class Program(Successors):
     # --- new states ---
 
     def keep(self, code: Code, context: Word, k: Word) -> None:
-        """Keep a successor if it is new, or send it to its owner unless that has it; and check it."""
+        """Keep a successor if it is new, or send it to its owner elsewhere; and check it."""
         successor = self.successor(code, context, k)
         key, g = code.load(successor, In.KEY), code.load(successor, In.TABLE)
         table, first = self.tables.described(code, context, g), code.load(successor, In.PLACE)
@@ -144,15 +144,14 @@ class Program(Successors):
         write: Callable[[Word], Word],
     ) -> None:
         """Take up a new state, or write it down for its owner. `write` writes a row; how long it is."""
-        parent = code.load(context, At.PARENT) * code.load(context, At.SHARDS) + code.load(context, At.SHARD)
+        parent = code.load(context, At.PARENT) * code.load(context, At.SHARDS) + code.load(context, At.FROM)
         step, owner = move | (parent << PARENT_SHIFT), self.tables.owner(g)
-        with code.b.if_else(owner.equals(code.load(context, At.SHARD)).v) as (mine, theirs):
-            with mine:
-                self.tables.put(code, context, table, place, key, state)
+        with code.b.if_else(self.is_here(code, context, owner).v) as (here, elsewhere):
+            with here, code.when(self.tables.put(code, context, table, place, key, state)):
                 self.note(code, context, key, step)
                 size = write(self.next_row(code, context))
                 code.add_to(context, At.NEXT_USED, size)
-            with theirs:
+            with elsewhere:
                 out = code.address(code.pointer(code.load(context, At.OUT)), owner * int(Out.WORDS))
                 used = code.load(out, Out.USED)
                 record = code.address(code.pointer(code.load(out, Out.ADDRESS)), used, I8)
@@ -161,8 +160,12 @@ class Program(Successors):
                 size = write(code.address(record, RECORD, I8))
                 code.store(out, Out.USED, used + size + RECORD)
                 code.add_to(context, At.SENT, 1)
-                with code.when(code.load(context, At.REMEMBER).differs(0)):
-                    self.tables.put(code, context, table, place, key)
+                self.tables.put(code, context, table, place, key)
+
+    @staticmethod
+    def is_here(code: Code, context: Word, shard: Word) -> Word:
+        """Whether a shard is of this process."""
+        return (shard - code.load(context, At.FIRST_HERE)).below(code.load(context, At.HERE))
 
     def finisher(self) -> Code:
         return self.reduction.finisher(self.module) if self.reduction else super().finisher()
@@ -248,7 +251,7 @@ class Program(Successors):
         with code.loop(0, code.load(context, At.SHARDS)) as (k, _):
             out = code.address(code.pointer(code.load(context, At.OUT)), k * int(Out.WORDS))
             enough = free(code.load(out, Out.ROOM), code.load(out, Out.USED), need)
-            code.leave_if(~enough & k.differs(code.load(context, At.SHARD)), Stop.ROOM)
+            code.leave_if(~enough & ~self.is_here(code, context, k), Stop.ROOM)
 
     def _expand_row(self, code: Code, context: Word, row: Word) -> None:
         """Try every action, then every message."""
@@ -277,7 +280,7 @@ class Program(Successors):
         code.leave_if(stop.differs(0), stop)
 
     def _receive(self) -> Code:
-        """`receive(context, records, end)`: take up what another thread found, from ROWS_AT on.
+        """`receive(context, records, end)`: take up what another process found, from ROWS_AT on.
 
         The places of several states are asked for before the first is looked at.
         """
@@ -326,7 +329,7 @@ class Program(Successors):
         return code
 
     def _start(self) -> Code:
-        """`start(context, row)`: write down the first state's fingerprint and row, if it is this thread's."""
+        """`start(context, row)`: write down the first state's fingerprint and row, if it is this shard's."""
         code = Code(self.module, "start", 2, 2, inside=False)
         context, row = code.args
         before, messages = self.before(code, context), self.messages(code, context)

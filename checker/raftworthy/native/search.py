@@ -1,10 +1,11 @@
 """Breadth first by a crew, each of whom owns a range of fingerprints, a shard; nothing is locked.
 
-A level is done in rounds. First each expands some of its rows. New states in its own range it keeps, others
-it writes down for their owners. When all have finished, each takes up what others have written down for it,
-unless it has come upon that itself meanwhile. How many rows a round has depends on each shard alone; so the
-same number of shards always finds the same path. A crew are the threads of a `team` or the processes of a
-`cluster`.
+A crew are the threads of a `team` or the processes of a `cluster`. A level is done in rounds. First each
+expands some of its rows. Threads share their tables and keep what they are the first to find, so it depends
+on who is faster by which of several paths of the same length a state is known. Processes write down for each
+other what is in another's range. When all have finished, each takes up what others have written down for it,
+unless it has come upon that itself meanwhile. How many rows a round of theirs has depends on each shard
+alone; so the same number of processes, or one thread, always finds the same path.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,14 +34,18 @@ def memory_to_use() -> int:
 
 
 class Memory:
-    """Counts what a thread has allocated, and keeps some pieces: new ones would have to be cleared."""
+    """Counts what a thread has allocated, and keeps some pieces: new ones would have to be cleared.
 
-    KEPT = 4
+    Pieces may be given back by others.
+    """
+
+    KEPT = 16
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = self.peak = 0
         self._spare: list[Bytes] = []
+        self._lock = threading.Lock()
 
     def has(self, size: int) -> bool:
         while self._spare and self.used + size > self.limit:
@@ -64,11 +69,13 @@ class Memory:
             self.free(array.nbytes)
 
     def take(self, size: int) -> None:
-        self.used += size
-        self.peak = max(self.peak, self.used)
+        with self._lock:
+            self.used += size
+            self.peak = max(self.peak, self.used)
 
     def free(self, size: int) -> None:
-        self.used -= size
+        with self._lock:
+            self.used -= size
 
 
 class Disk:
@@ -110,10 +117,22 @@ class Piece:
     array: Bytes | None
     used: int
     offset: int | None = None
+    start: int = 0  # bytes at its beginning that are done with
+    number: int = 0  # of the state whose row comes next
+    memory: Memory | None = None  # whose the array is
+
+    def release(self) -> None:
+        """Give its memory back."""
+        if self.array is not None and self.memory is not None:
+            self.memory.give_back(self.array)
+        self.array = None
 
 
 class Stream:
-    """Bytes in pieces. The last piece may be under work: its length is noted by `close`."""
+    """Bytes in pieces. The last piece may be under work: its length is noted by `close_piece`.
+
+    Several threads may take pieces.
+    """
 
     def __init__(self, name: str, memory: Memory, disk: Disk) -> None:
         self.name, self.memory, self.disk = name, memory, disk
@@ -121,11 +140,12 @@ class Stream:
         self._file: int | None = None
         self._end = 0  # of the file
         self._writing = False  # whether the last piece may still become longer
+        self._lock = threading.Lock()
 
-    def open_piece(self, size: int) -> Bytes:
+    def open_piece(self, size: int, number: int = 0) -> Bytes:
         """Begin a piece; there has to be memory for it."""
         array = self.memory.piece(size)
-        self.pieces.append(Piece(array, 0))
+        self.pieces.append(Piece(array, 0, number=number, memory=self.memory))
         self._writing = True
         return array
 
@@ -134,35 +154,38 @@ class Stream:
         if self._writing:
             self.pieces[-1].used = used
 
-    def evict(self, keep_first: bool = False) -> bool:
-        """Move one piece to the file, not the last nor, if so asked, the first; whether there was one."""
-        pieces = list(self.pieces)[1 if keep_first else 0 : -1]
-        for piece in reversed(pieces):
-            if piece.array is not None:
-                self._write(piece)
-                self.memory.free(piece.array.nbytes)
-                piece.array = None
-                return True
+    def evict(self) -> bool:
+        """Move one piece to the file, but not the last; whether there was one."""
+        with self._lock:
+            for piece in reversed(list(self.pieces)[:-1]):
+                if piece.array is not None and piece.memory is not None:
+                    self._write(piece)
+                    piece.memory.free(piece.array.nbytes)
+                    piece.array = None
+                    return True
         return False
 
-    def first(self) -> Piece:
-        """The first piece, brought into memory."""
-        piece = self.pieces[0]
-        if piece.array is None:
-            piece.array = self._read(piece)
-            self.memory.take(piece.array.nbytes)
-        return piece
+    def take(self, last: bool = False) -> Piece | None:
+        """Take the first piece out, or the last one; None if there is none."""
+        with self._lock:
+            if not self.pieces:
+                return None
+            return self.pieces.pop() if last else self.pieces.popleft()
 
-    def pop(self) -> None:
-        """Drop the first piece."""
-        piece = self.pieces.popleft()
-        if piece.array is not None:
-            self.memory.give_back(piece.array)
+    def put_back(self, piece: Piece) -> None:
+        """Put a piece that was taken at the beginning."""
+        with self._lock:
+            self.pieces.appendleft(piece)
+
+    def fetch(self, piece: Piece, memory: Memory) -> None:
+        """Bring a piece that was taken into memory."""
+        piece.array, piece.memory = self._read(piece), memory
+        memory.take(piece.array.nbytes)
 
     def close(self) -> None:
         """Drop everything but the file."""
-        while self.pieces:
-            self.pop()
+        while (piece := self.take()) is not None:
+            piece.release()
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -227,15 +250,18 @@ class Stream:
             self._write(piece)
         if self._file is not None:
             os.fsync(self._file)
-        return {"name": self.name, "pieces": [[p.offset, p.used] for p in self.pieces], "end": self._end}
+        pieces = [[p.used, p.offset, p.start, p.number] for p in self.pieces]
+        return {"name": self.name, "pieces": pieces, "end": self._end}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take up what `save` said."""
         self.name = saved["name"]
         self._end = saved["end"] if saved["pieces"] else 0
-        self.pieces = deque(Piece(None, used, offset) for offset, used in saved["pieces"])
-        if self.pieces and self.disk.path(self.name).stat().st_size < self._end:
-            raise OSError(f"{self.disk.path(self.name)} is shorter than it was")
+        self.pieces = deque(Piece(None, used, *where) for used, *where in saved["pieces"])
+        if self.pieces:
+            if self.disk.path(self.name).stat().st_size < self._end:
+                raise OSError(f"{self.disk.path(self.name)} is shorter than it was")
+            self._open()
 
 
 def chunks(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:

@@ -1,10 +1,11 @@
 """Tables of fingerprints: in the order of fingerprints, so that growing moves few far.
 
-The range of all fingerprints is cut into equal parts, a table for each, and each thread owns as many of
-them as any other, one after the other. Anybody may look into a table, only its owner puts something in.
-In exact mode a fingerprint stands before the address of its state, and may stand there for several states.
+The range of all fingerprints is cut into equal parts, a table for each, and each shard owns as many of them
+as any other, one after the other. The threads of a process share their tables: a free place is taken by
+whoever comes first, in one step, and nothing is locked. In exact mode, which has one thread, a fingerprint
+stands before the address of its state, and may stand there for several states.
 
-    g  a table's number, of all threads' tables
+    g  a table's number, of all shards' tables
 """
 
 from __future__ import annotations
@@ -80,12 +81,43 @@ class Tables:
 
     def put(
         self, code: Code, context: Word, table: Word, place: Word, key: Word, state: Word | None = None
-    ) -> None:
-        """Take a place that is free, and say so when few are left."""
+    ) -> Word:
+        """Take the first place that is still free, from one that was; whether nobody else has put this in.
+
+        Says so when few places are left.
+        """
         places = code.pointer(code.load(table, Table.ADDRESS))
-        code.store(places, place * self.width, key)
         if state is not None:
+            code.store(places, place * 2, key)
             code.store(places, place * 2 + 1, state)
+            self._count(code, context, table)
+            return code.truth(True)
+        size, before = code.load(table, Table.SIZE), code.b.block
+        head, taken, step, mine, after = (code.block() for _ in range(5))
+        code.b.branch(head)
+        code.b.position_at_end(head)
+        phi = code.b.phi(I64)
+        phi.add_incoming(place.v, before)
+        here = Word(code.b, phi)
+        done, was = code.take_if_free(places, here, key)
+        code.b.cbranch(done.v, mine, taken)
+        code.b.position_at_end(taken)
+        code.b.cbranch(was.equals(key).v, after, step)
+        code.b.position_at_end(step)
+        phi.add_incoming((here + 1).equals(size).where(0, here + 1).v, step)
+        code.b.branch(head)
+        code.b.position_at_end(mine)
+        self._count(code, context, table)
+        counted = code.b.block
+        code.b.branch(after)
+        code.b.position_at_end(after)
+        first = code.b.phi(I1)
+        first.add_incoming(ir.Constant(I1, 0), taken)
+        first.add_incoming(ir.Constant(I1, 1), counted)
+        return Word(code.b, first)
+
+    @staticmethod
+    def _count(code: Code, context: Word, table: Word) -> None:
         used = code.load(table, Table.USED) + 1
         code.store(table, Table.USED, used)
         with code.when(~used.less(code.load(table, Table.LIMIT))):

@@ -1,8 +1,7 @@
 """The shards of one process: its threads, their tables, its disk.
 
-Where all shards are of one process, each looks states of others' ranges up in their tables, and writes down
-only those that it doesn't find. Tables grow only while nobody looks. Shards elsewhere get all that was not
-sent before.
+Where all shards are of one process, their threads share all tables, and whoever finds a new state keeps it.
+Tables grow only while nobody searches. Shards elsewhere get all that was not sent before.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from raftworthy.native.context import MOST_SHARDS, SLACK, SLICES, Table
+from raftworthy.native.context import MOST_SHARDS, SLACK
 from raftworthy.native.functions import Functions
 from raftworthy.native.shard import Shard, Tally, files_of
 from raftworthy.native.storage import Bytes, Disk, Memory
 
-ROUND = 8192  # rows of each thread
-FEW = 512  # rows of a level, for which starting threads doesn't pay
+ROUND = 1 << 16  # rows of each thread: some tens of milliseconds
+FEW = 4096  # rows of a level that one thread expands alone, always in the same order
 OURS = {"rows", "steps", "run", "dead", "dead_next"}  # how names of files begin
 Result = TypeVar("Result")
 Parcels = list[tuple[Bytes, int]]
@@ -46,12 +45,9 @@ class Team:
         assert 0 < size <= MOST_SHARDS
         assert len(numbers) in (1, size)
         self.size, self.round, self.disk = size, ROUND, disk
-        self._tables = np.zeros((size * SLICES, int(Table.WORDS)), np.uint64)
-        self.shards = [
-            Shard(functions, k, size, self._tables, Memory(memory // len(numbers)), disk) for k in numbers
-        ]
-        if len(numbers) < size:
-            self.shards[0].remember_sent()
+        self.shards = [Shard(functions, k, size, Memory(memory // len(numbers)), disk) for k in numbers]
+        for shard in self.shards:
+            shard.join(self.shards)
         self._frontier = 0
         self._pool = ThreadPoolExecutor(len(numbers)) if len(numbers) > 1 else None
 
@@ -82,25 +78,18 @@ class Team:
     def expand(self, rows: int, limits: list[int]) -> list[Tally]:
         work = list(zip(self.shards, limits, strict=True))
         stops = self._all([lambda s=s, n=n: s.expand(rows, n) for s, n in work])  # type: ignore[misc]
-        for shard in self.shards:
-            shard.close_outgoing()
+        if len(self.shards) < self.size:
+            self.shards[0].close_outgoing()
         return [s.tally(stop) for s, stop in zip(self.shards, stops, strict=True)]
 
     def exchange(self, elsewhere: Mapping[int, Parcels] | None = None) -> list[Tally]:
-        """Have each take up what others found for it, in their order; `elsewhere` is by their shards."""
-        here = {s.number: s for s in self.shards}
-
-        def parcels(owner: Shard) -> Parcels:
-            out: Parcels = []
-            for k in range(self.size):
-                if k in here and k != owner.number:
-                    out += here[k].outgoing[owner.number]
-                elif elsewhere is not None:
-                    out += elsewhere.get(k, ())
-            return out
-
-        self._all([lambda s=s: s.receive(parcels(s)) for s in self.shards])  # type: ignore[misc]
-        for shard in self.shards:
+        """Make room for what comes next, and take up what shards elsewhere found, by their numbers."""
+        if not all(self._all([s.known.settle for s in self.shards])):
+            self._all([s.look_up for s in self.shards])
+            self._all([s.spill for s in self.shards])
+        if elsewhere is not None:
+            (shard,) = self.shards
+            shard.receive(parcel for k in sorted(elsewhere) for parcel in elsewhere[k])
             shard.reset_outgoing()
         return self.tallies()
 
@@ -141,6 +130,8 @@ class Team:
         self.disk.kept = set().union(*map(files_of, saved))
         for shard, what in zip(self.shards, saved, strict=True):
             shard.load(what)
+        for shard in self.shards:
+            shard.refill()
         return self.tallies()
 
     def recover(self) -> None:

@@ -184,6 +184,13 @@ class Code:
         """Store a word from a byte on, wherever that is."""
         self.b.store(value.v, self.address(pointer, at, I8).v, align=1)
 
+    def take_if_free(self, pointer: Word, index: Word, value: Word) -> tuple[Word, Word]:
+        """Store a value if 0 is there, in one step for all threads; whether it was, and what was there."""
+        place = self.address(pointer, index)
+        pair = self.b.cmpxchg(place.v, ir.Constant(I64, 0), value.v, "monotonic", "monotonic")
+        was, done = (Word(self.b, self.b.extract_value(pair, k)) for k in (0, 1))
+        return done, was
+
     def pointer(self, w: Word) -> Word:
         return Word(self.b, self.b.inttoptr(w.v, POINTER))
 
