@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,19 @@ pytest.importorskip("llvmlite")
 pytest.importorskip("numpy")
 
 import numpy as np
+from llvmlite import ir
 
 from raftspec.properties import raft
 from raftworthy.explore.means import Means, size_of
 from raftworthy.explore.reference import Bounds, Model, Result, UnusableError, explore_model
 from raftworthy.native import engine, runs, team
+from raftworthy.native.compiling import machine_code
+from raftworthy.native.context import At, Table
 from raftworthy.native.engine import NativeResult, explore_native
 from raftworthy.native.program import Program
 from raftworthy.native.storage import Disk, Stream
+from raftworthy.native.table import Tables
+from raftworthy.native.words import Code
 
 BOUNDS = Bounds(max_messages=8)
 LARGE = Bounds(max_messages=10)
@@ -79,21 +84,24 @@ def test_threads_find_a_shortest_counterexample(few: int, monkeypatch: pytest.Mo
         assert few == 0 or found == expected
 
 
-def test_a_fingerprint_is_put_in_once_whoever_comes_first() -> None:
-    """Two threads put the same into the same tables at the same time."""
-    functions = Program(Model(raft, BOUNDS), (), symmetry=False, level=0).functions
-    keys = np.random.default_rng(1).integers(1, 1 << 63, 60_000, dtype=np.uint64)
-    for _ in range(5):
-        crew = team.Team(functions, range(2), 2, 1 << 30, Disk())
-        contexts = [shard.context.ctypes.data for shard in crew.shards]
-        with ThreadPoolExecutor(2) as pool:
-            for _ in pool.map(lambda c: functions.insert(c, keys.ctypes.data, 1, len(keys)), contexts):
-                pass
-        assert all(shard.known.settle() for shard in crew.shards)
-        assert sum(int(shard.known.used.sum()) for shard in crew.shards) == len(keys)
-        held = np.concatenate([places for shard in crew.shards for places in shard.known.places])
-        assert (np.sort(held[held != 0]) == np.sort(keys)).all()
-        crew.close()
+def test_a_fingerprint_is_put_in_once_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody looked it up and found a free place, and others have come between."""
+    monkeypatch.setenv("RAFTWORTHY_CACHE", "off")
+    tables, module = Tables(exact=False), ir.Module("put")
+    code = Code(module, "put", 4, 1, inside=False)
+    context, g, place, key = code.args
+    table = tables.described(code, context, g)
+    code.leave(tables.put(code, context, table, place, key).number())
+    assert "cmpxchg" in str(module)  # what the processor does in one step
+    compiled = machine_code(["put"], lambda: module, 0)
+    put = compiled.function("put", ctypes.c_void_p, *[ctypes.c_int64] * 3)
+    places, described = np.zeros(4, np.uint64), np.zeros((1, int(Table.WORDS)), np.uint64)
+    words = np.zeros(int(At.SCRATCH), np.uint64)
+    described[0, :4] = places.ctypes.data, len(places), 3, 0
+    words[At.TABLES] = described.ctypes.data
+    assert [put(words.ctypes.data, 0, 2, x) for x in (7, 7, 8, 9, 9, 8)] == [1, 0, 1, 1, 0, 0]
+    assert places.tolist() == [9, 0, 7, 8]
+    assert (described[0, Table.USED], words[At.FULL]) == (3, 1)
 
 
 def test_rows_that_are_left_when_a_thread_stops_would_be_missed(
