@@ -27,6 +27,8 @@ def test_right_servers_bear_it(tmp_path: Path) -> None:
     assert clients.verdict == "linearizable"
     assert result.sessions >= 6
     assert {*result.changes} - {"refused", "in doubt"}
+    assert result.copies > 0
+    assert {"session.not_forgotten", "session.kept_response"} <= {*result.traces.report.exercised}
     kinds = result.traces.report.kinds
     assert kinds["take_snapshot"]
     assert kinds["change_voters"]

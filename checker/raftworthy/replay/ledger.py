@@ -299,7 +299,10 @@ class Ledger:
     def report(self, files: list[str]) -> Report:
         """What was replayed, and which rules it exercised."""
         past = self.world.past
-        exercised = exercised_rules(self.generated, (name for name, n in self.kinds.items() if n))
+        taken = {name for name, n in self.kinds.items() if n}
+        if any(v.last_applied for v in self.world.variables.values()):
+            taken.add("apply_entries")  # of which other events tell
+        exercised = exercised_rules(self.generated, taken)
         asked = [n for n in self.spec.rules if n not in NOT_ASKED]
         unchecked = [f"{n} {what}" for what, n in self.unchecked.items()]
         silent = [i for i, s in self.state.items() if not s.logs_sends]

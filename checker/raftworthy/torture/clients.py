@@ -6,13 +6,16 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+
+from msgspec.structs import replace
 
 from raftd.client import Client, RequestError, SessionLostError
 from raftd.client_session import Session
 from raftd.cluster import Cluster
-from raftd.codec import Members, Status
+from raftd.codec import Members, SessionRequest, Status
+from raftd.kv import Put, encode_command
 from raftworthy.linearize.recording import RecordedClient, Recorder
 from raftworthy.torture.faults import PATIENCE
 
@@ -24,17 +27,20 @@ PAUSE = 0.01  # seconds between a client's requests
 TIMEOUT = 3.0  # seconds in which a client asks again and again
 CHANGING = 1.0  # mean seconds between two changes of the members
 FEWEST = 2  # voters
+COPIED = 10  # of so many puts of a session one is brought again, late
 
 
 class Load:
     """Clients at work until the end of the `with`: each puts a new value, then gets one, of the same key.
 
     Their puts are requests of sessions, so they are tried again until somebody answers. Each value is put
-    once only: executed twice it would take the place of a newer one, and the history would show it.
+    once only: executed twice it would take the place of a newer one, and the history would show it. Now and
+    then the network brings another copy of one that was answered long ago, as real ones do.
     """
 
     def __init__(self, cluster: Cluster, recorder: Recorder, seed: int) -> None:
         self.acknowledged = 0
+        self.copies = 0  # that came late
         self.failed = 0
         self.sessions = 0  # opened by clients that work
         self.operator = Operator(cluster, random.Random(f"{seed}/members"))
@@ -89,7 +95,10 @@ class Load:
     async def _open(self, client: Client) -> RecordedClient:
         session = await client.open_session()
         self.sessions += 1
-        return self._recorder.client(InSession(client, session), session.id)
+        return self._recorder.client(InSession(client, session, self._note_copy), session.id)
+
+    def _note_copy(self) -> None:
+        self.copies += 1
 
     def read_all(self) -> None:
         """Read every key once more: what was acknowledged must be there."""
@@ -104,15 +113,38 @@ class Load:
 
 
 class InSession:
-    """A store whose puts are a session's requests."""
+    """A store whose puts are a session's requests; of some, a late copy follows upon the next put.
 
-    def __init__(self, client: Client, session: Session) -> None:
-        self.put = session.put
+    By then the session has the answer, and says so with the next request. So the copy is refused.
+    """
+
+    def __init__(self, client: Client, session: Session, note_copy: Callable[[], None]) -> None:
         self.get = client.get
+        self._client = client
+        self._session = session
+        self._note_copy = note_copy
+        self._last = 0  # request of the session
+        self._old: SessionRequest | None = None
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Set a key, once."""
+        self._last += 1
+        await self._session.put(key, value)
+        if self._old is not None:
+            copy, self._old = self._old, None
+            with suppress(RequestError):
+                await self._client.ask_in_session(lambda id: replace(copy, id=id), None)
+            self._note_copy()
+        if self._last % COPIED == 0:
+            command = encode_command(Put(key, value))
+            self._old = SessionRequest(0, self._session.id, self._last, self._last, command)
 
 
 class Operator:
-    """Changes who is a member, again and again: servers learn, vote, leave, and take others' places."""
+    """Changes who is a member, again and again: servers learn, vote, leave, and take others' places.
+
+    And who leads.
+    """
 
     def __init__(self, cluster: Cluster, rng: random.Random) -> None:
         self.counts: Counter[str] = (
@@ -151,6 +183,7 @@ class Operator:
             yield from ("promote", "remove learner")
         if len(now.voters) > FEWEST:
             yield from ("remove", "remove leader")
+        yield "transfer"
 
     def _strangers(self, now: Members) -> list[str]:
         return [i for i in self._cluster.servers if i not in (*now.voters, *now.outgoing, *now.learners)]
@@ -171,6 +204,9 @@ class Operator:
                 await client.change_members("remove", rng.choice(others))
             case "remove leader":
                 await client.change_members("remove", leader.server)
+            case "transfer":
+                others = [i for i in now.voters if i != leader.server]
+                await client.transfer(rng.choice(others))
             case "replace":  # through a joint configuration
                 newcomer = rng.choice(self._strangers(now))
                 await self._add(client, newcomer, promoted=False)

@@ -47,6 +47,7 @@ class Tortured:
     sessions: int
     acknowledged: int
     failed: int  # requests without a certain answer
+    copies: int  # of answered requests, that came late
     complaint: str | None  # of a server that ended by itself, or a cluster that didn't recover
     traces: Verdict
     history: Linearized
@@ -59,7 +60,7 @@ class Tortured:
             f"members: {_counted(self.changes)}",
             f"snapshots: {events['take_snapshot']:,} taken, {events['handle_install_snapshot']:,} received",
             f"{self.acknowledged:,} writes acknowledged, in {self.sessions:,} sessions; "
-            f"{self.failed:,} requests not answered in time",
+            f"{self.failed:,} requests not answered in time, {self.copies:,} that came again late",
         ]
         return "\n".join([*lines, f"error: {self.complaint}"] if self.complaint else lines)
 
@@ -119,6 +120,7 @@ def torture(
         load.sessions,
         load.acknowledged,
         load.failed,
+        load.copies,
         complaint,
         traces,
         seen,
