@@ -42,6 +42,7 @@ from raftd.codec import (
     TransferRequest,
     UnknownOutcome,
 )
+from raftd.reading import Reading
 from raftd.security import Tls
 
 FIRST_BACK_OFF: Final = 0.01
@@ -286,9 +287,10 @@ class Client:
             self._leader = None
 
     async def _connect(self, address: Address) -> _Connection:
+        if connection := self._connected(address):
+            return connection
         async with self._connecting.setdefault(address, asyncio.Lock()):
-            connection = self._connections.get(address)
-            if connection is not None and connection.broken is None:
+            if connection := self._connected(address):
                 return connection
             loop = asyncio.get_running_loop()
             # Its TimeoutError is an OSError, so a caller need not tell them apart.
@@ -301,6 +303,10 @@ class Client:
             _, made = await asyncio.wait_for(opening, CONNECT_TIMEOUT)
             self._connections[address] = made
             return made
+
+    def _connected(self, address: Address) -> _Connection | None:
+        connection = self._connections.get(address)
+        return connection if connection is not None and connection.broken is None else None
 
 
 async def status(client: Client) -> dict[str, Status | None]:
@@ -324,10 +330,11 @@ class _RefusedError(_BrokenError):
     """The server doesn't want us: nothing that was asked has been executed."""
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(Reading):
     """A connection to one server, with the requests that wait for its replies."""
 
     def __init__(self, cluster: str | None) -> None:
+        super().__init__()
         self.broken: _BrokenError | None = None
         self._cluster = cluster
         self._frames = codec.Frames(codec.REPLY.limit)
@@ -355,7 +362,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(codec.encode(ClientHello(self._cluster)))
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         self._frames.feed(data)
         try:
             while (body := self._frames.next()) is not None:

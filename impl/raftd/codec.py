@@ -287,7 +287,7 @@ class Frames:
         self.limit = limit
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take what has arrived."""
         self._buffer += data
 

@@ -21,6 +21,7 @@ from raftd import codec
 from raftd.addresses import Address, Addresses, format_addresses
 from raftd.codec import ClientHello, CodecError, PeerHello, Refused, Reply, Request
 from raftd.messages import Aside, Message
+from raftd.reading import Reading
 from raftd.security import Tls, names
 
 log = logging.getLogger("raftd")
@@ -267,10 +268,11 @@ class _Link(asyncio.Protocol):
             self._transport.write(codec.encode(self.queue.popleft()))
 
 
-class _Incoming(asyncio.Protocol):
+class _Incoming(Reading):
     """A connection that somebody opened to us: a peer, a client, or neither."""
 
     def __init__(self, owner: Transport) -> None:
+        super().__init__()
         self._owner = owner
         self._frames = codec.Frames(codec.HELLO.limit)
         self._handle: Callable[[bytes], None] = self._on_hello
@@ -291,7 +293,7 @@ class _Incoming(asyncio.Protocol):
     def close(self) -> None:
         self._transport.close()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         self._frames.feed(data)
         try:
             while not self._transport.is_closing() and (body := self._frames.next()) is not None:
