@@ -42,6 +42,8 @@ class LaterLines(Hints):
             for m in (line.e.message, *(line.e.sends or ())):
                 if m is not UNSET:
                     self._note_values(known(m))
+            if line.e.event == "restart" and line.e.after is not UNSET:
+                self._note_values({"prev_log_index": line.e.after, "entries": line.e.entries or ()})
 
     def _note_values(self, m: dict[str, Any]) -> None:
         if "prev_log_index" in m:
