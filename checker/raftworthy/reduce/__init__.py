@@ -2,5 +2,5 @@
 
 `questions` asks whether a condition holds of every step from every state within the bounds' sizes, reachable
 or not; `permits` derives from the answers what a search may leave out, and says why it may not.
-`raftworthy.native.reduced` leaves it out.
+`raftworthy.native.standing` leaves it out.
 """
