@@ -104,8 +104,20 @@ class Variables:
         return new
 
     def key(self) -> tuple[Any, ...]:
-        """The values, hashable, in order."""
+        """The values, hashable, in order. Equal keys are equal values, as `same` says sooner."""
         return tuple(_frozen(getattr(self, name), self.nothing.get(name)) for name in self.__slots__)
+
+    def same(self, other: Variables) -> bool:
+        """Whether all values are equal; what a step didn't change is the same object."""
+        return self is other or all(
+            mine == theirs or (name in self.nothing and self._same_map(name, mine, theirs))
+            for name in self.__slots__
+            for mine, theirs in [(getattr(self, name), getattr(other, name))]
+        )
+
+    def _same_map(self, name: str, mine: Any, theirs: Any) -> bool:
+        nothing = self.nothing[name]
+        return bool(_frozen(mine, nothing) == _frozen(theirs, nothing))
 
 
 class World:
@@ -122,7 +134,10 @@ class World:
         return (*(v.key() for v in self.variables.values()), self.past.key(), self.messages)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, World) and self.key() == other.key()
+        if not isinstance(other, World) or self.messages != other.messages:
+            return False
+        mine, theirs = ((w.past, *w.variables.values()) for w in (self, other))
+        return len(mine) == len(theirs) and all(a.same(b) for a, b in zip(mine, theirs, strict=True))
 
     def __hash__(self) -> int:
         return hash(self.key())

@@ -247,7 +247,7 @@ def _print_permits(say: Sayer, permits: Permits) -> None:
     """Which reductions were on, and why others were not."""
     on = list(permits.names())
     if on:
-        proved = "by Z3's proof (recorded) it is known" if permits.recorded else "Z3 proved"
+        proved = "Z3 has proved (recorded)" if permits.recorded else "Z3 proved"
         who = proved if "order" in on else "its expressions say"
         say.print(f"  reduced, as {who} that the answer stays the same: {', '.join(on)}", highlight=False)
         if "order" in on:

@@ -136,9 +136,7 @@ def _settle(model: Model, permits: Permits, s: World, taken: list[Taken]) -> Wor
             if move is None or move.world == s:
                 continue
             t = move.world
-            sends = t.past.key() == s.past.key() and all(
-                t.variables[i].key() == v.key() for i, v in s.variables.items()
-            )
+            sends = t.past.same(s.past) and all(t.variables[i].same(v) for i, v in s.variables.items())
             if sends or (move.message is not None and _absorbs(permits, s, move.message)):
                 taken.append(Taken(move, t.messages - s.messages, sends))
                 s, again = t, True

@@ -24,6 +24,7 @@ from raftworthy.reduce.permits import Permits
 PLACE = Path(__file__).with_name("permits.json")
 # What is in this package beside the conditions that Z3 is asked about for `proving.derive`.
 NO_CONDITIONS = frozenset({"__init__.py", "recorded.py", "deriving.py", "choices.py", "keeping.py"})
+Known = Mapping[str, Mapping[str, Permits]]
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -47,9 +48,12 @@ class Record(msgspec.Struct, frozen=True):
     answers: tuple[Permits, ...]
     rows: tuple[Row, ...]
 
-    def known(self) -> Mapping[str, Permits]:
-        """What was permitted, by the question's hash."""
-        return {row.key: replace(self.answers[row.answer], recorded=True) for row in self.rows}
+    def known(self) -> Known:
+        """What was permitted, by the bounds and the question's hash."""
+        found: dict[str, dict[str, Permits]] = {}
+        for row in self.rows:
+            found.setdefault(row.bounds, {})[row.key] = replace(self.answers[row.answer], recorded=True)
+        return found
 
 
 def bounds_of(options: str) -> Bounds:
@@ -81,7 +85,7 @@ def read() -> Record:
 
 
 @cache
-def _known() -> Mapping[str, Permits]:
+def _known() -> Known:
     if not PLACE.exists():
         return {}
     record = read()
@@ -90,7 +94,8 @@ def _known() -> Mapping[str, Permits]:
 
 def recorded(model: Model, properties: Iterable[str]) -> Permits | None:
     """What a search of this model may leave out, if that is recorded."""
-    return _known().get(key(model, properties))
+    within = _known().get(" ".join(model.bounds.options()))
+    return within.get(key(model, properties)) if within else None
 
 
 def write(z3: str, found: Iterable[tuple[str, Bounds, str, Permits]]) -> Path:
