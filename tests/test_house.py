@@ -15,8 +15,8 @@ import pytest
 from cyclopts import App
 
 from raftd.faults import BREAKS
+from raftd.killing import KILL_POINTS
 from raftd.serve import _parser as server_options
-from raftd.server import KILL_POINTS
 from raftd.simulator import FAULT_NAMES
 from raftspec.extensions import WHOLE
 from raftspec.properties import raft

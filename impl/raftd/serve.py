@@ -22,9 +22,10 @@ from raftd.bank import Bank
 from raftd.codec import MAX_COMMAND, MAX_MESSAGE
 from raftd.core import Config
 from raftd.faults import BREAKS, make_core
+from raftd.killing import KILL_POINTS, KillAt
 from raftd.kv import KeyValue
 from raftd.security import Tls, is_loopback
-from raftd.server import KILL_POINTS, KillAt, NoTrace, Server, Trace
+from raftd.server import NoTrace, Server, Trace
 from raftd.sessions import StateMachine
 from raftd.state import EXTENSIONS, USUAL, chosen_extensions
 from raftd.storage import Storage, StorageError

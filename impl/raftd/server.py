@@ -29,9 +29,7 @@ from raftd.codec import (
     Done,
     FaultRequest,
     Faults,
-    FollowerStatus,
     GetRequest,
-    Members,
     MembersRequest,
     NoSession,
     PutRequest,
@@ -49,6 +47,7 @@ from raftd.codec import (
 )
 from raftd.configurations import Configuration, for_state_machine
 from raftd.core import Batch, CannotChange, Core, NotLeader, Persist, Role
+from raftd.killing import KillAt
 from raftd.kv import Command, Delete, Get, KeyValue, Put, encode_command
 from raftd.messages import (
     Aside,
@@ -58,6 +57,7 @@ from raftd.messages import (
     SnapshotChunk,
     SnapshotChunkReply,
 )
+from raftd.operating import status_of, wanted_by
 from raftd.readers import Reader, Readers
 from raftd.sessions import Ask, Expire, Register, Result, StateMachine
 from raftd.sessions import encode_command as encode_session_command
@@ -70,16 +70,6 @@ log = logging.getLogger("raftd")
 # More than this and a client is told to come back: the queue is for bursts, not for overload.
 MAX_WAITING: Final = 10_000
 MAX_MESSAGES: Final = 10_000
-
-KILL_POINTS: Final = (
-    "before-trace",
-    "after-trace",
-    "after-write",  # the write is with the system, which has not been told to fsync it
-    "after-persist",
-    "after-first-send",
-    "after-send",
-    "after-apply",
-)
 
 
 class Trace(Protocol):
@@ -97,24 +87,6 @@ class NoTrace:
     def write(self, event: dict[str, Any]) -> None:
         if event["event"] == "restart":
             self._note_started()
-
-
-@dataclass(frozen=True)
-class KillAt:
-    """For tests: where this process shall kill itself, in its `nth` step that changes the disk, or later."""
-
-    point: str
-    nth: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> KillAt:
-        """From `after-persist` or `after-persist:3`."""
-        point, colon, nth = text.partition(":")
-        if point not in KILL_POINTS:
-            raise ValueError(f"{point!r} is not a kill point: choose from {', '.join(KILL_POINTS)}")
-        if colon and not (nth.isdigit() and int(nth) > 0):
-            raise ValueError(f"{nth!r} does not count steps: write {point}:1 for the first")
-        return cls(point, int(nth) if colon else 1)
 
 
 @dataclass
@@ -512,42 +484,13 @@ class Server:
         changes, self._changes = self._changes, []
         for request, respond in changes:
             try:
-                self._change(self._wanted(request), Proposal(request.id, b"", respond))
+                self._change(wanted_by(request, self.core), Proposal(request.id, b"", respond))
             except NotLeader:
                 respond(self._redirect(request.id))
             except (CannotChange, ValueError) as error:
                 respond(Refused(request.id, str(error)))
         if (wanted := self.core.change_due()) is not None:
             self._change(wanted)
-
-    def _wanted(self, request: MembersRequest) -> Configuration:
-        """The configuration that an operator asks for.
-
-        Raises:
-            NotLeader, CannotChange, ValueError: the address is none.
-        """
-        core, server = self.core, request.server
-        if core.role is not Role.LEADER:
-            raise NotLeader(core.server, core.leader)
-        now = core.configuration
-        match request.action:
-            case "add":
-                parse_addresses(f"{server}={request.address}")
-                if server in now.members:
-                    raise CannotChange(f"{server} is a member already")
-                return core.with_learner(server, request.address, request.promoted)
-            case "promote" | "remove" if server not in now.members:
-                raise CannotChange(f"{server} is no member; there are {', '.join(now.members)}")
-            case "promote":
-                if server in now.voters:
-                    raise CannotChange(f"{server} votes already")
-                return core.with_voter(server)
-            case "remove":
-                return core.without(server)
-            case "set":
-                if strangers := sorted(set(request.voters) - set(now.members)):
-                    raise CannotChange(f"{strangers[0]} is no member: add it as a learner first")
-                return core.joint_with(request.voters)
 
     def _change(self, wanted: Configuration, proposal: Proposal | None = None) -> None:
         """A leader appends a configuration; who asked for it is told when it is committed."""
@@ -678,29 +621,4 @@ class Server:
 
     def status(self, id: int = 0) -> Status:
         """This server as it sees itself; what `status` prints."""
-        core, now = self.core, self._clock()
-        followers = {
-            peer: FollowerStatus(match, core.log.last_index - match, round(core.heard(peer, now), 3))
-            for peer, match in core.match_index.items()
-            if core.role is Role.LEADER and peer in core.peers
-        }
-        in_force = core.configuration
-        committed = core.configured <= core.commit_index
-        members = Members(
-            in_force.voters, in_force.outgoing, in_force.learners, committed, in_force.addresses
-        )
-        return Status(
-            id,
-            server=core.server,
-            role=str(core.role),
-            leader=core.leader,
-            current_term=core.current_term,
-            log_length=core.log.last_index,
-            commit_index=core.commit_index,
-            last_applied=core.last_applied,
-            snapshot_index=core.log.snapshot_index,
-            start=self._storage.start,
-            followers=followers,
-            faults=self._faults,
-            members=members if core.config.membership else None,
-        )
+        return status_of(self.core, self._clock(), id, self._storage.start, self._faults)

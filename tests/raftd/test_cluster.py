@@ -18,7 +18,7 @@ import raftd
 from raftd.client import Client, RequestError, status
 from raftd.cluster import Cluster, ask
 from raftd.codec import Done, GetRequest, PutRequest, Redirect, Status
-from raftd.server import KILL_POINTS
+from raftd.killing import KILL_POINTS
 from raftd.state import USUAL
 from raftd.storage import DATABASE, STORE
 from raftworthy.replay.verdict import check

@@ -36,6 +36,7 @@ from raftd.codec import (
     UnknownOutcome,
 )
 from raftd.core import Config, Core, Persist, Role
+from raftd.killing import KillAt
 from raftd.kv import KeyValue, Put, encode_command
 from raftd.messages import (
     AppendEntries,
@@ -46,7 +47,7 @@ from raftd.messages import (
     RequestVote,
     RequestVoteReply,
 )
-from raftd.server import KillAt, Server
+from raftd.server import Server
 from raftd.storage import Storage, StorageError
 from raftd.transport import QUEUE_LIMIT, Transport
 

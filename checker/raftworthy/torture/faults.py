@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from raftd.cluster import Cluster
 from raftd.codec import Faults
-from raftd.server import KILL_POINTS
+from raftd.killing import KILL_POINTS
 
 BETWEEN = 0.6  # mean seconds between two faults
 LASTS = (0.1, 3.0)  # seconds that a fault lasts
