@@ -184,6 +184,7 @@ REPLACED: dict[str, frozenset[str]] = {
             "c2_later_leaders_have_choosable_entries",
             "c3_voters_pass_choosable_entries_on",
             "d2_commits_were_acknowledged",
+            "l3_leaders_have_what_earlier_ones_committed",
         }
     )
 }
@@ -204,14 +205,16 @@ LEMMAS: dict[str, dict[str, Property]] = {}  # by extension, what follows from t
 
 def lemmas(spec: Spec) -> dict[str, Property]:
     """What follows from the invariant of Raft with its extensions, and helps to prove that it is kept."""
-    return {n: p for name in sorted(spec.extensions) for n, p in LEMMAS.get(name, {}).items()}
+    replaced = {old for name in spec.extensions for old in REPLACED.get(name, ())}
+    names = ("", *sorted(spec.extensions))
+    return {n: p for name in names for n, p in LEMMAS.get(name, {}).items() if n not in replaced}
 
 
 # By lemma, what its proof goes by: parameters and numbers, compared in this order with those of others.
 RANKS: dict[str, tuple[str | int, ...]] = {}
 
 
-def lemma_of(extension: str, *rank: str | int) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
+def lemma_of(extension: str = "", *rank: str | int) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
     """Declare what follows from the invariant of Raft with an extension, and from earlier lemmas.
 
     It may be proved from lemmas with ranks of the same length, itself among them, where theirs are smaller.
@@ -538,6 +541,12 @@ def d6_committed_is_by_some_leader(s: W) -> bool:
 def d7_applied_is_committed(s: W, i: Server) -> bool:
     """A state machine has applied only what its server takes for committed."""
     return s[i].last_applied <= s[i].commit_index
+
+
+@lemma_of()
+def l3_leaders_have_what_earlier_ones_committed(s: W, t: Term, u: Term) -> bool:
+    """What the leader of a term committed, leaders of later terms have."""
+    return implies(started(s, u) & (t <= u), s.past.logs[t].agrees(s.past.logs[u], s.past.commits[t]))
 
 
 import raftspec.invariant_extended  # noqa: E402  (declares what else holds with extensions)

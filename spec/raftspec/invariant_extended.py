@@ -46,12 +46,6 @@ def l2_leaders_have_what_is_committed(s: W, i: Server, u: Term) -> bool:
     return implies(started(s, u) & (me.current_term <= u), me.log.agrees(log, me.commit_index))
 
 
-@lemma_of("snapshots")
-def l3_leaders_have_what_earlier_ones_committed(s: W, t: Term, u: Term) -> bool:
-    """What the leader of a term committed, leaders of later terms have."""
-    return implies(started(s, u) & (t <= u), s.past.logs[t].agrees(s.past.logs[u], s.past.commits[t]))
-
-
 # --- leadership transfer ---------------------------------------------------------
 
 

@@ -158,8 +158,8 @@ RESTS_ON = {
 def test_of_membership_each_rule_is_needed(lemma: str, membership: Unbounded) -> None:
     fewer = Unbounded(extensions=("membership",))
     fewer.hypotheses[RESTS_ON[lemma]] = []
-    assert Prover(fewer, rounds=1).prove(Question(NO_STEP, lemma), effort=200_000).verdict == "unknown"
-    assert Prover(membership, rounds=2).prove(Question(NO_STEP, lemma)).verdict == "proved"
+    assert Prover(fewer, seeds=1).prove(Question(NO_STEP, lemma), effort=200_000).verdict == "unknown"
+    assert Prover(membership).prove(Question(NO_STEP, lemma)).verdict == "proved"
 
 
 def test_next_index_is_in_no_hypothesis() -> None:

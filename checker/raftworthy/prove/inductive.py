@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import z3
@@ -119,11 +119,11 @@ class Induction:
         self.s, typed = self.machine.state("s")
         self.terms = self.machine.terms(self.s)
         self.typed = [c for c in typed if c is not True]
-        self.invariant = {name: list(self._instances(p)) for name, p in self.conjuncts.items()}
+        self.invariant = {name: list(self.instances(p)) for name, p in self.conjuncts.items()}
         self.steps: dict[str, tuple[Environment, Taken, list[Truth]]] = {}
         self._computing: dict[tuple[int, ...], Terms] = {}
 
-    def _instances(self, p: Property) -> Iterator[Truth]:
+    def instances(self, p: Property) -> Iterator[Truth]:
         """A conjunct for every value of its parameters; none if it is about a message."""
         if message_of(p):
             return
@@ -167,16 +167,21 @@ class Induction:
 
     def ask(self, question: Question) -> Asked:
         """The question as formulas: if they can be true together, the claim is broken."""
+        wrong = self.wrong(question)
+        assumed = [*self.typed, *itertools.chain(*self.invariant.values())]
+        return replace(wrong, formulas=[*assumed, *wrong.formulas])
+
+    def wrong(self, question: Question) -> Asked:
+        """That the claim is broken, without what the invariant says of the state before."""
         property, claim = self.properties[question.claim], self.machine.claims[question.claim]
         x, typed = self.machine.parameters(property.params, "x")
-        assumed = [*self.typed, *itertools.chain(*self.invariant.values()), *typed]
         if question.action == NO_STEP:
-            formulas = [*assumed, self.logic.no(self.terms.value(claim, x))]
+            formulas = [*typed, self.logic.no(self.terms.value(claim, x))]
             return Asked(question, formulas, self.s, {}, x, None)
         p, taken, possible = self.step(question.action)
         states = (taken.after,) if property.states == 1 else (self.s, taken.after)
         broken = self.logic.no(self._after(states).value(claim, x))
-        formulas = [*assumed, *possible, broken]
+        formulas = [*typed, *possible, broken]
         kind, old = message_of(property), False
         if kind:
             old = self._about(kind, x)

@@ -39,7 +39,7 @@ def needed(claim: str, cores: Cores, induction: Unbounded) -> list[str]:
     while todo:
         name = todo.pop()
         used = {n for q, names in cores.items() if q.claim == name for n in names}
-        new = {n for n in used if n in induction.conjuncts} - found
+        new = {n for n in used if n in induction.conjuncts or n in induction.lemmas} - found
         found |= new
         todo += new
     return [n for n in induction.conjuncts if n in found]

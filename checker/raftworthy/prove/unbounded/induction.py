@@ -5,6 +5,7 @@ s  the state before the step     x  a claim's parameters
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -51,6 +52,7 @@ class Step:
     sends: tuple[Sent, ...]
     named: Named
     about: Mapping[str, Formula]  # what the conjuncts say of the message received
+    changed: Mapping[str, z3.BoolRef]  # by number that the step's server has: whether it becomes another
 
 
 class Unbounded:
@@ -59,6 +61,7 @@ class Unbounded:
     def __init__(
         self, without: Iterable[str] = (), mutant: Mutant | None = None, extensions: Iterable[str] = ()
     ) -> None:
+        self.mutant = mutant
         self.without = frozenset(without) | (mutant.without if mutant else frozenset())
         self.extensions = (*extensions, *(mutant.extensions if mutant else ()))
         spec = having(*self.extensions)
@@ -170,8 +173,11 @@ class Unbounded:
         about = {n: w.value(self.claims[n]) for n in said}
         server = w.value(t.server)
         servers = dict(self.s.servers)
+        changed = {}
         for f, n in t.updates.items():
             new, old = w.value(n), self.s.servers[f]
+            if self.spec.server.types()[f].kind == "num":
+                changed[f] = new != old(server)
             servers[f] = lambda j, new=new, old=old: w.where(v.same(j, server), new, old(j))  # type: ignore[misc]
         past = {**self.s.past, **{f: w.value(n) for f, n in t.history.items()}}
         sends = []
@@ -182,7 +188,7 @@ class Unbounded:
                 return inside.value(send.condition), [inside.value(n) for n in send.fields]
 
             sends.append(Sent(send.message, made))
-        return Step(environment, both(*assumed), State(servers, past), tuple(sends), named, about)
+        return Step(environment, both(*assumed), State(servers, past), tuple(sends), named, about, changed)
 
     def of_kind(self, claim: str) -> frozenset[str]:
         """The conjuncts about the same kind of messages as a claim; none if it is about no message."""
@@ -239,6 +245,14 @@ class Unbounded:
             about = (n for n in self.of_kind(question.claim) if n in assumed or n == question.claim)
             parts.append(either(both(*(before.value(self.claims[n]) for n in sorted(about))), *new))
         return both(*parts), named
+
+    def cases(self, question: Question) -> list[list[z3.BoolRef]]:
+        """Conditions that together cover every step: which numbers that the claim reads become others."""
+        if question.action not in self.transitions or question.claim not in self.claims:
+            return [[]]
+        read = {n.attr[0] for n in postorder(self.claims[question.claim]) if n.op == "get"}
+        new = [c for f, c in self.step(question.action).changed.items() if f in read]
+        return [list(case) for case in itertools.product(*((z3.Not(c), c) for c in new))]
 
     def facts(self, question: Question, assumed: Collection[str] = ()) -> list[z3.BoolRef]:
         """What a question says beside what is assumed of every question about its action."""

@@ -27,7 +27,7 @@ Told = Callable[[Proof, int, int], None]
 # Where a counterexample is looked for, in turn.
 FINITE = ((3, 2, 2), (3, 3, 2))
 IN_PART = frozenset({"membership"})  # extensions for which much is expected to fail
-SMALL = 1_000_000  # Z3's steps for one try where most questions are expected to fail
+SMALL = EFFORT // 3  # Z3's steps for one try where most questions are expected to fail
 
 
 def agrees(induction: Unbounded, numbers: Iterable[int] = (2, 3)) -> str | None:
@@ -77,7 +77,7 @@ def run_unbounded(
     changed = induction.without or bug
     known = recorded() if cores else {}
     in_part = bool(IN_PART & induction.spec.extensions)
-    prover = Prover(induction, known, seed, rounds=1) if in_part else Prover(induction, known, seed)
+    prover = Prover(induction, known, seed, seeds=1) if in_part else Prover(induction, known, seed)
     if changed:
         return _without(induction, prover, bug, mutant, every, told, began)
     questions = induction.questions()
