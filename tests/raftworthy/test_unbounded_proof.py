@@ -19,6 +19,7 @@ from raftworthy.prove.inductive import NO_STEP, Question
 from raftworthy.prove.unbounded.cores import needed, recorded
 from raftworthy.prove.unbounded.formulas import Clauses, both, either, every, no, some
 from raftworthy.prove.unbounded.induction import AT_FIRST, Unbounded
+from raftworthy.prove.unbounded.narrowing import SIZES, Narrowing
 from raftworthy.prove.unbounded.running import agrees, changed_actions, run_unbounded
 from raftworthy.prove.unbounded.solving import Prover
 
@@ -84,6 +85,31 @@ def test_every_rule_of_safety_fails_first_where_the_table_says(rule: str) -> Non
 
 def test_the_table_of_what_fails_first_has_every_rule_of_safety() -> None:
     assert FAILS_FIRST.keys() == {name for name, r in RULES.items() if r.kind == "safety"} - NOT_BROKEN.keys()
+
+
+def test_a_lemma_is_not_proved_from_itself() -> None:
+    """Nor from a record that says so: what isn't allowed is not assumed."""
+    induction = Unbounded()
+    question = Question(NO_STEP, "l3_leaders_have_what_earlier_ones_committed")
+    induction.hypotheses["c2_later_leaders_have_choosable_entries"] = []
+    prover = Prover(induction, {question: frozenset({question.claim})}, seeds=1)
+    assert prover.prove(question, effort=100_000).verdict == "unknown"
+    assert Prover(Unbounded(), recorded()).prove(question).verdict == "proved"
+
+
+def test_hypotheses_are_those_that_fixed_sizes_take() -> None:
+    induction = Unbounded()
+    question = next(q for q in induction.questions() if q.action == "timeout" and q.claim.startswith("c3"))
+    small = Narrowing(induction, SIZES[-1])
+    used = small.used(question, frozenset(induction.conjuncts), fewest=True)
+    assert used is not None
+    assert {n.split("_")[0] for n in used} == {"a5", "c1", "c3", "g3", "g6"}
+    assert small.used(question, used - {question.claim}) is None
+    broken = Narrowing(Unbounded(["restart.keep_vote"]), SIZES[0])
+    assert (
+        broken.used(Question("restart", "a2_current_vote_is_remembered"), frozenset(induction.conjuncts))
+        is None
+    )
 
 
 def test_what_is_never_needed_is_proved_without_it() -> None:

@@ -20,7 +20,7 @@ from raftworthy.prove.unbounded.narrowing import SIZES, Narrowing, written_down
 
 EFFORT = 4_000_000  # of Z3's steps, for one try; about two seconds
 LEVELS = (EFFORT // 40, EFFORT // 10, EFFORT // 3, EFFORT)  # with how much a question is tried in turn
-SEEDS = 2  # at each level, as Z3 sometimes gives up in a hundredth of a second
+SEEDS = 2  # at each level but the first, as Z3 sometimes gives up in a hundredth of a second
 SURE = 6  # seeds with which hypotheses have to do to be recorded
 
 
@@ -125,7 +125,7 @@ class Prover:
         """Sets of hypotheses with ever more effort, and other seeds each time."""
         for k, effort in enumerate(LEVELS[:levels]):
             first = self.seed + k * self.seeds
-            for seed in range(first, first + self.seeds):
+            for seed in range(first, first + (self.seeds if k else 1)):
                 yield from ((names, seed, effort) for names in sets)
 
     def _allowed(self, question: Question) -> frozenset[str]:
