@@ -19,7 +19,7 @@ SIZES = ((3, 2, 2), (3, 3, 2))  # of servers, terms, entries, in turn
 LIMIT = 20_000_000  # Z3's steps for one answer; most take a hundredth
 
 # What lemmas are proved from: mostly by induction on their ranks, which isn't done at fixed sizes.
-LEMMAS: Mapping[str, str] = {
+TOLD: Mapping[str, str] = {
     "j1": "g9 g6",
     "j2": "g8 v5",
     "j3": "g6 g9 p1 v5",
@@ -44,13 +44,17 @@ LEMMAS: Mapping[str, str] = {
     "j22": "d2 g9 j4 j6 j9 j11 p1 v5 v6",
     "j23": "d2 j4 j5 j6 j7 j9 j10 j11 j12 p1 v5",
     "j24": "d2 g6 j4 j19 j20 j21 j22 j23",
+    # With snapshots, the one question for which fixed sizes name too few.
+    "handle_append_entries/d3": "d3 d7 g3 g6 g9 l1 l2 l3 m1 m3 m4 s1",
 }
 
 
 def written_down(question: Question, known: Iterable[str]) -> frozenset[str]:
-    """From what a lemma is proved, if that is said of it."""
-    words = LEMMAS.get(question.claim.split("_")[0], "").split() if question.action == NO_STEP else []
-    return frozenset(n for n in known if n.split("_")[0] in words)
+    """From what a question is proved, if that is said of it and there is all of it."""
+    number = question.claim.split("_")[0]
+    words = TOLD.get(number if question.action == NO_STEP else f"{question.action}/{number}", "").split()
+    found = frozenset(n for n in known if n.split("_")[0] in words)
+    return found if len(found) == len(words) else frozenset()
 
 
 class Narrowing:

@@ -14,6 +14,7 @@ from typing import Any
 
 import z3
 
+from raftspec.invariant import CONJUNCTS
 from raftworthy.prove.inductive import NO_STEP, Question
 from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
 from raftworthy.prove.unbounded.narrowing import SIZES, Narrowing, written_down
@@ -100,21 +101,26 @@ class Prover:
     def _attempts(self, question: Question) -> Iterator[tuple[frozenset[str], int, int]]:
         """Hypotheses, a seed, and how much effort, one after the other."""
         if question in self.cores:
-            yield from self._with_more(self.cores[question])
+            core = self.cores[question]
+            with_extensions = core | (self._allowed(question) - CONJUNCTS.keys())
+            yield from self._with_more(core, *([with_extensions] if self.induction.extensions else []))
         about = self.induction.of_message(question.action).keys() | self.induction.of_kind(question.claim)
         few = frozenset({question.claim, QUORUM, *about}) & self._allowed(question)
         known = self._allowed(question) - about
-        if told := written_down(question, known):
+        if told := written_down(question, known | about):
             yield from self._with_more(told, known)
             return
         yield few, self.seed, LEVELS[0]
         used: frozenset[str] | None = known
+        fewest = frozenset[str]()
         for size, levels in zip(SIZES, (1, 3), strict=True):
-            used = self._narrowing(size).used(question, known)
-            if used is None:  # broken, so there is no proof
-                return
-            yield used | few, self.seed, LEVELS[0]
-            fewest = self._narrowing(size).used(question, used, fewest=True) or frozenset()
+            narrowing = self._narrowing(size)
+            if not fewest or narrowing.used(question, fewest) is None:  # others, or more than before
+                used = narrowing.used(question, known)
+                if used is None:  # broken, so there is no proof
+                    return
+                yield used | few, self.seed, LEVELS[0]
+                fewest = narrowing.used(question, used, fewest=True) or frozenset()
             yield from self._with_more(fewest | few, levels=levels)
         assert used is not None
         yield from self._with_more(used | few, known | few)
