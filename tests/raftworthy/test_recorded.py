@@ -25,7 +25,7 @@ from raftworthy.reduce.permits import Permits
 from raftworthy.reduce.recorded import Row, key, read, recorded
 
 FIGURE_8 = Bounds(max_term=4, commands=2)
-SEED = random.randrange(1 << 32)
+SEED = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(random.randrange(1 << 32)))  # the same for all workers
 ROWS = read().rows
 SOME = ROWS if "RAFTWORTHY_ALL_PERMITS" in os.environ else random.Random(SEED).sample(ROWS, 1)
 
@@ -48,9 +48,10 @@ def _forgotten() -> Iterator[None]:
 
 @pytest.mark.parametrize("row", SOME, ids=lambda row: f"{row.change} {row.bounds}")
 def test_what_is_recorded_is_what_z3_permits(row: Row) -> None:
-    """A different entry each time; RAFTWORTHY_ALL_PERMITS=1 asks about all. A wrong one is noticed."""
+    """A different entry each time, or with RAFTWORTHY_ALL_PERMITS=1 all of them. A wrong one is noticed."""
     right, found = read().answers[row.answer], asked(row.change, row.within())
-    assert not differs(row, right, found), f"seed {SEED}"
+    again = f"RAFTWORTHY_ALL_PERMITS=1 pytest tests/raftworthy/test_recorded.py -k '{row.change} and what_z3'"
+    assert not differs(row, right, found), again
     more = replace(right, eager=True, clock=("current_term", "term"), forgotten=(*right.forgotten, "log"))
     assert differs(row, more, found)
     assert differs(replace_key(row), right, found)
