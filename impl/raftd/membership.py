@@ -16,7 +16,7 @@ from raftd.configurations import Configuration, configuration_in, encode_configu
 from raftd.leadership_transfer import Transferring
 from raftd.messages import AppendEntriesReply, Entry, InstallSnapshot, Message
 from raftd.sessions import Result
-from raftd.state import Batch, Config, NotLeader, Persistent, Role, Variables
+from raftd.state import Batch, Config, NotLeader, Persistent, Role
 
 
 class CannotChange(Exception):  # noqa: N818  (an answer to the operator, not a failure)
@@ -296,15 +296,8 @@ class Membership(Transferring):
 
     # In the trace.
 
-    def _event(
-        self,
-        name: str,
-        message: Message | None,
-        before: Variables,
-        after: Variables,
-        results: tuple[Result, ...],
-    ) -> dict[str, Any]:
-        event = super()._event(name, message, before, after, results)
+    def _event(self, name: str, message: Message | None, results: tuple[Result, ...]) -> dict[str, Any]:
+        event = super()._event(name, message, results)
         shown = name in ("change_voters", "enter_joint") or (name == "restart" and self.configured)
         if shown and self.config.membership:
             newest = self._configurations[-1][1]

@@ -138,7 +138,7 @@ class Step:
         self._check_step(before, after)
         event = {"server": self.server, "event": name}
         if self._traced:
-            event |= self._event(name, message, before, after, results)
+            event |= self._event(name, message, results)
         persist = self._persist(before, after) if name != "restart" else None
         return Batch(event, persist, tuple(self._sends), applied, results, self._installed)
 
@@ -217,15 +217,9 @@ class Step:
 
     # Its line of the trace.
 
-    def _event(
-        self,
-        name: str,
-        message: Message | None,
-        before: Variables,
-        after: Variables,
-        results: tuple[Result, ...],
-    ) -> dict[str, Any]:
+    def _event(self, name: str, message: Message | None, results: tuple[Result, ...]) -> dict[str, Any]:
         """What the step's line of the trace says: the variables it changed, and what it sent."""
+        before, after = self._before, self._after
         event: dict[str, Any] = {"time": round(self._now, 6)}
         if message is not None:
             event["message"] = traced_message(message)
