@@ -35,12 +35,13 @@ class CodecError(ValueError):
 
 
 class PeerHello(msgspec.Struct, frozen=True, tag="peer_hello", tag_field="kind"):
-    """A server says who it is, whom it wants, and which cluster it takes itself to be in."""
+    """A server says who it is and where, whom it wants, and which cluster it takes itself to be in."""
 
     source: str
     target: str
     servers: tuple[str, ...]
     cluster: str
+    address: str
     version: int = VERSION
 
 

@@ -11,6 +11,7 @@ you trust. With it (`security.py`), a peer has to show the certificate of the se
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import ssl
 from collections import deque
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from raftd import codec
-from raftd.addresses import Address, Addresses, format_addresses
+from raftd.addresses import Address, Addresses, format_addresses, parse_addresses
 from raftd.codec import ClientHello, CodecError, PeerHello, Refused, Reply, Request
 from raftd.messages import Aside, Message
 from raftd.reading import Reading
@@ -32,6 +33,7 @@ FIRST_BACK_OFF: Final = 0.02
 # Short of an election timeout or two: a restarted server should hear its leader before it becomes impatient.
 MAX_BACK_OFF: Final = 0.2
 
+MAX_PEERS: Final = 100  # each is called again and again, from when it has called or is a member
 MAX_CONNECTIONS: Final = 1000  # from others; each may hold a frame in memory that is not yet whole
 MAX_OUTSTANDING: Final = 1000  # requests of one client that are not answered yet
 HELLO_TIMEOUT: Final = 5.0  # who says nothing in this time is hung up on
@@ -139,7 +141,8 @@ class Transport:
 
     def greeted_by(self, hello: PeerHello, names: frozenset[str]) -> None:
         """A peer has connected, with a certificate for `names`; refuse one that isn't of this cluster."""
-        if hello.source not in self._links and not self._open_to_new:
+        stranger = hello.source not in self._links and not self._open_to_new
+        if stranger or hello.source == self.server:
             raise CodecError(f"{hello.source!r} is not a peer of {self.server}")
         if self.accepting and hello.source not in names:
             raise CodecError(
@@ -151,8 +154,22 @@ class Transport:
             raise CodecError(f"{hello.source} is in another cluster: {', '.join(hello.servers)}")
         if hello.cluster != self.cluster:
             raise CodecError(f"{hello.source} is in the cluster {hello.cluster}, this is {self.cluster}")
+        if self._open_to_new:
+            self._learn(hello)
+        self._links[hello.source].hurry()
+
+    def _learn(self, hello: PeerHello) -> None:
+        """Who calls may have joined by entries that we haven't got yet. To get them, we have to answer."""
+        try:
+            address = parse_addresses(f"{hello.source}={hello.address}")[hello.source]
+        except ValueError as error:
+            raise CodecError(str(error)) from error
         if hello.source in self._links:
-            self._links[hello.source].hurry()
+            self._links[hello.source].said = address
+        elif len(self._links) >= MAX_PEERS:
+            raise CodecError(f"{hello.source} is one more than {MAX_PEERS} peers")
+        else:
+            self.meet(hello.source, address)
 
     def received(self, peer: str, message: Message | Aside) -> None:
         """A peer has sent a message; refuse one that isn't from it to us."""
@@ -189,6 +206,7 @@ class _Link(asyncio.Protocol):
 
     def __init__(self, owner: Transport, peer: str) -> None:
         self.queue: deque[Message | Aside] = deque(maxlen=QUEUE_LIMIT)
+        self.said: Address | None = None  # where the peer says that it listens
         self._owner = owner
         self._peer = peer
         self._transport: asyncio.Transport | None = None
@@ -212,8 +230,10 @@ class _Link(asyncio.Protocol):
         """Connect, wait for the connection to break, wait a little; for ever."""
         loop = asyncio.get_running_loop()
         back_off = FIRST_BACK_OFF
-        while True:
-            host, port = self._owner.addresses[self._peer]
+        for attempt in itertools.count():
+            # Where we believe it to be, and where it says it is: either may be out of date.
+            ways = [self._owner.addresses[self._peer], *([self.said] if self.said else [])]
+            host, port = ways[attempt % len(ways)]
             self._lost.clear()
             self._hurry.clear()
             began = loop.time()
@@ -242,7 +262,8 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         owner = self._owner
-        hello = PeerHello(owner.server, self._peer, tuple(owner.addresses), owner.cluster)
+        address = str(owner.addresses[owner.server])
+        hello = PeerHello(owner.server, self._peer, tuple(owner.addresses), owner.cluster, address)
         self._transport.write(codec.encode(hello))
         self._flush()
 

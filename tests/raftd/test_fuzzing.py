@@ -85,7 +85,7 @@ any_request = any_value(codec.Request)
 any_hello = st.one_of(
     any_value(codec.Hello),
     st.just(ClientHello()),
-    st.sampled_from(["n2", "n3"]).map(lambda peer: PeerHello(peer, "n1", SERVERS, CLUSTER)),
+    st.sampled_from(["n2", "n3"]).map(lambda peer: PeerHello(peer, "n1", SERVERS, CLUSTER, "127.0.0.1:1")),
 )
 
 

@@ -105,7 +105,7 @@ def test_only_the_holder_of_its_certificate_passes_for_a_peer(
     secured: Cluster, authority: trustme.CA, tmp_path: Path, name: str, welcome: bool
 ) -> None:
     cluster = ",".join(f"{server}={address}" for server, address in secured.addresses.items())
-    hello = codec.encode(PeerHello("n2", "n1", SERVERS, cluster))
+    hello = codec.encode(PeerHello("n2", "n1", SERVERS, cluster, "127.0.0.1:1"))
     context = files(tmp_path, authority, name).opening()
     with (
         socket.create_connection(secured.addresses["n1"], 1.0) as plain,

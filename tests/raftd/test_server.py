@@ -343,10 +343,17 @@ def test_a_bad_kill_point_is_refused(text: str) -> None:
 class Running:
     """Server n1 of three, the others away, in a thread of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Config | None = None) -> None:
         self.addresses = dict(zip(SERVERS, free_addresses(3), strict=True))
         self.address = self.addresses["n1"]
-        self.transport = Transport("n1", self.addresses, cluster=CLUSTER, max_connections=20)
+        self._config = config or Config()
+        self.transport = Transport(
+            "n1",
+            self.addresses,
+            cluster=CLUSTER,
+            max_connections=20,
+            open_to_new=self._config.membership,
+        )
         self._loop = asyncio.new_event_loop()
         self._folder = folder
         self._up = threading.Event()
@@ -365,7 +372,7 @@ class Running:
 
     async def _serve(self) -> None:
         with Storage(self._folder, "n1", SERVERS) as storage:
-            core = Core("n1", SERVERS, random.Random(1), Config(), storage.persistent)
+            core = Core("n1", SERVERS, random.Random(1), self._config, storage.persistent)
             self._server = Server(core, storage, self.transport, time.monotonic)
             self._loop.call_later(0.05, self._up.set)
             await self._server.run()
@@ -398,7 +405,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     server.stop()
 
 
-PEER = codec.encode(PeerHello("n2", "n1", SERVERS, CLUSTER))
+PEER = codec.encode(PeerHello("n2", "n1", SERVERS, CLUSTER, "127.0.0.1:1"))
 CLIENT = codec.encode(ClientHello())
 VOTE = codec.encode(RequestVoteReply("n2", "n1", 0, granted=False))
 
@@ -431,12 +438,12 @@ def test_random_bytes_do_not_harm_a_server(running: Running, hello: bytes, data:
         CLIENT + CLIENT,
         PEER + PEER,
         PEER + codec.encode(GetRequest(1, "a")),
-        codec.encode(PeerHello("n9", "n1", SERVERS, CLUSTER)),
-        codec.encode(PeerHello("n1", "n1", SERVERS, CLUSTER)),
-        codec.encode(PeerHello("n2", "n3", SERVERS, CLUSTER)),
-        codec.encode(PeerHello("n2", "n1", ("n1", "n2"), CLUSTER)),
-        codec.encode(PeerHello("n2", "n1", SERVERS, "another")),
-        codec.encode(PeerHello("n2", "n1", SERVERS, CLUSTER, version=2)),
+        codec.encode(PeerHello("n9", "n1", SERVERS, CLUSTER, "127.0.0.1:1")),
+        codec.encode(PeerHello("n1", "n1", SERVERS, CLUSTER, "127.0.0.1:1")),
+        codec.encode(PeerHello("n2", "n3", SERVERS, CLUSTER, "127.0.0.1:1")),
+        codec.encode(PeerHello("n2", "n1", ("n1", "n2"), CLUSTER, "127.0.0.1:1")),
+        codec.encode(PeerHello("n2", "n1", SERVERS, "another", "127.0.0.1:1")),
+        codec.encode(PeerHello("n2", "n1", SERVERS, CLUSTER, "127.0.0.1:1", version=2)),
         codec.encode(ClientHello(version=2)),
         PEER + codec.encode(RequestVoteReply("n3", "n1", 0, granted=True)),
         PEER + codec.encode(RequestVoteReply("n2", "n3", 0, granted=True)),
@@ -446,6 +453,50 @@ def test_random_bytes_do_not_harm_a_server(running: Running, hello: bytes, data:
 def test_who_breaks_the_protocol_is_hung_up_on(running: Running, data: bytes) -> None:
     assert running.hangs_up_on(data)
     running.still_serves()
+
+
+@pytest.fixture(scope="module")
+def open_to_new(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    server = Running(tmp_path_factory.mktemp("open"), Config(membership=True))
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("source", ["n4", "n2"])
+def test_who_calls_is_called_where_it_says_it_is(open_to_new: Running, source: str) -> None:
+    """It may be new to us, or have moved: nobody is at n2's address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        hello = PeerHello(source, "n1", SERVERS, CLUSTER, f"127.0.0.1:{listening.getsockname()[1]}")
+        with socket.create_connection(open_to_new.address, 1.0) as connection:
+            connection.sendall(codec.encode(hello))
+            with listening.accept()[0] as called:
+                frames = codec.Frames(codec.MAX_HELLO)
+                while (body := frames.next()) is None:
+                    frames.feed(called.recv(4096))
+    answer = codec.HELLO.decode(body)
+    assert isinstance(answer, PeerHello)
+    assert (answer.source, answer.target, answer.address) == ("n1", source, str(open_to_new.address))
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        PeerHello("n1", "n1", SERVERS, CLUSTER, "127.0.0.1:1"),
+        PeerHello("n5", "n1", SERVERS, CLUSTER, "nowhere"),
+        PeerHello("../n5", "n1", SERVERS, CLUSTER, "127.0.0.1:1"),
+    ],
+)
+def test_who_cannot_be_a_new_peer_is_hung_up_on(open_to_new: Running, hello: PeerHello) -> None:
+    assert open_to_new.hangs_up_on(codec.encode(hello))
+    open_to_new.still_serves()
+
+
+def test_peers_have_a_limit(open_to_new: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may pass for a peer can't have us call ever more."""
+    monkeypatch.setattr("raftd.transport.MAX_PEERS", 2)
+    assert open_to_new.hangs_up_on(codec.encode(PeerHello("n9", "n1", SERVERS, CLUSTER, "127.0.0.1:1")))
+    open_to_new.still_serves()
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", PEER, PEER + VOTE, CLIENT, PEER[:-1]])

@@ -84,6 +84,23 @@ def test_members_are_known_when_the_entries_that_say_so_are_compacted() -> None:
         assert verdict.verdict == "conforms", verdict.explanation or verdict.error
 
 
+def test_who_was_away_answers_servers_that_joined_meanwhile() -> None:
+    """Where they are is in the part of the log that it hasn't got yet: they say so themselves."""
+    with Cluster(3, options=["--election-timeout", "0.5", *OPTIONS]) as cluster:
+        here = ("--cluster", format_addresses(cluster.addresses))
+        cluster.kill("n3")
+        for server in (cluster.join(), cluster.join()):
+            assert members("add", f"{server}={cluster.addresses[server]}", *here)[0] == 0
+        newer = ("--cluster", format_addresses({i: cluster.addresses[i] for i in ("n4", "n5")}))
+        assert members("set", "n4,n5", *here)[0] == 0
+        cluster.kill("n1")
+        cluster.kill("n2")
+        cluster.restart("n3")
+        code, answer = members("add", f"n3={cluster.addresses['n3']}", *newer)
+        assert (code, answer.get("error")) == (0, None)
+        assert answer["members"]["voters"] == ["n3", "n4", "n5"]
+
+
 def put_some(cluster: Cluster) -> None:
     async def run() -> None:
         async with Client(cluster.addresses, 10.0) as client:
