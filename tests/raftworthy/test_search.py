@@ -29,7 +29,7 @@ from raftworthy.native.compiling import machine_code
 from raftworthy.native.context import At, Table
 from raftworthy.native.engine import NativeResult, explore_native
 from raftworthy.native.program import Program
-from raftworthy.native.storage import Disk, Stream
+from raftworthy.native.storage import Disk, Stream, address_of, zero_words
 from raftworthy.native.table import Tables
 from raftworthy.native.words import Code
 
@@ -95,13 +95,13 @@ def test_a_fingerprint_is_put_in_once_whoever_comes_first(monkeypatch: pytest.Mo
     assert "cmpxchg" in str(module)  # what the processor does in one step
     compiled = machine_code(["put"], lambda: module, 0)
     put = compiled.function("put", ctypes.c_void_p, *[ctypes.c_int64] * 3)
-    places, described = np.zeros(4, np.uint64), np.zeros((1, int(Table.WORDS)), np.uint64)
-    words = np.zeros(int(At.SCRATCH), np.uint64)
-    described[0, :4] = places.ctypes.data, len(places), 3, 0
-    words[At.TABLES] = described.ctypes.data
-    assert [put(words.ctypes.data, 0, 2, x) for x in (7, 7, 8, 9, 9, 8)] == [1, 0, 1, 1, 0, 0]
+    places, words, described = zero_words(4), zero_words(At.SCRATCH), zero_words(Table.WORDS)
+    described[Table.ADDRESS], described[Table.SIZE] = address_of(places), len(places)
+    described[Table.LIMIT] = 3
+    words[At.TABLES] = address_of(described)
+    assert [put(address_of(words), 0, 2, x) for x in (7, 7, 8, 9, 9, 8)] == [1, 0, 1, 1, 0, 0]
     assert places.tolist() == [9, 0, 7, 8]
-    assert (described[0, Table.USED], words[At.FULL]) == (3, 1)
+    assert (described[Table.USED], words[At.FULL]) == (3, 1)
 
 
 def test_rows_that_are_left_when_a_thread_stops_would_be_missed(
@@ -158,10 +158,10 @@ def test_runs_are_merged_and_still_hold_everything(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     keys = rng.integers(1, 1 << 63, 20_000, dtype=np.uint64)
     for part in np.array_split(keys, 2 * runs.MOST_RUNS + 3):
-        kept.add(part)
+        kept.add(part.data)
     assert 0 < len(kept.names) <= runs.MOST_RUNS + 1
-    assert kept.contain(keys).all()
-    assert not kept.contain(keys + np.uint64(1 << 63)).any()
+    assert kept.contain(keys.data).all()
+    assert not kept.contain((keys + np.uint64(1 << 63)).data).any()
     assert len(list(tmp_path.iterdir())) == len(kept.names)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from raftworthy.explore.means import Workers, usable_cores
 from raftworthy.explore.reference import UnusableError
@@ -23,7 +24,7 @@ from raftworthy.native.context import MOST_SHARDS, SLACK
 from raftworthy.native.functions import Functions, Sent
 from raftworthy.native.search import LostError
 from raftworthy.native.shard import Tally
-from raftworthy.native.storage import Bytes, Disk, memory_to_use
+from raftworthy.native.storage import Disk, memory_to_use
 from raftworthy.native.team import Team, Work
 
 NEEDS = "the engine ray can't be used: it needs Ray; try: pip install 'raftworthy[cluster]'"
@@ -33,7 +34,8 @@ ROW_MEMORY = 1 << 13  # bytes of memory that there have to be for each row of a 
 STORE_MEMORY = 512 << 20  # bytes of a local cluster's object store
 LOOPBACK = "127.0.0.1"
 PATIENCE = 60.0  # seconds for a worker to start
-NO_ROWS: Bytes = np.zeros(SLACK, np.uint8)
+NO_ROWS = bytes(SLACK)
+Parcel = npt.NDArray[np.uint8]  # Ray hands arrays on without copying them
 
 
 class Worker:
@@ -70,11 +72,11 @@ class Worker:
             parcels = [self.team.parcel(k) if k != self.number else NO_ROWS for k in range(self.size)]
             self.work.bytes_sent += sum(len(p) - SLACK for p in parcels)
             self.work.rounds += 1
-            return [tally, *parcels]
+            return [tally, *(np.frombuffer(p, np.uint8) for p in parcels)]
 
-    def exchange(self, *parcels: Bytes) -> Tally:
+    def exchange(self, *parcels: Parcel) -> Tally:
         with self._timed("exchanging"):
-            found = {k: [(p, len(p) - SLACK)] for k, p in enumerate(parcels) if len(p) > SLACK}
+            found = {k: [(p.ctypes.data, len(p) - SLACK)] for k, p in enumerate(parcels) if len(p) > SLACK}
             return self.team.exchange(found)[0]
 
     @contextlib.contextmanager

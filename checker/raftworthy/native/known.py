@@ -6,15 +6,15 @@ full. Each thread is told how many places it may take before that has to be done
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import operator
 from collections.abc import Callable, Sequence
-
-import numpy as np
-import numpy.typing as npt
 
 from raftworthy.native.context import SLICES, At, Table
 from raftworthy.native.functions import Functions
 from raftworthy.native.runs import Runs
-from raftworthy.native.storage import Disk, Memory, Words
+from raftworthy.native.storage import Disk, Memory, Words, address_of, zero_words
 
 FULL = 0.75  # of a table's places, before it grows
 NEARLY = 0.72  # from which it grows if another does: then threads wait once for all of them
@@ -24,7 +24,6 @@ FIRST_TABLE = 1 << 12  # places
 TABLES_SHARE = 0.6  # of memory, that tables may take
 SENT_SHARE = 0.1  # of memory, that what was sent may take
 FEWEST = 256  # places for each table elsewhere
-APART = 16  # descriptions' rows on either side that nobody uses: two threads' would share a line of the cache
 
 
 class Known:
@@ -37,15 +36,12 @@ class Known:
         self.functions, self.number, self.shards = functions, number, shards
         self.context, self.memory, self.allocate = context, memory, allocate
         self.runs = Runs(disk, number)
-        self.mine = slice(number * SLICES, (number + 1) * SLICES)
         # Of all shards' tables, as this one's thread sees them.
-        self.described: Words = np.zeros((shards * SLICES + 2 * APART, int(Table.WORDS)), np.uint64)
-        self.described = self.described[APART:-APART]
-        context[At.TABLES] = self.described.ctypes.data
-        self.sizes: npt.NDArray[np.int64] = np.full(SLICES, FIRST_TABLE)
-        self.used: npt.NDArray[np.int64] = np.zeros(SLICES, np.int64)
-        self.places: list[Words] = [np.zeros(FIRST_TABLE * functions.width, np.uint64) for _ in range(SLICES)]
-        self.addresses = [p.ctypes.data for p in self.places]
+        self.described = zero_words(shards * SLICES * Table.WORDS)
+        context[At.TABLES] = address_of(self.described)
+        self.sizes, self.used = [FIRST_TABLE] * SLICES, [0] * SLICES
+        self.places = [zero_words(FIRST_TABLE * functions.width) for _ in range(SLICES)]
+        self.addresses = [*map(address_of, self.places)]
         memory.take(self.bytes)
         self.sent: Words | None = None  # fingerprints
         self.peers: Sequence[Known] = ()
@@ -64,11 +60,22 @@ class Known:
 
     def _describe(self) -> None:
         """Say where the tables are, and how many places each thread may take."""
-        left = np.maximum((self.sizes * MOST).astype(np.int64) - self.used, 1)
-        for peer in self.peers:
-            tables = peer.described[self.mine]
-            tables[:, Table.ADDRESS], tables[:, Table.SIZE] = self.addresses, self.sizes
-            tables[:, Table.LIMIT], tables[:, Table.USED] = left // len(self.peers) + 1, 0
+        sharing = len(self.peers)
+        for k, size in enumerate(self.sizes):
+            limit = max(int(size * MOST) - self.used[k], 1) // sharing + 1
+            for peer in self.peers:
+                peer.describe(self.number * SLICES + k, self.addresses[k], size, limit)
+
+    def describe(self, g: int, address: int, size: int, limit: int) -> None:
+        """Say where a table is, and how many of its places this shard's thread may take."""
+        for place, value in (
+            (Table.ADDRESS, address), (Table.SIZE, size), (Table.LIMIT, limit), (Table.USED, 0)
+        ):  # fmt: skip
+            self.described[g * Table.WORDS + place] = value
+
+    def taken(self, g: int) -> int:
+        """How many of a table's places this shard's thread has taken."""
+        return self.described[g * Table.WORDS + Table.USED]
 
     def settle(self) -> bool:
         """Count what was put in, and grow the tables that are full; whether there was memory for it.
@@ -76,13 +83,14 @@ class Known:
         Raises:
             MemoryError: there is none, and nothing can go to disk.
         """
-        for peer in self.peers:
-            self.used += peer.described[self.mine, Table.USED].astype(np.int64)
+        for k in range(SLICES):
+            self.used[k] += sum(peer.taken(self.number * SLICES + k) for peer in self.peers)
+        full = [used >= size * FULL for used, size in zip(self.used, self.sizes, strict=True)]
         fits = True
-        full = self.used >= self.sizes * FULL
-        if full.any():
-            for k in np.flatnonzero(self.used >= self.sizes * NEARLY):
-                fits = (self._grow(int(k)) or not full[k]) and fits
+        if any(full):
+            for k in range(SLICES):
+                if self.used[k] >= self.sizes[k] * NEARLY:
+                    fits = (self._grow(k) or not full[k]) and fits
         self._describe()
         self._grow_sent()
         self.context[At.FULL] = 0
@@ -102,15 +110,17 @@ class Known:
                 raise
             return False
         self.memory.take(size)
-        self.places[k] = np.zeros(places * width, np.uint64)
-        self.addresses[k], self.sizes[k] = self.places[k].ctypes.data, places
-        table = self.described[self.number * SLICES + k]
-        table[Table.ADDRESS], table[Table.SIZE] = self.addresses[k], places
-        table[Table.LIMIT], table[Table.USED] = places, 0
-        self.functions.insert(self.context.ctypes.data, old.ctypes.data, width, len(old) // width)
-        self.used[k] = int(table[Table.USED])
+        self.places[k] = zero_words(places * width)
+        self.addresses[k], self.sizes[k] = address_of(self.places[k]), places
+        g = self.number * SLICES + k
+        self.describe(g, self.addresses[k], places, places)
+        self._insert(old, width)
+        self.used[k] = self.taken(g)
         self.memory.free(old.nbytes)
         return True
+
+    def _insert(self, places: Words, width: int = 1) -> None:
+        self.functions.insert(address_of(self.context), address_of(places), width, len(places) // width)
 
     def insert(self, keys: Words) -> None:
         """Put in fingerprints that weren't spilled.
@@ -120,7 +130,7 @@ class Known:
         """
         for a in range(0, len(keys), FIRST_TABLE // 8):
             some = keys[a : a + FIRST_TABLE // 8]
-            self.functions.insert(self.context.ctypes.data, some.ctypes.data, 1, len(some))
+            self._insert(some)
             if self.context[At.FULL]:
                 fits = [peer.settle() for peer in self.peers]
                 if not all(fits):
@@ -135,44 +145,37 @@ class Known:
 
     def spill(self) -> None:
         """Make a run of all fingerprints, and empty the tables. All that is new was looked up in the runs."""
-        self.runs.add(np.concatenate([p[p != 0] for p in self.places]))
-        for p in self.places:
-            p.fill(0)
-        self.used[:] = 0
+        self.runs.add(*self.places)
+        for address, table in zip(self.addresses, self.places, strict=True):
+            ctypes.memset(address, 0, table.nbytes)
+        self.used = [0] * SLICES
         self._describe()
 
-    def look_up(self, keys: Words) -> npt.NDArray[np.uint8]:
+    def look_up(self, keys: Words) -> bytearray:
         """For each of these fingerprints, whether it is in a run of this process."""
-        found = np.zeros(len(keys), np.uint8)
-        for peer in self.peers:
-            if peer.runs:
-                found |= peer.runs.contain(keys)
-        return found
+        found = [peer.runs.contain(keys) for peer in self.peers if peer.runs]
+        return bytearray(functools.reduce(operator.or_, found).tobytes() if found else len(keys))
 
     # --- what was sent ---
 
-    def _elsewhere(self) -> npt.NDArray[np.bool_]:
-        """Which tables are of shards elsewhere: that is one here, for all that was sent to any of them."""
-        elsewhere: npt.NDArray[np.bool_] = np.ones(self.shards * SLICES, np.bool_)
-        for peer in self.peers:
-            elsewhere[peer.mine] = False
-        return elsewhere
+    def _elsewhere(self) -> list[int]:
+        """The tables of shards elsewhere: that is one here, for all that was sent to any of them."""
+        here = {peer.number for peer in self.peers}
+        return [g for g in range(self.shards * SLICES) if g // SLICES not in here]
 
     def _describe_sent(self, size: int) -> None:
-        self.sent = np.zeros(size, np.uint64)
+        self.sent = zero_words(size)
         self.memory.take(self.sent.nbytes)
         elsewhere = self._elsewhere()
-        self.described[elsewhere, Table.ADDRESS] = self.sent.ctypes.data
-        self.described[elsewhere, Table.SIZE] = size
-        self.described[elsewhere, Table.LIMIT] = int(size * FULL / elsewhere.sum())
-        self.described[elsewhere, Table.USED] = 0
+        for g in elsewhere:
+            self.describe(g, address_of(self.sent), size, int(size * FULL / len(elsewhere)))
 
     def _grow_sent(self) -> None:
         """Note more of what is sent; or, without memory for that, forget all of it."""
         if self.sent is None:
             return
-        table = self.described[self._elsewhere()]
-        if (table[:, Table.USED] < table[:, Table.LIMIT]).all():
+        limit = int(len(self.sent) * FULL / len(elsewhere := self._elsewhere()))
+        if all(self.taken(g) < limit for g in elsewhere):
             return
         old = self.sent
         try:
@@ -185,5 +188,5 @@ class Known:
             self._describe_sent(len(old))
         else:
             self._describe_sent(2 * len(old))
-            self.functions.insert(self.context.ctypes.data, old.ctypes.data, 1, len(old))
+            self._insert(old)
             self.memory.free(old.nbytes)

@@ -13,19 +13,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from raftworthy.native.context import NO_PARENT, RECORD, SLACK, At, Out, Stop
+from raftworthy.native.context import NO_PARENT, PARENT_SHIFT, RECORD, SLACK, At, Out, Stop
 from raftworthy.native.functions import Functions
 from raftworthy.native.known import Known
-from raftworthy.native.storage import Bytes, Disk, Memory, Piece, Stream, Words, chunks
+from raftworthy.native.storage import (
+    Bytes,
+    Disk,
+    Memory,
+    Piece,
+    Stream,
+    Words,
+    address_of,
+    chunks,
+    zero_words,
+    zeros,
+)
 
 STEPS_IN_MEMORY = 32 << 20  # bytes of steps, before the older ones go to disk
 SMALLEST_PIECE, LARGEST_PIECE = 1 << 16, 1 << 24  # bytes
 LARGEST_ROWS = 1 << 18  # bytes of rows: some milliseconds, for which threads wait at the end of a level
 CHECKED_AT_ONCE = 1 << 20  # fingerprints that are looked up in the runs
-DEAD = npt.NDArray[np.uint8]
 KEPT = ("levels", "first", "next_first", "checked", "spilled", "died")  # what a checkpoint has of a shard
 
 
@@ -52,23 +59,24 @@ class Shard:
     def __init__(self, functions: Functions, number: int, shards: int, memory: Memory, disk: Disk) -> None:
         self.functions, self.number, self.shards = functions, number, shards
         self.memory, self.disk = memory, disk
-        self.context: Words = np.zeros(functions.context_words, np.uint64)
+        self.context = zero_words(functions.context_words)
+        self.address = address_of(self.context)
         self.peers: Sequence[Shard] = ()
         self.outgoing: list[list[tuple[Bytes, int]]] = [[] for _ in range(shards)]
-        self._out: Words = np.zeros((shards + 2, int(Out.WORDS)), np.uint64)[1:-1]
+        self._out = zero_words(shards * Out.WORDS)
         self.trail = Stream(f"steps-{number}", memory, disk)
         self.levels = 0
         self.level = self._new_level()
         self.next = self._new_level()
         self.first = self.next_first = 0  # the number of each level's first state
-        self.dead: DEAD | None = None  # for each row of the level, whether it was known after all
-        self.dead_next: list[DEAD] = []  # the same for the next one, as far as it was looked up
+        self.dead: bytearray | None = None  # for each row of the level, whether it was known after all
+        self.dead_next: list[bytearray] = []  # the same for the next one, as far as it was looked up
         self.checked = 0  # the first step whose state wasn't looked up in the runs
         self.spilled = 0  # the first step whose state is in no run
         self.died = 0  # states that turned out to be known
         self.states: list[Words] = []  # whole states, in exact mode
         c = self.context
-        c[At.SHARD], c[At.SHARDS], c[At.OUT] = number, shards, self._out.ctypes.data
+        c[At.SHARD], c[At.SHARDS], c[At.OUT] = number, shards, address_of(self._out)
         self.known = Known(functions, number, shards, c, memory, disk, self._allocate)
 
     def join(self, peers: Sequence[Shard]) -> None:
@@ -77,7 +85,7 @@ class Shard:
         self.known.join([peer.known for peer in peers])
 
     def at(self, place: At) -> int:
-        return int(self.context[place])
+        return self.context[place]
 
     @property
     def distinct(self) -> int:
@@ -99,10 +107,10 @@ class Shard:
 
     def start(self, row: bytes) -> None:
         """Put in the first state, if it is this shard's."""
-        array = np.frombuffer(row, np.uint8).copy()
+        array = bytearray(row + bytes(SLACK))
         self.context[At.NEED] = len(row) + SLACK
         self._make_room(SMALLEST_PIECE)
-        self.functions.start(self.context.ctypes.data, array.ctypes.data)
+        self.functions.start(self.address, address_of(array))
 
     def expand(self, rows: int, limit: int) -> Stop:
         """Go on with the level at hand, for so many rows or until there are so many states."""
@@ -140,19 +148,18 @@ class Shard:
             self._allocate(piece.used + SLACK)
             owner.level.fetch(piece, self.memory)
         assert piece.array is not None
-        c[At.ROWS], c[At.ROWS_END], c[At.ROWS_AT] = piece.array.ctypes.data, piece.used, piece.start
+        c[At.ROWS], c[At.ROWS_END], c[At.ROWS_AT] = address_of(piece.array), piece.used, piece.start
         c[At.FROM], c[At.PARENT], c[At.ROW] = owner.number, piece.number, piece.number - owner.first
-        c[At.DEAD] = owner.dead.ctypes.data if owner.dead is not None and len(owner.dead) else 0
-        while (stop := Stop(self.functions.expand(c.ctypes.data))) is Stop.ROOM:
+        c[At.DEAD] = address_of(owner.dead) if owner.dead else 0
+        while (stop := Stop(self.functions.expand(self.address))) is Stop.ROOM:
             self._make_room(self._piece_size())
         return stop
 
-    def receive(self, parcels: Iterable[tuple[Bytes, int]]) -> None:
-        """Take up what shards elsewhere found for this one."""
-        c = self.context
+    def receive(self, parcels: Iterable[tuple[int, int]]) -> None:
+        """Take up what shards elsewhere found for this one, by where that is and how many bytes."""
         for records, used in parcels:
-            c[At.ROWS_AT] = 0
-            while stop := Stop(self.functions.receive(c.ctypes.data, records.ctypes.data, used)):
+            self.context[At.ROWS_AT] = 0
+            while stop := Stop(self.functions.receive(self.address, records, used)):
                 if stop is Stop.FULL:
                     self.fit()
                 else:
@@ -162,7 +169,7 @@ class Shard:
         """Note how much goes to each shard elsewhere."""
         for k, sent in enumerate(self.outgoing):
             if sent:
-                sent[-1] = (sent[-1][0], int(self._out[k, Out.USED]))
+                sent[-1] = (sent[-1][0], self._out[k * Out.WORDS + Out.USED])
 
     def reset_outgoing(self) -> None:
         """Forget what was received. The last piece, the largest, is written again."""
@@ -171,7 +178,12 @@ class Shard:
                 self.memory.free(records.nbytes)
             del sent[:-1]
             if sent:
-                self._out[k, :3] = sent[0][0].ctypes.data, sent[0][0].nbytes, 0
+                self._write_to(k, sent[0][0])
+
+    def _write_to(self, k: int, records: Bytes) -> None:
+        """Have what goes to a shard elsewhere written down here."""
+        for place, value in ((Out.ADDRESS, address_of(records)), (Out.ROOM, records.nbytes), (Out.USED, 0)):
+            self._out[k * Out.WORDS + place] = value
 
     def descend(self) -> int:
         """Take the next level; how many states it has."""
@@ -182,19 +194,19 @@ class Shard:
         dead = None
         if self.known.spilled:
             self.look_up()
-            dead = np.concatenate(self.dead_next) if self.dead_next else np.zeros(0, np.uint8)
+            dead = bytearray().join(self.dead_next)
         self.checked = self.at(At.DISTINCT)
         self.dead, self.dead_next = dead, []
         self.level.discard()
         self.level, self.next = self.next, self._new_level()
         c[At.NEXT_ROOM] = c[At.NEXT_USED] = 0
-        return size - (int(self.dead.sum()) if self.dead is not None else 0)
+        return size - (self.dead.count(1) if self.dead is not None else 0)
 
     def step(self, number: int) -> tuple[int, int] | None:
         """How a state was reached: the one before, and the step; None: it is the first."""
         self.trail.close_piece(self.at(At.TRAIL_USED) * RECORD)
-        _, word = self.trail.read(number * RECORD, RECORD).view(np.uint64)
-        return None if int(word) == NO_PARENT else (int(word) >> 24, int(word) & ((1 << 24) - 1))
+        _, word = self.trail.read(number * RECORD, RECORD).cast("Q")
+        return None if word == NO_PARENT else (word >> PARENT_SHIFT, word & ((1 << PARENT_SHIFT) - 1))
 
     # --- memory ---
 
@@ -220,26 +232,27 @@ class Shard:
             part = max(min(size, LARGEST_ROWS), 2 * need)
             self._allocate(part)
             piece = self.next.open_piece(part, self.at(At.DISTINCT))
-            c[At.NEXT], c[At.NEXT_ROOM], c[At.NEXT_USED] = piece.ctypes.data, part, 0
+            c[At.NEXT], c[At.NEXT_ROOM], c[At.NEXT_USED] = address_of(piece), part, 0
         if self.at(At.TRAIL_ROOM) - self.at(At.TRAIL_USED) < need // RECORD + 1:
             self._new_steps(size)
         if self.functions.exact and self.at(At.STATES_ROOM) - self.at(At.STATES_USED) < need:
             self._allocate(size)
             self.memory.take(size)
-            self.states.append(np.empty(size // 8, np.uint64))
-            c[At.STATES], c[At.STATES_ROOM] = self.states[-1].ctypes.data, size // 8 * 8
+            self.states.append(zero_words(size // 8))
+            c[At.STATES], c[At.STATES_ROOM] = address_of(self.states[-1]), size // 8 * 8
             c[At.STATES_USED] = 0
         elsewhere = [k for k in range(self.shards) if len(self.peers) < self.shards and k != self.number]
         for k in elsewhere:
-            if int(self._out[k, Out.ROOM] - self._out[k, Out.USED]) < need:
+            room, used = (self._out[k * Out.WORDS + place] for place in (Out.ROOM, Out.USED))
+            if room - used < need:
                 sent = self.outgoing[k]
                 if sent:
-                    sent[-1] = (sent[-1][0], int(self._out[k, Out.USED]))
+                    sent[-1] = (sent[-1][0], used)
                 part = max(2 * need, size // max(1, self.shards // 4))  # many others get little each
                 self._allocate(part)
                 self.memory.take(part)
-                sent.append((np.empty(part, np.uint8), 0))
-                self._out[k, :3] = sent[-1][0].ctypes.data, part, 0
+                sent.append((zeros(part), 0))
+                self._write_to(k, sent[-1][0])
 
     def _new_steps(self, size: int) -> None:
         self.trail.close_piece(self.at(At.TRAIL_USED) * RECORD)
@@ -250,7 +263,7 @@ class Shard:
         self._allocate(size)
         piece = self.trail.open_piece(size)
         c = self.context
-        c[At.TRAIL], c[At.TRAIL_ROOM], c[At.TRAIL_USED] = piece.ctypes.data, size // RECORD, 0
+        c[At.TRAIL], c[At.TRAIL_ROOM], c[At.TRAIL_USED] = address_of(piece), size // RECORD, 0
 
     # --- fingerprints ---
 
@@ -271,13 +284,13 @@ class Shard:
         for start, end in chunks(self.checked, self.at(At.DISTINCT), CHECKED_AT_ONCE):
             dead = self.known.look_up(self.keys(start, end))
             self.dead_next.append(dead)
-            self.died += int(dead.sum())
+            self.died += dead.count(1)
         self.checked = self.at(At.DISTINCT)
 
     def keys(self, start: int, end: int) -> Words:
         """The fingerprints of states by their numbers."""
-        steps = self.trail.read(start * RECORD, (end - start) * RECORD).view(np.uint64)
-        return steps[::2].copy()
+        steps = self.trail.read(start * RECORD, (end - start) * RECORD).cast("Q")
+        return memoryview(bytearray(steps[::2].tobytes())).cast("Q")
 
     # --- checkpoints ---
 
@@ -297,11 +310,11 @@ class Shard:
             out[name] = getattr(self, name)
         out["run_number"] = self.known.runs.number
         out["dead"] = {}
-        for name, dead in (("dead", self.dead), ("dead_next", _joined(self.dead_next))):
+        parts = bytearray().join(self.dead_next) if self.dead_next else None
+        for name, dead in (("dead", self.dead), ("dead_next", parts)):
             if dead is not None:
                 file = f"{name}-{self.number}-{number}"
-                with self.disk.path(file).open("wb") as f:
-                    f.write(dead.data)
+                self.disk.path(file).write_bytes(dead)
                 out["dead"][name] = file
         return out
 
@@ -315,7 +328,7 @@ class Shard:
             c[At[name]] = saved[name]
         for name in KEPT:
             setattr(self, name, saved[name])
-        dead = {name: np.fromfile(self.disk.path(file), np.uint8) for name, file in saved["dead"].items()}
+        dead = {name: bytearray(self.disk.path(file).read_bytes()) for name, file in saved["dead"].items()}
         self.dead = dead.get("dead")
         self.dead_next = [dead["dead_next"]] if "dead_next" in dead else []
 
@@ -323,10 +336,6 @@ class Shard:
         """Put what was known when `save` was called, and is in no run, into the tables."""
         for start, end in chunks(self.spilled, self.at(At.DISTINCT), CHECKED_AT_ONCE):
             self.known.insert(self.keys(start, end))
-
-
-def _joined(parts: list[DEAD]) -> DEAD | None:
-    return np.concatenate(parts) if parts else None
 
 
 def files_of(saved: dict[str, Any]) -> set[str]:

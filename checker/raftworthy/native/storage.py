@@ -1,11 +1,17 @@
 """Memory up to a limit, and files for what it has no room for.
 
+Memory is the system's, in whole pages, seen as bytes or as words. numpy would do as well, but takes longer to
+be imported than most searches run.
+
 A stream is a sequence of bytes in pieces, written at its end and read from its beginning; a piece is in
 memory, in the stream's file, or both. Files only grow, so a checkpoint is how long they were.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import mmap
 import os
 import shutil
 import tempfile
@@ -14,13 +20,38 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+Bytes: TypeAlias = memoryview
+Words: TypeAlias = memoryview  # cast to "Q"
 
-Bytes = npt.NDArray[np.uint8]
-Words = npt.NDArray[np.uint64]
+HUGE = 4 << 20  # bytes from which larger pages pay
+
+
+def zeros(size: int) -> Bytes:
+    """So many bytes, all 0; a page is there when something is first written to it.
+
+    Raises:
+        MemoryError: there is no memory.
+    """
+    try:
+        block = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError from error
+    if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without them
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(block)[:size]
+
+
+def zero_words(n: int) -> Words:
+    """So many words, all 0."""
+    return zeros(8 * n).cast("Q")
+
+
+def address_of(block: Bytes | bytearray) -> int:
+    """Where memory is that can be written. Whoever uses the address keeps the memory."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(block))
 
 
 def memory_to_use() -> int:
@@ -60,7 +91,7 @@ class Memory:
                 return array
             self.free(array.nbytes)
         self.take(size)
-        return np.empty(size, np.uint8)
+        return zeros(size)
 
     def give_back(self, array: Bytes) -> None:
         if len(self._spare) < self.KEPT:
@@ -84,17 +115,19 @@ class Disk:
     def __init__(self, folder: Path | None = None) -> None:
         self.given = folder
         self._folder: Path | None = None
+        self._lock = threading.Lock()  # threads would make a folder each
         self.kept: set[str] = set()  # files that the last checkpoint needs
         self.stays = False  # even if it is a temporary one: somebody is told to go on from there
         self.written = 0  # bytes
 
     @property
     def folder(self) -> Path:
-        if self._folder is None:
-            if self.given is not None:
-                self.given.mkdir(parents=True, exist_ok=True)
-            self._folder = self.given or Path(tempfile.mkdtemp(prefix="raftworthy-"))
-        return self._folder
+        with self._lock:
+            if self._folder is None:
+                if self.given is not None:
+                    self.given.mkdir(parents=True, exist_ok=True)
+                self._folder = self.given or Path(tempfile.mkdtemp(prefix="raftworthy-"))
+            return self._folder
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -197,7 +230,7 @@ class Stream:
 
     def read(self, start: int, size: int) -> Bytes:
         """So many bytes from a place on."""
-        out, at, before = np.empty(size, np.uint8), 0, 0
+        out, at, before = memoryview(bytearray(size)), 0, 0
         for piece in self.pieces:
             a, b = max(start - before, 0), min(start + size - before, piece.used)
             if a < b:
@@ -219,7 +252,7 @@ class Stream:
     def _write(self, piece: Piece) -> None:
         if piece.offset is None:
             assert piece.array is not None
-            data, file = piece.array[: piece.used].data, self._open()
+            data, file = piece.array[: piece.used], self._open()
             piece.offset, at = self._end, 0
             while at < len(data):
                 at += os.pwrite(file, data[at:], self._end + at)
@@ -230,10 +263,10 @@ class Stream:
         """A piece's bytes, with some behind them that mean nothing."""
         assert piece.offset is not None
         size = (piece.used if end is None else end) - start
-        out = np.zeros(size + 16, np.uint8)
+        out = zeros(size + 16)
         at = 0
         while at < size:
-            got = os.preadv(self._open(), [out.data[at:size]], piece.offset + start + at)
+            got = os.preadv(self._open(), [out[at:size]], piece.offset + start + at)
             if got == 0:
                 raise OSError(f"{self.disk.path(self.name)} is shorter than it was")
             at += got

@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from raftworthy.native.context import MOST_SHARDS, SLACK
 from raftworthy.native.functions import Functions
 from raftworthy.native.shard import Shard, Tally, files_of
-from raftworthy.native.storage import Bytes, Disk, Memory
+from raftworthy.native.storage import Disk, Memory
 
 ROUND = 1 << 16  # rows of each thread: some tens of milliseconds
 FEW = 4096  # rows of a level that one thread expands alone, always in the same order
 OURS = {"rows", "steps", "run", "dead", "dead_next"}  # how names of files begin
 Result = TypeVar("Result")
-Parcels = list[tuple[Bytes, int]]
+Parcels = list[tuple[int, int]]  # where, and how many bytes
 
 
 @dataclass
@@ -93,11 +91,10 @@ class Team:
             shard.reset_outgoing()
         return self.tallies()
 
-    def parcel(self, owner: int) -> Bytes:
+    def parcel(self, owner: int) -> bytes:
         """What the one shard here found for another, in one piece, with room behind."""
         (shard,) = self.shards
-        parts = [records[:used] for records, used in shard.outgoing[owner]]
-        return np.concatenate([*parts, np.zeros(SLACK, np.uint8)])
+        return b"".join([*(records[:used] for records, used in shard.outgoing[owner]), bytes(SLACK)])
 
     def descend(self) -> tuple[int, list[Tally]]:
         self._frontier = sum(self._all([s.descend for s in self.shards]))

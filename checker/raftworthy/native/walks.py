@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable
 from enum import IntEnum, auto
 
-import numpy as np
 from llvmlite import ir
 
 from raftspec.tracing import Transition
@@ -25,6 +24,7 @@ from raftworthy.native import NoPlaceError
 from raftworthy.native.actions import Actions
 from raftworthy.native.compiling import machine_code
 from raftworthy.native.lowering import Lowering
+from raftworthy.native.storage import address_of, zero_words
 from raftworthy.native.words import Code, Word, mix
 
 ACTION_BITS = 8  # of a step's number, the lowest; above them its parameters' or its message's
@@ -284,16 +284,17 @@ def walk_native(
     program = Walks(model, properties)
     lay = program.layout
     sent = sorted(start.messages, key=repr)
-    context = np.zeros(program.context_words, np.uint64)
-    state = np.array(lay.pack(start), np.uint64)
-    messages = np.zeros(len(sent) + depth * program.most_sends + 1, np.uint64)
-    messages[: len(sent)] = [lay.pack_message(m) for m in sent]
-    trail, sketch = np.zeros(depth + 1, np.uint64), np.zeros(1 << SKETCH_BITS, np.uint64)
-    context[program.at_first : program.at_first + lay.words] = state
+    context, state = zero_words(program.context_words), zero_words(lay.words)
+    messages = zero_words(len(sent) + depth * program.most_sends + 1)
+    trail, sketch = zero_words(depth + 1), zero_words(1 << SKETCH_BITS)
+    for k, word in enumerate(lay.pack(start)):
+        state[k] = context[program.at_first + k] = word
+    for k, m in enumerate(sent):
+        messages[k] = lay.pack_message(m)
     for place, value in {
         At.RANDOM: mix(seed), At.LONGEST: depth, At.MOST_WALKS: min(walks or 1 << 62, 1 << 62),
-        At.STARTED: len(sent), At.COUNT: len(sent), At.MESSAGES: messages.ctypes.data,
-        At.TRAIL: trail.ctypes.data, At.SKETCH: sketch.ctypes.data,
+        At.STARTED: len(sent), At.COUNT: len(sent), At.MESSAGES: address_of(messages),
+        At.TRAIL: address_of(trail), At.SKETCH: address_of(sketch),
         At.DEPTH: depth,  # so that the first walk begins with weights of its own
         At.WALKS: (1 << 64) - 1,
     }.items():  # fmt: skip
@@ -302,23 +303,23 @@ def walk_native(
     path, broken = None, None
     while True:
         context[At.BUDGET] = PAUSE_STEPS
-        stop = Stop(program.run_walk(context.ctypes.data, state.ctypes.data))
+        stop = Stop(program.run_walk(address_of(context), address_of(state)))
         spent = time.perf_counter() - began
         if stop is Stop.MISFIT:
-            action = program.transitions[int(context[At.MOVE]) & (1 << ACTION_BITS) - 1].name
+            action = program.transitions[context[At.MOVE] & (1 << ACTION_BITS) - 1].name
             raise NoPlaceError(
                 f"{action} makes a value beyond the bounds ({model.bounds}); try: --engine python"
             )
         if stop is Stop.VIOLATED:
-            steps = [int(x) for x in trail[: int(context[At.DEPTH])]]
+            steps = trail[: context[At.DEPTH]]
             choices = [(x & (1 << ACTION_BITS) - 1, x >> ACTION_BITS) for x in steps]
             path = program.retrace(start, sent, choices)
-            broken = [*program.invariants, *program.step_properties][int(context[At.PROPERTY]) - 1]
+            broken = [*program.invariants, *program.step_properties][context[At.PROPERTY] - 1]
         if stop is not Stop.PAUSE or (seconds is not None and spent > seconds):
             break
         if progress:
-            progress(int(context[At.STEPS]), spent)
+            progress(context[At.STEPS], spent)
     return Walked(
-        seed, depth, int(context[At.WALKS]) + bool(broken), int(context[At.STEPS]),
-        int(context[At.DEEPEST]), spent, estimate(sketch.tolist()), broken, path,
+        seed, depth, context[At.WALKS] + bool(broken), context[At.STEPS],
+        context[At.DEEPEST], spent, estimate(sketch.tolist()), broken, path,
     )  # fmt: skip
