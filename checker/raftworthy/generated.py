@@ -22,6 +22,7 @@ from raftspec.spec import Property, Spec
 from raftspec.tracing import Tracer, Transition
 from raftspec.types import Record, Type, zero
 from raftspec.values import Map, Seq, ServerSet
+from raftworthy.traced import Traced, kept_trace
 
 # An operation's text, from the texts of its arguments. None: see the method of that name.
 RULES: dict[str, str | None] = {
@@ -562,28 +563,54 @@ def generate(
     pure: bool = False,
     watch: bool = False,
     properties: bool = True,
+    asked: str | None = None,
 ) -> Generated:
     """Compile a specification to Python functions.
 
-    `switched_off` names rules to take away, `bounds` adds a guard to actions by name.
+    `switched_off` names rules to take away, `bounds` adds a guard to actions by name. `asked` says which
+    specification it is and which bounds, if it can be kept on disk by that.
     """
+
+    def trace() -> Traced:
+        return _trace(spec, servers, switched_off, bounds or {}, pure, watch, properties)
+
+    if asked is None:
+        made = trace()
+    else:
+        made = kept_trace(spec, servers, switched_off, f"{asked} {pure} {watch} {properties}", trace)
+    exercised: dict[str, bool] = {}
+    scope = scope_of(structs) | {"exercised": exercised}
+    exec(made.code, scope)
+    types = {name: _variables_of(getattr(spec, name), spec) for name in ("server", "history")}
+    return Generated(
+        spec, servers, made.tracer, made.transitions,
+        {name: scope[name] for name in made.transitions}, {name: scope[name] for name in made.claims},
+        made.claims, structs, made.source, exercised, types,
+    )  # fmt: skip
+
+
+def _trace(
+    spec: Spec,
+    servers: tuple[str, ...],
+    switched_off: frozenset[str],
+    bounds: Mapping[str, Callable[..., bool]],
+    pure: bool,
+    watch: bool,
+    properties: bool,
+) -> Traced:
+    """A specification as expressions and as text."""
     tracer = Tracer(spec, servers, switched_off)
-    transitions = {name: tracer.transition(a, (bounds or {}).get(name)) for name, a in spec.actions.items()}
+    transitions = {name: tracer.transition(a, bounds.get(name)) for name, a in spec.actions.items()}
     written = transitions if watch else {k: t.but(tracer.graph.without_rules) for k, t in transitions.items()}
     texts = [action_source(t, pure, tracer.rules if watch else None) for t in written.values()]
     declared = spec.properties.values() if properties else ()
     claims = {p.name: tracer.property(p.claim, p.states, p.params) for p in declared}
     texts += [property_source(p, claims[p.name]) for p in declared]
-    exercised: dict[str, bool] = {}
-    scope = scope_of(structs) | {"exercised": exercised}
+    for n in claims.values():
+        tracer.graph.without_rules(n)  # as whoever compiles or proves asks for it, and it is kept
     source = "\n\n".join(texts)
-    exec(compile(source, "<generated from the specification>", "exec"), scope)
-    types = {name: _variables_of(getattr(spec, name), spec) for name in ("server", "history")}
-    return Generated(
-        spec, servers, tracer, transitions,
-        {name: scope[name] for name in transitions}, {name: scope[name] for name in claims},
-        claims, structs, source, exercised, types,
-    )  # fmt: skip
+    code = compile(source, "<generated from the specification>", "exec")
+    return Traced(tracer, transitions, claims, source, code)
 
 
 def _variables_of(record: type[Record], spec: Spec) -> type[Variables]:

@@ -8,9 +8,9 @@ operation to rule is applied once to each distinct expression.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from raftspec.types import BOOL, COUNT, INDEX, SERVER, SERVER_SET, Type
@@ -171,11 +171,22 @@ LEAVES = frozenset({"const", "get", "past", "param", "message", "bound", "server
 
 
 class Graph:
-    """Makes nodes, each distinct one once, simplified and checked."""
+    """Makes nodes, each distinct one once, simplified and checked.
 
-    def __init__(self) -> None:
-        self._nodes: dict[tuple[Any, ...], Node] = {}
-        self._nameless: dict[Node, Node] = {}
+    It can go on from another's `contents`, which it takes up when it first makes a node.
+    """
+
+    def __init__(self, nodes: Sequence[Node] = (), nameless: Mapping[Node, Node] | None = None) -> None:
+        self._given = nodes
+        self._nameless: dict[Node, Node] = dict(nameless or {})
+
+    @cached_property
+    def _nodes(self) -> dict[tuple[Any, ...], Node]:
+        return {_key(n.op, n.args, n.attr, n.type): n for n in self._given}
+
+    def contents(self) -> tuple[list[Node], Mapping[Node, Node]]:
+        """All nodes, arguments before what uses them, and what they are without the rules' names."""
+        return list(self._nodes.values()), self._nameless
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -215,7 +226,7 @@ class Graph:
         return done[root]
 
     def _intern(self, op: str, args: tuple[Node, ...], attr: Any, t: Type) -> Node:
-        key = (op, tuple(a.id for a in args), type(attr), attr, t)
+        key = _key(op, args, attr, t)
         found = self._nodes.get(key)
         if found is None:
             found = self._nodes[key] = Node(op, args, attr, t, len(self._nodes))
@@ -306,6 +317,10 @@ class Graph:
         if y.op == "const":
             return self.node("or", self.node("not", c), x) if y.attr else self.node("and", c, x)
         return None
+
+
+def _key(op: str, args: tuple[Node, ...], attr: Any, t: Type) -> tuple[Any, ...]:
+    return op, tuple(a.id for a in args), type(attr), attr, t
 
 
 def _is(n: Node, value: bool) -> bool:

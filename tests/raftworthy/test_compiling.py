@@ -18,6 +18,7 @@ from raftspec.mutants import MUTANTS
 from raftspec.raft import raft
 from raftspec.rules import RULES
 from raftspec.spec import Spec
+from raftworthy import kept as on_disk
 from raftworthy.explore.reference import Bounds, Model, Result
 from raftworthy.native import compiling, program
 from raftworthy.native.engine import explore_native
@@ -31,12 +32,13 @@ ALL = tuple(raft.properties)
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of this test's own."""
-    monkeypatch.setenv(compiling.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(on_disk.FOLDER, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.exists() else []
+    """Machine code, and what is no file of ours."""
+    return sorted(f for f in folder.iterdir() if f.suffix != ".graph") if folder.exists() else []
 
 
 def key(
@@ -49,8 +51,8 @@ def key(
     """The name under which a question's code is kept. Nothing is built to find it out."""
     found = []
 
-    def stop(parts: Iterable[str], build: Callable[[], Any], level: int) -> Any:
-        found.append(compiling.key_of([*parts, str(level)]))
+    def stop(key: str, build: Callable[[], Any], level: int) -> Any:
+        found.append(f"{key} {level}")
         raise StopIteration
 
     with monkeypatch.context() as patch:
@@ -172,33 +174,33 @@ def test_a_damaged_file_is_compiled_again(kept: Path, damage: str) -> None:
 
 
 def test_it_can_be_switched_off(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(compiling.FOLDER, "off")
-    assert compiling.folder() is None
+    monkeypatch.setenv(on_disk.FOLDER, "off")
+    assert on_disk.folder() is None
     assert not explore_native(Model(raft, SMALL)).cached
     assert not explore_native(Model(raft, SMALL)).cached
     assert not files(kept)
 
 
 def test_the_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(compiling.FOLDER)
+    monkeypatch.delenv(on_disk.FOLDER)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert compiling.folder() == tmp_path / "raftworthy"
+    assert on_disk.folder() == tmp_path / "raftworthy"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert compiling.folder() == tmp_path / ".cache" / "raftworthy"
+    assert on_disk.folder() == tmp_path / ".cache" / "raftworthy"
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a file").write_text("")
-    monkeypatch.setenv(compiling.FOLDER, str(tmp_path / "a file" / "cache"))
+    monkeypatch.setenv(on_disk.FOLDER, str(tmp_path / "a file" / "cache"))
     assert explore_native(Model(raft, SMALL)).exhausted
 
 
 def test_processes_that_start_together_leave_one_whole_file(kept: Path) -> None:
     text = (
-        "import sys; from pathlib import Path; from raftworthy.native.compiling import keep, kept\n"
+        "import sys; from pathlib import Path; from raftworthy.kept import keep, kept\n"
         "place, code = Path(sys.argv[1]), sys.argv[2].encode() * 200_000\n"
         "for _ in range(50):\n"
         "    keep(place, code)\n"
@@ -215,15 +217,15 @@ def test_processes_that_start_together_leave_one_whole_file(kept: Path) -> None:
 
 def test_the_oldest_go_when_there_is_too_much(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what was only half written long ago."""
-    monkeypatch.setattr(compiling, "LARGEST", 3 * (1000 + compiling.DIGEST))
+    monkeypatch.setattr(on_disk, "LARGEST", 3 * (1000 + on_disk.DIGEST))
     kept.mkdir()
     for age, name in enumerate(["new.part", "c.o", "b.o", "a.o", "old.part"]):
         if name.endswith(".o"):
-            compiling.keep(kept / name, bytes(1000))
+            on_disk.keep(kept / name, bytes(1000))
         else:
             (kept / name).write_bytes(b"")
         now = (kept / name).stat().st_mtime
         os.utime(kept / name, (now, now - 1800 * age))
-    assert compiling.kept(kept / "a.o") is not None  # used again, so it is the newest
-    compiling.keep(kept / "d.o", bytes(1000))
+    assert on_disk.kept(kept / "a.o") is not None  # used again, so it is the newest
+    on_disk.keep(kept / "d.o", bytes(1000))
     assert [f.name for f in files(kept)] == ["a.o", "c.o", "d.o", "new.part"]

@@ -25,7 +25,7 @@ from raftspec.properties import raft
 from raftworthy.explore.means import Means, size_of
 from raftworthy.explore.reference import Bounds, Model, Result, UnusableError, explore_model
 from raftworthy.native import engine, runs, team
-from raftworthy.native.compiling import machine_code
+from raftworthy.native.compiling import key_of, machine_code
 from raftworthy.native.context import At, Table
 from raftworthy.native.engine import NativeResult, explore_native
 from raftworthy.native.program import Program
@@ -93,7 +93,7 @@ def test_a_fingerprint_is_put_in_once_whoever_comes_first(monkeypatch: pytest.Mo
     table = tables.described(code, context, g)
     code.leave(tables.put(code, context, table, place, key).number())
     assert "cmpxchg" in str(module)  # what the processor does in one step
-    compiled = machine_code(["put"], lambda: module, 0)
+    compiled = machine_code(key_of(["put"]), lambda: module, 0)
     put = compiled.function("put", ctypes.c_void_p, *[ctypes.c_int64] * 3)
     places, words, described = zero_words(4), zero_words(At.SCRATCH), zero_words(Table.WORDS)
     described[Table.ADDRESS], described[Table.SIZE] = address_of(places), len(places)

@@ -17,16 +17,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raftspec.extensions import EXTENSIONS
-from raftspec.mutants import Mutant
+from raftspec.extensions import EXTENSIONS, having
+from raftspec.mutants import MUTANTS, Mutant
 from raftspec.properties import BY_POLICY
 from raftspec.spec import Spec
 from raftspec.types import Record, Type
 from raftspec.values import some
 from raftworthy.generated import Generated, Variables, World, generate
+from raftworthy.kept import sources
 from raftworthy.structs import snake_case, structs_of
 
 PROGRESS_EVERY = 0.2  # seconds
+SOURCE = sources(__file__)  # by which what is traced within bounds is kept
 # States are compared under all orders of their servers, and 7 have 5,040; parameters are tried one by one.
 MOST = {"servers": 7, "max_log": 100, "entries": 100}
 
@@ -329,10 +331,13 @@ class Model:
         self.without = frozenset(without) | (mutant.without if mutant else frozenset())
         if any_policy:
             self.without |= spec.policy
+        # Only what is declared is known by its name.
+        declared = spec is having(*spec.extensions) and (mutant is None or MUTANTS.get(mutant.name) is mutant)
+        asked = f"{bounds!r} {mutant.name if mutant else None} {SOURCE}" if declared else None
         spec = mutant.apply(spec) if mutant else spec
         self.generated: Generated = generate(
             spec, bounds.names, message_classes(spec), self.without, bounds.guards(), pure=True,
-            properties=properties,
+            properties=properties, asked=asked,
         )  # fmt: skip
         self.spec = spec
         self.servers = bounds.names

@@ -19,7 +19,6 @@ from typing import Any
 
 from raftworthy.explore.reference import UnusableError
 from raftworthy.generated import World
-from raftworthy.native.compiling import key_of
 from raftworthy.native.search import LostError, Search
 from raftworthy.native.storage import Disk
 from raftworthy.native.team import make_durable
@@ -60,7 +59,7 @@ class Checkpoints:
             "symmetry": program.symmetry,
             crew: search.crew.size,
             "beginning": hashlib.sha256(first.encode()).hexdigest(),
-            "program": key_of(program.parts()),
+            "program": program.key,
         }
 
     def due(self, now: float) -> bool:

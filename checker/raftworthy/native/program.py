@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from llvmlite import ir
 
 from raftworthy.explore.reference import Model
-from raftworthy.native.compiling import is_kept, machine_code
+from raftworthy.native.compiling import is_kept, key_of, machine_code
 from raftworthy.native.context import (
     BATCH,
     NO_PARENT,
@@ -63,16 +63,17 @@ class Program(Successors):
             assert not exact, "whole states are compared without reductions"
             assert model.bounds.max_messages is None, "a reduced search doesn't count messages"
             self.context_words += self.reduction.words
-        better = level == 0 and is_kept(self.parts(), 2)
+        self.key = key_of(self.parts())
+        better = level == 0 and is_kept(self.key, 2)
         self.level = 2 if better else level
-        code = machine_code(self.parts(), self._build, self.level)
+        code = machine_code(self.key, self._build, self.level)
         self.cached = code.cached
         self.functions = Functions(code, self.context_words, exact)
 
     def compile(self, level: int) -> None:
         """Go on with other code, the better the longer it takes to compile."""
         self.level = level
-        self.functions.use(machine_code(self.parts(), self._build, level))
+        self.functions.use(machine_code(self.key, self._build, level))
 
     # --- building ---
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import raftworthy
-from raftworthy.native.compiling import FOLDER
+from raftworthy.kept import FOLDER
 
 # Something is explored, but nothing that takes time: natively, and by whoever is quicker, which is Python.
 SMALL = ("explore", "--servers", "3", "--max-term", "1", "--max-log", "0")

@@ -22,7 +22,7 @@ from raftworthy.explore.walking import Bias, Walked, estimate
 from raftworthy.generated import World
 from raftworthy.native import NoPlaceError
 from raftworthy.native.actions import Actions
-from raftworthy.native.compiling import machine_code
+from raftworthy.native.compiling import key_of, machine_code
 from raftworthy.native.lowering import Lowering
 from raftworthy.native.storage import address_of, zero_words
 from raftworthy.native.words import Code, Word, mix
@@ -80,7 +80,7 @@ class Walks(Actions):
         self.at_chosen = self.at_sends + self.most_sends
         self.at_chosen_sends = self.at_chosen + words
         self.context_words = self.at_chosen_sends + self.most_sends
-        self.code = machine_code(["walks", *self.parts()], self._build, level)
+        self.code = machine_code(key_of(["walks", *self.parts()]), self._build, level)
         address = ctypes.c_void_p
         self.run_walk = self.code.function("walk", address, address)
 

@@ -6,24 +6,21 @@ explored, its bounds, the properties that are checked, the sources of the proofs
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from importlib.metadata import version
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path as FilePath
 
 import msgspec
 
 from raftworthy.explore.reference import Model
-from raftworthy.native.compiling import folder, keep
-from raftworthy.native.compiling import kept as kept_on_disk
+from raftworthy.kept import folder, hash_of, keep_if_possible, sources
+from raftworthy.kept import kept as kept_on_disk
 from raftworthy.native.identity import text_of, text_of_type
 from raftworthy.reduce.permits import Permits, nothing
 
-SOURCES = ("reduce", "prove")
 NO_Z3 = "nothing was proved: it needs Z3; try: pip install 'raftworthy[prove]'"
 
 
@@ -44,8 +41,7 @@ def permits_for(model: Model, properties: Iterable[str], unwanted: Iterable[str]
     found = derive(model, names, unwanted)
     found = replace(found, seconds=time.process_time() - began)
     if place is not None:
-        with contextlib.suppress(OSError):  # a full or read-only disk costs time, nothing else
-            keep(place, msgspec.json.encode(found))
+        keep_if_possible(place, msgspec.json.encode(found))
     return found
 
 
@@ -60,13 +56,14 @@ def kept_by_steps(model: Model, kept: list[str], others: list[str]) -> str:
 
     why = broken(model, kept, others)
     if place is not None:
-        with contextlib.suppress(OSError):
-            keep(place, why.encode())
+        keep_if_possible(place, why.encode())
     return why
 
 
 def _parts(model: Model, properties: list[str]) -> Iterator[str]:
     """Everything that the answer follows from, other than sources."""
+    from importlib.metadata import version  # takes longer to import than the rest of this package
+
     yield f"z3 {version('z3-solver')}"
     yield from facts(model, properties)
 
@@ -90,14 +87,10 @@ def facts(model: Model, properties: list[str]) -> Iterator[str]:
 
 def _place(parts: Iterable[str]) -> FilePath | None:
     where = folder()
-    if where is None:
-        return None
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part.encode())
-        found.update(b"\0")
+    return where / f"{hash_of([*parts, _sources()])}.proof" if where is not None else None
+
+
+@cache
+def _sources() -> str:
     above = FilePath(__file__).parent.parent
-    for name in SOURCES:
-        for file in sorted((above / name).glob("*.py")):
-            found.update(file.read_bytes())
-    return where / f"{found.hexdigest()}.proof"
+    return sources(*(str(above / name / "__init__.py") for name in ("reduce", "prove")))
