@@ -14,15 +14,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+import uvloop
 
 from raftd.addresses import Address, Addresses, parse_addresses
 from raftd.bank import Bank
 from raftd.codec import MAX_COMMAND, MAX_MESSAGE
 from raftd.core import Config
 from raftd.faults import BREAKS, make_core
-from raftd.killing import KILL_POINTS, KillAt
+from raftd.killing import KILL_POINTS, DoomedServer, KillAt
 from raftd.kv import KeyValue
 from raftd.security import Tls, is_loopback
 from raftd.server import NoTrace, Server, Trace
@@ -95,7 +98,8 @@ async def serve(
         core = make_core(
             server, first, rng, config, storage.persistent, broken=broken, traced=trace is not None
         )
-        running = Server(
+        made = Server if kill_at is None else partial(DoomedServer, kill_at)
+        running: Server = made(
             core,
             storage,
             transport,
@@ -103,7 +107,6 @@ async def serve(
             trace=events,
             trace_after_persist=trace_after_persist,
             fault_switch=fault_switch,
-            kill_at=kill_at,
             machine=MACHINES[machine](),
         )
         if watch is not None:
@@ -317,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extensions = chosen_extensions(options.extensions, options.figure_2)
         if options.lease_reads is not None and "reads" not in extensions:
             raise ValueError("--lease-reads is for servers with the extension reads: give --with reads, too")
-        asyncio.run(
+        uvloop.run(
             serve(
                 options.server,
                 parse_addresses(options.cluster),

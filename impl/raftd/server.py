@@ -14,8 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -47,11 +45,9 @@ from raftd.codec import (
 )
 from raftd.configurations import Configuration, for_state_machine
 from raftd.core import Batch, CannotChange, Core, NotLeader, Persist, Role
-from raftd.killing import KillAt
 from raftd.kv import Command, Delete, Get, KeyValue, Put, encode_command
 from raftd.messages import (
     Aside,
-    Entry,
     InstallSnapshot,
     Message,
     SnapshotChunk,
@@ -144,7 +140,6 @@ class Server:
         wall: Callable[[], float] = time.time,
         trace_after_persist: bool = False,
         fault_switch: bool = False,
-        kill_at: KillAt | None = None,
     ) -> None:
         self.core = core
         self.machine: StateMachine = machine or KeyValue()
@@ -155,8 +150,6 @@ class Server:
         self._trace = trace or NoTrace()
         self._trace_after_persist = trace_after_persist
         self._fault_switch = fault_switch
-        self._kill_at = kill_at
-        self._persisting_steps = 0
         self._noted: tuple[Role, int, str | None] = (core.role, core.current_term, core.leader)
 
         self._transfers = Transfers(core.server, core.config.election_timeout)
@@ -509,32 +502,28 @@ class Server:
 
     def _step(self, batch: Batch) -> None:
         """Trace, persist, send, apply, in this order."""
-        persisting = batch.persist is not None
-        self._persisting_steps += persisting
-        self._pass("before-trace", persisting)
         # The format allows both orders, and replay must accept what a kill leaves behind in either.
         if not self._trace_after_persist:
-            self._write_trace(batch, persisting)
+            self._write_trace(batch)
         if batch.persist is not None:
             self._write(batch.persist)
-            self._pass("after-persist", persisting)
         if self._trace_after_persist:
-            self._write_trace(batch, persisting)
+            self._write_trace(batch)
         if self.core.configured != self._met:
             self._met = self.core.configured
             self._meet()
-        for count, message in enumerate(batch.send):
+        for message in batch.send:
             self._send(message)
-            if count == 0:
-                self._pass("after-first-send", persisting)
-        self._pass("after-send", persisting)
         if batch.install is not None and self.core.session_table is None:
             self.machine.load(batch.install.state)
-        for place, (index, entry) in enumerate(batch.apply):
-            self._apply(index, entry, batch.results[place] if batch.results else None)
-        self._pass("after-apply", persisting)
-        self._give_up_what_is_lost()
+        if batch.apply:
+            self._apply(batch)
+        if self._appended:
+            self._give_up_what_is_lost()
         self._note_role()
+
+    def _write_trace(self, batch: Batch) -> None:
+        self._trace.write(batch.event)
 
     def _send(self, message: Message) -> None:
         """A snapshot goes in chunks: the first one now, or the one that got lost."""
@@ -544,11 +533,13 @@ class Server:
             self._transport.send(chunk)
 
     def _write(self, persist: Persist) -> None:
-        began = self._clock()
-        self._storage.write(persist, fsync=not self._dies("after-write", True))
-        self._pass("after-write", True)
+        began = self._true_clock()
+        self._store(persist)
         self.counts.writes += 1
-        self.counts.write_seconds += self._clock() - began
+        self.counts.write_seconds += self._true_clock() - began
+
+    def _store(self, persist: Persist) -> None:
+        self._storage.write(persist)
 
     def _note_role(self) -> None:
         """Count and log what this server has become; who operates it wants to know."""
@@ -577,42 +568,31 @@ class Server:
             "commit_index": core.commit_index,
         }
 
-    def _write_trace(self, batch: Batch, persisting: bool) -> None:
-        self._trace.write(batch.event)
-        self._pass("after-trace", persisting)
-
-    def _apply(self, index: int, entry: Entry, result: Result | None) -> None:
-        """Execute an entry, if the core has not, and answer whoever waits for it."""
-        if result is None:
-            value = self.machine.apply(entry.command) if for_state_machine(entry.command) else None
-            result = Result(index, value)
-        proposal = self._appended.pop(index, None)
-        if proposal is None:
-            return
-        # Another leader's entry may have taken the place of ours.
-        if entry.term == self._appended_term:
-            assert entry.command == proposal.command
-            proposal.respond(_answer(proposal, index, result))
-        else:
-            proposal.respond(UnknownOutcome(proposal.id, f"entry {index} is from another leader"))
+    def _apply(self, batch: Batch) -> None:
+        """Execute what is committed, if the core has not, and answer whoever waits for it."""
+        for place, (index, entry) in enumerate(batch.apply):
+            if batch.results:
+                result = batch.results[place]
+            else:
+                value = self.machine.apply(entry.command) if for_state_machine(entry.command) else None
+                result = Result(index, value)
+            proposal = self._appended.pop(index, None)
+            if proposal is None:
+                continue
+            # Another leader's entry may have taken the place of ours.
+            if entry.term == self._appended_term:
+                assert entry.command == proposal.command
+                proposal.respond(_answer(proposal, index, result))
+            else:
+                proposal.respond(UnknownOutcome(proposal.id, f"entry {index} is from another leader"))
 
     def _give_up_what_is_lost(self) -> None:
         """A leader no more: whether its entries get committed is for others to say, and we won't know."""
-        leads = self.core.role is Role.LEADER and self.core.current_term == self._appended_term
-        if self._appended and not leads:
+        if self.core.role is not Role.LEADER or self.core.current_term != self._appended_term:
             reason = f"{self.core.server} no longer leads term {self._appended_term}"
             for proposal in self._appended.values():
                 proposal.respond(UnknownOutcome(proposal.id, reason))
             self._appended.clear()
-
-    def _dies(self, point: str, persisting: bool) -> bool:
-        kill = self._kill_at
-        return kill is not None and persisting and kill.point == point and self._persisting_steps >= kill.nth
-
-    def _pass(self, point: str, persisting: bool) -> None:
-        if self._dies(point, persisting):
-            log.warning("%s kills itself %s, as it was told", self.core.server, point)
-            os.kill(os.getpid(), signal.SIGKILL)
 
     @property
     def transport(self) -> Transport:
