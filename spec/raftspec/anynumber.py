@@ -14,7 +14,17 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, NoReturn
 
-from raftspec.graph import BINDERS, LEAVES, OPERATIONS, OVER_SERVERS, Graph, Node, free_variables, postorder
+from raftspec.graph import (
+    BINDERS,
+    LEAVES,
+    OPERATIONS,
+    OVER_SERVERS,
+    Graph,
+    Node,
+    free_variables,
+    postorder,
+    rewritten,
+)
 from raftspec.spec import Action, OnlyIf, Spec
 from raftspec.tracing import Send, Tracer, Transition
 from raftspec.types import BOOL, COUNT, SERVER, SERVER_SET, Message
@@ -148,21 +158,6 @@ class AnyNumber(Tracer):
 def substitute(graph: Graph, root: Node, new: Mapping[str, Node]) -> Node:
     """An expression with other nodes for its free variables."""
     return rewritten(graph, root, lambda n: new.get(n.attr) if n.op == "bound" else None)
-
-
-def rewritten(graph: Graph, root: Node, change: Callable[[Node], Node | None]) -> Node:
-    """An expression in which some leaves are others."""
-    done: dict[Node, Node] = {}
-    for n in postorder(root):
-        args = tuple(done[a] for a in n.args)
-        found = change(n)
-        if found is not None:
-            done[n] = found
-        elif n.op in LEAVES:
-            done[n] = graph.leaf(n.op, n.attr, n.type, *args)
-        else:
-            done[n] = graph.node(n.op, *args, attr=n.attr)
-    return done[root]
 
 
 # --- for so many servers -----------------------------------------------------

@@ -245,11 +245,19 @@ class Graph:
                         return y
                     if _is(x, not unit):
                         return x
-                return a[0] if a[0] is a[1] else None
+                if a[0] is a[1]:
+                    return a[0]
+                return self.const(not unit, BOOL) if _are_opposite(*a) else None
             case "not":
                 return a[0].args[0] if a[0].op == "not" else None
             case "eq" | "le":
                 return self.const(True, BOOL) if a[0] is a[1] else None
+            case "lt":
+                return self.const(False, BOOL) if a[0] is a[1] else None
+            case "forall" | "exists" if _is(a[1], op == "forall"):
+                return a[1]
+            case "agrees" if a[0] is a[1]:
+                return self.node("le", a[2], self.node("len", a[0]))
             case "ite":
                 return self._simplify_ite(*a)
             case "field" if a[0].op == "record":
@@ -327,6 +335,13 @@ def _is(n: Node, value: bool) -> bool:
     return n.op == "const" and n.attr is value
 
 
+def _are_opposite(a: Node, b: Node) -> bool:
+    """Whether one of two conditions is the other's opposite, as it is written."""
+    if "not" in (a.op, b.op):
+        return a.args == (b,) or b.args == (a,)
+    return {a.op, b.op} == {"lt", "le"} and a.args == b.args[::-1]
+
+
 def postorder(*roots: Node) -> Iterator[Node]:
     """Every node below the roots once, arguments before what uses them."""
     seen: set[Node] = set()
@@ -339,6 +354,21 @@ def postorder(*roots: Node) -> Iterator[Node]:
             seen.add(n)
             stack.append((n, True))
             stack += [(a, False) for a in reversed(n.args)]
+
+
+def rewritten(graph: Graph, root: Node, change: Callable[[Node], Node | None]) -> Node:
+    """An expression in which some leaves are others."""
+    done: dict[Node, Node] = {}
+    for n in postorder(root):
+        args = tuple(done[a] for a in n.args)
+        found = change(n)
+        if found is not None:
+            done[n] = found
+        elif n.op in LEAVES:
+            done[n] = graph.leaf(n.op, n.attr, n.type, *args)
+        else:
+            done[n] = graph.node(n.op, *args, attr=n.attr)
+    return done[root]
 
 
 def free_variables(n: Node) -> frozenset[str]:

@@ -83,11 +83,15 @@ class Actions:
     def checker(self, name: str, properties: list[str], states: int) -> Code:
         """`f(S)` or `f(S, T)`: the number of the first property that doesn't hold, from 1; 0 if all do."""
         code = Code(self.module, name, states, states)
-        w = Lowering(code, self.layout, self.variable(code.args))
-        for k, p in enumerate(properties, 1):
-            code.leave_if(~w.value(self.claim(p)), k)
-        code.leave(0)
+        self.check_all(code, code.args, map(self.claim, properties))
         return code
+
+    def check_all(self, code: Code, states: list[Word], claims: Iterable[Node]) -> None:
+        """Return the number of the first claim that doesn't hold, from 1; 0 if all do."""
+        w = Lowering(code, self.layout, self.variable(states))
+        for number, n in enumerate(claims, 1):
+            code.leave_if(~w.value(n), number)
+        code.leave(0)
 
     def expander(self, name: str, t: Transition, before: Callable[[Code], Word], taken: Taken) -> Code:
         """`f(context, row, m, k)`: every step of an action; a handler's, with message m, the row's kth.

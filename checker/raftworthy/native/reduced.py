@@ -38,7 +38,8 @@ class Reduction(Standing):
         with code.when(stays):
             code.store(context, At.STAYED, 1)
         if program.step_properties:
-            broken = code.call(program.check_step, before, after)
+            past = program.differ(code, before, after, range(program.past, lay.words))
+            broken = code.call(program.check_step, before, after, i, past.number())
             program.leave_if_broken(code, context, broken, len(program.invariants), move)
         # What only sends was sent when this state was made.
         if self.permits.eager:

@@ -1,7 +1,6 @@
 """Memory up to a limit, and files for what it has no room for.
 
-Memory is the system's, in whole pages, seen as bytes or as words. numpy would do as well, but takes longer to
-be imported than most searches run.
+Memory is seen as bytes or as words. numpy would do as well, but to import it takes longer than most searches.
 
 A stream is a sequence of bytes in pieces, written at its end and read from its beginning; a piece is in
 memory, in the stream's file, or both. Files only grow, so a checkpoint is how long they were.
@@ -25,23 +24,26 @@ from typing import Any, TypeAlias
 Bytes: TypeAlias = memoryview
 Words: TypeAlias = memoryview  # cast to "Q"
 
-HUGE = 4 << 20  # bytes from which larger pages pay
+LINE = 64  # bytes of a line of the cache, which two threads had better not share
+HUGE = 4 << 20  # bytes from which large pages pay; what is smaller is better taken from what was used before
 
 
 def zeros(size: int) -> Bytes:
-    """So many bytes, all 0; a page is there when something is first written to it.
+    """So many bytes, all 0.
 
     Raises:
         MemoryError: there is no memory.
     """
+    if size < HUGE:
+        return memoryview(bytearray(size + 2 * LINE))[LINE:-LINE]
     try:
-        block = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError from error
-    if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a system without them
             block.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(block)[:size]
+    return memoryview(block)
 
 
 def zero_words(n: int) -> Words:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from raftspec.graph import Node, rewritten
 from raftspec.tracing import Transition
 from raftworthy.explore.reference import Model
 from raftworthy.native import NoPlaceError
@@ -85,7 +86,7 @@ class Successors(Actions):
     def build_steps(self) -> None:
         """Build the functions in the module."""
         self.check_state = self.checker("check_state", self.invariants, 1)
-        self.check_step = self.checker("check_step", self.step_properties, 2)
+        self.check_step = self._step_checker()
         self.settle = self._settler()
         self.finish = self.finisher()
         self.expanders = [self._expander(k, t) for k, t in enumerate(self.transitions)]
@@ -101,6 +102,41 @@ class Successors(Actions):
             self._step(code, w, t, ordinal | (number << ORDINAL_BITS))
 
         return self.expander(f"expand_{t.name}", t, lambda code: code.args[1], taken)
+
+    def _step_checker(self) -> Code:
+        """`f(S, T, i, past)`: checks a step of server i, which changed history if `past` says so.
+
+        Where it didn't, as most steps, a property has little left to say.
+        """
+        code = Code(self.module, "check_step", 4, 2)
+        before, after, i, past = code.args
+        anything = code.block()
+        code.unless(past.differs(0), anything)
+        # A property that speaks of a server by anything but its name keeps what it says.
+        switch = code.b.switch(i.v, anything)
+        for k, server in enumerate(self.layout.servers):
+            case = code.block()
+            switch.add_case(code.const(k).v, case)
+            code.b.position_at_end(case)
+            self.check_all(code, [before, after], [self._left(p, server) for p in self.step_properties])
+        code.b.position_at_end(anything)
+        self.check_all(code, [before, after], map(self.claim, self.step_properties))
+        return code
+
+    def _left(self, name: str, server: str) -> Node:
+        """What is left of a property for a step that changes nothing but this server's variables."""
+        graph = self.model.generated.tracer.graph
+
+        def before(n: Node) -> Node | None:
+            if n.op == "past":
+                stays = True
+            elif n.op == "get":
+                stays = n.args[0].op == "const" and n.args[0].attr != server
+            else:
+                return None
+            return graph.leaf(n.op, (n.attr[0], 0), n.type, *n.args) if stays else None
+
+        return rewritten(graph, self.claim(name), before)
 
     def _step(self, code: Code, w: Lowering, t: Transition, move: Word) -> None:
         """Write the state after a step to the context, and have it finished."""
@@ -160,7 +196,7 @@ class Successors(Actions):
             code.store(context, At.STAYED, 1)
         if self.step_properties:
             with code.when(~checked):
-                broken = code.call(self.check_step, before, after)
+                broken = code.call(self.check_step, before, after, i, past.number())
                 with code.when(broken.differs(0)):
                     # What waits came before.
                     self.unpatch(code, context, i)
