@@ -34,6 +34,8 @@ from raftworthy.native.successors import Successors
 from raftworthy.native.words import I8, Code, Word
 from raftworthy.reduce.permits import Permits
 
+AHEAD = 512  # bytes after a row that are asked for when it is expanded: it was written long ago
+
 
 class Program(Successors):
     """A model's compiled search. `properties` are checked in their order.
@@ -210,6 +212,7 @@ class Program(Successors):
         code.leave_if(~count.below(code.load(context, At.STATES_LIMIT)), Stop.PAUSE)
         code.leave_if(code.load(context, At.FULL).differs(0), Stop.FULL)
         row = self._row(code, context)
+        code.prefetch(code.address(row, AHEAD, I8))
         n = self.rows.count(code, row)
         code.leave_if(~n.at_most(self.rows.most_messages), Stop.CROWDED)
         self._leave_for_room(code, context, n)

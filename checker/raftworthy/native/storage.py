@@ -25,7 +25,7 @@ Bytes: TypeAlias = memoryview
 Words: TypeAlias = memoryview  # cast to "Q"
 
 LINE = 64  # bytes of a line of the cache, which two threads had better not share
-HUGE = 4 << 20  # bytes from which large pages pay; what is smaller is better taken from what was used before
+HUGE = 2 << 20  # bytes from which large pages pay; what is smaller is better taken from what was used before
 
 
 def zeros(size: int) -> Bytes:
