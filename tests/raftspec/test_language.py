@@ -27,7 +27,7 @@ from raftspec.graph import OPERATIONS, Node, check
 from raftspec.spec import State
 from raftspec.tracing import SymbolicState, Tracer
 from raftspec.types import BOOL, INDEX, SERVER, Type
-from raftspec.values import ite, no
+from raftspec.values import forall, ite, no
 
 
 def trace(tree: Tree, t: Type) -> Node:
@@ -74,6 +74,8 @@ CROWDED = {
         ("not", BOOL),
         ("eq", INDEX, INDEX),
         ("le", INDEX, INDEX),
+        ("lt", INDEX, INDEX),
+        ("agrees", LOG, LOG, INDEX),
     ),
     INDEX: (("len", LOG), ("sub", INDEX, INDEX)),
     LOG: (("prefix", LOG, INDEX), ("concat", LOG, LOG)),
@@ -106,10 +108,18 @@ def test_simplification_reaches_its_rules() -> None:
     tracer = Tracer(spec_of(), SERVERS)
     me = SymbolicState(tracer, 0)["n1"]
     a, b, c = me.flag, me.other_flag, me.index == 0
+    true, false = (tracer.wrap(tracer.graph.const(x, BOOL)) for x in (True, False))
     equal = [
         (no(no(a)), a),
+        (a | no(a), true),
+        (no(a) & a, false),
+        ((me.index < me.log.length) | (me.log.length <= me.index), true),
+        (me.index < me.index, false),
+        (me.log.agrees(me.log, me.index), me.index <= me.log.length),
+        (me.log.agrees(me.log, me.log.length), true),
+        (forall(me.index, lambda k: k <= k), true),
         (a & True, a),
-        (a & False, tracer.wrap(tracer.graph.const(False, BOOL))),
+        (a & False, false),
         (a | False, a),
         (a | a, a),
         (ite(no(a), me.index, 0), ite(a, 0, me.index)),

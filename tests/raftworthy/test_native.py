@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,7 +27,7 @@ from raftspec.values import Map, Seq, ServerSet, count, exists, forall, ite, lat
 from raftworthy.explore.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case, Walk
 from raftworthy.explore.reference import Bounds, Model, Result, UnusableError, explore_model
 from raftworthy.explore.running import run_explore
-from raftworthy.generated import World
+from raftworthy.generated import World, property_source, scope_of
 from raftworthy.native import NoPlaceError, lowering
 from raftworthy.native.engine import explore_native, successors
 from raftworthy.native.layout import Layout, Slot
@@ -308,6 +309,36 @@ def test_the_successors_are_those_of_python(
             s = rng.choices(moves, [0.05 if m.action in ("restart", "timeout") else 1 for m in moves])[
                 0
             ].world
+
+
+def test_what_is_left_of_a_property_says_the_same_of_a_step() -> None:
+    """Of a step that changes one server and no history; asked of a server that didn't act, it misses some."""
+    forgetful = ["vote.once_per_term", "append.truncate_only_conflict"]
+    model = Model(raft, Bounds(servers=3, max_log=2), forgetful)
+    program = Program(model, model.properties(), symmetry=False, level=0)
+    names, rng, answers = program.step_properties, random.Random(1), Counter[tuple[bool, bool]]()
+    left = {}
+    for p in names:
+        for i in model.servers:
+            scope = scope_of(model.generated.structs)
+            exec(property_source(model.spec.properties[p], program.left_of(p, i)), scope)
+            left[p, i] = scope[p]
+    for _ in range(30):
+        s = model.generated.initial()
+        for _ in range(25):
+            moves = list(model.moves(s))
+            if not moves:
+                break
+            move = rng.choices(moves, [0.05 if m.action == "timeout" else 1 for m in moves])[0]
+            if move.world.past.same(s.past):
+                for p in names:
+                    claimed = model.claim(p)(s, move.world)
+                    assert left[p, move.server](s, move.world) == claimed, (p, str(move))
+                    others = (left[p, i](s, move.world) for i in model.servers if i != move.server)
+                    answers[claimed, all(others)] += 1
+            s = move.world
+    assert answers[True, True] > 1000
+    assert answers[False, True]
 
 
 def test_a_packed_state_is_the_state() -> None:

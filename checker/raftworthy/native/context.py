@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum, auto
 
 # How many successors wait for their places in the table to be fetched.
-BATCH = 16
+BATCH = 32
 # Each shard's fingerprints lie in so many tables, which grow one after the other.
 SLICES = 16
 # How a step is written down: the parameters' or the message's number, the action's, and the state before,

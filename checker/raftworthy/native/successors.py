@@ -118,12 +118,12 @@ class Successors(Actions):
             case = code.block()
             switch.add_case(code.const(k).v, case)
             code.b.position_at_end(case)
-            self.check_all(code, [before, after], [self._left(p, server) for p in self.step_properties])
+            self.check_all(code, [before, after], [self.left_of(p, server) for p in self.step_properties])
         code.b.position_at_end(anything)
         self.check_all(code, [before, after], map(self.claim, self.step_properties))
         return code
 
-    def _left(self, name: str, server: str) -> Node:
+    def left_of(self, name: str, server: str) -> Node:
         """What is left of a property for a step that changes nothing but this server's variables."""
         graph = self.model.generated.tracer.graph
 
