@@ -6,8 +6,8 @@ in this file, `elections`, `replication`, `snapshots` and `step`; beyond it, if 
 `sessions`.
 
 Clock and randomness are passed in, so one seed gives one run. The driver writes a
-batch's event to the trace, persists, then sends, then applies; nothing of a batch
-may leave the server before it is persisted (section 5.1, Figure 2, State).
+batch's event to the trace, persists, then sends, then applies. Nothing of a batch may leave the server
+before it is persisted (section 5.1, Figure 2, State), but for what a batch says may go early.
 
     m     a message      now    the server's own clock, in seconds
     n     a log index, from 1; 0 is before the log
@@ -95,7 +95,8 @@ class Core(Membership):
     def propose(self, now: float, commands: Sequence[bytes]) -> Batch:
         """A leader appends its clients' commands and replicates them. Section 5.3.
 
-        They are the last `len(commands)` entries of `log` when this returns.
+        They are the last `len(commands)` entries of `log` when this returns. Followers may write them while
+        the leader does: it counts itself from its next step on, and by then its disk has them.
         """
         if self.role is not Role.LEADER or self._is_handing_over(now):
             raise NotLeader(self.server, None if self.role is Role.LEADER else self.leader)
@@ -107,7 +108,7 @@ class Core(Membership):
             if peer not in self._probing:
                 self._send_entries(peer)
         self._advance_commit_index()
-        return self._finish("client_request")
+        return self._finish("client_request")._replace(early=True)
 
     def heard(self, peer: str, now: float) -> float:
         """For how many seconds a leader has had no answer from a follower."""

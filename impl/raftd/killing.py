@@ -66,9 +66,12 @@ class DoomedServer(Server):
         super()._write_trace(batch)
         self._pass("after-trace")
 
-    def _store(self, persist: Persist) -> None:
-        self._storage.write(persist, fsync=not self._dies("after-write"))
+    def _write(self, persist: Persist) -> None:
+        super()._write(persist)
         self._pass("after-write")
+
+    def _sync(self) -> None:
+        super()._sync()
         self._pass("after-persist")
 
     def _send(self, message: Message) -> None:

@@ -3,10 +3,13 @@
 For each step of the core, in this order: its trace event is written, its changes are made durable, its
 messages are sent, its newly committed entries are applied, and the clients who wait for them answered.
 So nothing is promised before it is on disk (Figure 2: "updated on stable storage before responding").
+A leader that asks its followers to store its clients' commands promises nothing yet: these go out
+before its own fsync, and all disks work at the same time (dissertation, section 10.2.1).
 
 All proposals that have come in meanwhile go into one step, and so share one fsync. A step's fsync blocks
-the loop on purpose: there is nothing else this server may do before it, and what arrives in the meantime
-waits in the sockets, where it becomes the next batch.
+the loop on purpose: there is nothing else this server may do before it, least of all count
+itself among those who store the entries; what arrives in the meantime waits in the sockets, where it
+becomes the next batch.
 """
 
 from __future__ import annotations
@@ -507,6 +510,8 @@ class Server:
             self._write_trace(batch)
         if batch.persist is not None:
             self._write(batch.persist)
+            if not batch.early:
+                self._sync()
         if self._trace_after_persist:
             self._write_trace(batch)
         if self.core.configured != self._met:
@@ -514,6 +519,8 @@ class Server:
             self._meet()
         for message in batch.send:
             self._send(message)
+        if batch.early:
+            self._sync()
         if batch.install is not None and self.core.session_table is None:
             self.machine.load(batch.install.state)
         if batch.apply:
@@ -534,12 +541,14 @@ class Server:
 
     def _write(self, persist: Persist) -> None:
         began = self._true_clock()
-        self._store(persist)
+        self._storage.write(persist)
         self.counts.writes += 1
         self.counts.write_seconds += self._true_clock() - began
 
-    def _store(self, persist: Persist) -> None:
-        self._storage.write(persist)
+    def _sync(self) -> None:
+        began = self._true_clock()
+        self._storage.sync()
+        self.counts.write_seconds += self._true_clock() - began
 
     def _note_role(self) -> None:
         """Count and log what this server has become; who operates it wants to know."""

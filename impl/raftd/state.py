@@ -108,7 +108,11 @@ class Persist(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step asks of its driver, in this order."""
+    """What one step asks of its driver, in this order.
+
+    `early` says that the disk need not be done before anything is sent: nothing in `send` is an answer, and
+    nothing in it counts on the disk. Dissertation, section 10.2.1.
+    """
 
     event: dict[str, Any]  # a line of the trace, without `seq`
     persist: Persist | None
@@ -116,6 +120,7 @@ class Batch(NamedTuple):
     apply: tuple[tuple[int, Entry], ...]  # newly committed, no-ops included
     results: tuple[Result, ...] = ()  # of those, if this server keeps sessions; it has applied them itself
     install: Snapshot | None = None  # the state machine's state becomes this before anything is applied
+    early: bool = False
 
 
 class NotLeader(Exception):  # noqa: N818  (an answer to the client, not a failure)

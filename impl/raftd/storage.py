@@ -1,6 +1,6 @@
 """Term, vote and log on disk. Figure 2, State: "updated on stable storage before responding to RPCs".
 
-One SQLite database in WAL mode; one transaction, and so one fsync, per step of the core. A store that
+One SQLite database in WAL mode; one transaction and one fsync per step of the core. A store that
 cannot be shown to be whole is refused: a server that has forgotten its vote can elect a second leader of
 one term, so starting over with term 0 is never the way out of a damaged disk.
 
@@ -18,7 +18,7 @@ What finds which damage:
                                           would go back in time without a word
     another server's folder               name, members and cluster in `meta`
 
-`writes` follows each commit, so it is never ahead of what is durable: it refuses no store that only
+`writes` follows each fsync, so it is never ahead of what is durable: it refuses no store that only
 suffered a crash, of the process or of the machine. It is memory shared with the system: storing there
 survives the process, and costs no call. Not found: a whole folder put back from an older copy;
 and, after a crash of the machine, a last write that the disk lost although it had confirmed it.
@@ -48,6 +48,7 @@ from raftd.messages import Entry, Snapshot
 LOCK: Final = "lock"
 STORE: Final = "store"
 DATABASE: Final = "raft.db"
+WAL: Final = DATABASE + "-wal"
 WRITES: Final = "writes"
 
 INITIALISED: Final = b"initialised\n"
@@ -129,6 +130,7 @@ class Storage:
         self._lock = _take_lock(folder)
         self._connection: sqlite3.Connection | None = None
         self._writes: mmap.mmap | None = None
+        self._wal = -1
         self._failed = False
         self.delay = 0.0  # for tests: how many seconds longer each write takes
         identity = (server, tuple(sorted(servers)), cluster or "")
@@ -166,6 +168,8 @@ class Storage:
         self.persistent = Persistent(self._meta.current_term, self._meta.voted_for, log, snapshot)
         again = msgspec.structs.replace(self._meta, start=self._meta.start + 1)
         self._commit(again, keep=log.last_index, rows=[])
+        self._wal = os.open(self.folder / STORE / WAL, os.O_RDONLY | os.O_CLOEXEC)
+        self.sync()
 
     @property
     def start(self) -> int:
@@ -182,18 +186,13 @@ class Storage:
         assert number > self._meta.started, (number, self._meta.started)
         changed = msgspec.structs.replace(self._meta, started=number)
         self._commit(changed, keep=self._meta.log_length, rows=[])
+        self.sync()
 
-    def write(self, persist: Persist, *, fsync: bool = True) -> None:
-        """Make a step's term, vote and log durable: when this returns they survive a crash.
+    def write(self, persist: Persist) -> None:
+        """Write a step's term, vote and log, whole or not at all; `sync` makes them durable.
 
-        Without `fsync`, for tests, they survive only the death of this process.
-        After a failure nothing is known about the disk (a second fsync may report success for pages
-        that the first one lost), so the store refuses all further use and the server has to stop.
+        Before that they survive the death of this process, and not that of the machine.
         """
-        if self.delay:
-            time.sleep(self.delay)
-        if not fsync:
-            self._execute("PRAGMA synchronous = OFF")
         meta = self._meta
         assert 0 <= persist.keep <= meta.log_length, (persist.keep, meta.log_length)
         crc = meta.log_crc if persist.keep == meta.log_length else self._crc_at(persist.keep)
@@ -250,23 +249,38 @@ class Storage:
                 execute("DELETE FROM log WHERE n <= ?", (meta.snapshot_index,))
             execute("UPDATE meta SET content = ?, crc = ? WHERE id = 1", (content, zlib.crc32(content)))
             execute("COMMIT")
-            _set_writes(self._writes, meta.writes)
         except (sqlite3.Error, OSError) as error:
-            self._failed = True
-            raise StorageError(
-                self.folder / STORE / DATABASE,
-                f"a write failed: {error}",
-                "look at the disk (full? failing?), then start the server again",
-            ) from error
+            raise self._fails(error) from error
         self._meta = meta
+
+    def sync(self) -> None:
+        """Make durable what has been written: when this returns it survives a crash of the machine.
+
+        After a failure nothing is known about the disk (a second fsync may report success for pages
+        that the first one lost), so the store refuses all further use and the server has to stop.
+        """
+        assert self._writes is not None
+        assert not self._failed, "a write has failed before: the state of the disk is unknown"
+        if self.delay:
+            time.sleep(self.delay)
+        try:
+            os.fdatasync(self._wal)
+        except OSError as error:
+            raise self._fails(error) from error
+        _set_writes(self._writes, self._meta.writes)
+
+    def _fails(self, error: Exception) -> StorageError:
+        self._failed = True
+        return StorageError(
+            self.folder / STORE / DATABASE,
+            f"a write failed: {error}",
+            "look at the disk (full? failing?), then start the server again",
+        )
 
     def fill(self) -> None:
         """For tests: the disk has no room for one page more, until the store is opened again."""
-        self._execute("PRAGMA max_page_count = 1")  # which SQLite takes for as few as there are
-
-    def _execute(self, statement: str) -> None:
         assert self._connection is not None
-        self._connection.execute(statement)
+        self._connection.execute("PRAGMA max_page_count = 1")  # which SQLite takes for as few as there are
 
     def _crc_at(self, n: int) -> int:
         """The checksum of the log up to entry n."""
@@ -287,6 +301,9 @@ class Storage:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        if self._wal >= 0:
+            os.close(self._wal)
+            self._wal = -1
         if self._writes is not None:
             self._writes.close()
             self._writes = None
@@ -387,7 +404,8 @@ def _connect(database: Path) -> sqlite3.Connection:
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise sqlite3.DatabaseError(f"journal mode is {mode}, not wal")
-        connection.execute("PRAGMA synchronous = FULL")
+        # SQLite syncs what a checkpoint needs, and `sync` the rest: of each write, when its step says so.
+        connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(SNAPSHOTS)  # which older stores lack
     except BaseException:
         connection.close()

@@ -261,6 +261,8 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        # A message goes out at once, not when the step is over: its sender may yet wait for the disk.
+        self._transport.set_write_buffer_limits(1)  # byte; with TLS, 0 would mean never
         owner = self._owner
         address = str(owner.addresses[owner.server])
         hello = PeerHello(owner.server, self._peer, tuple(owner.addresses), owner.cluster, address)

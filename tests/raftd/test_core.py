@@ -181,6 +181,24 @@ def test_lone_server_elects_itself_and_commits_at_once() -> None:
     assert core.propose(1.0, [b"a", b"b"]).apply == ((2, Entry(2, b"a")), (3, Entry(2, b"b")))
 
 
+def test_only_what_answers_nobody_goes_out_before_the_disk_has_it() -> None:
+    """Dissertation, section 10.2.1. What a leader says of its commit index rests on no entry of this step."""
+    leader = make_leader(current_term=2, log_terms=[2], commit_index=1)
+    batch = leader.propose(0.0, [b"a"])
+    assert batch.early
+    assert len(batch.send) == 2
+    for m in batch.send:
+        assert isinstance(m, AppendEntries)
+        assert m.leader_commit == 1
+    follower = make("n2", current_term=1)
+    for message in (batch.send[0], vote_request("n3", "n2", 3)):
+        answered = follower.receive(0.0, message)
+        assert answered.persist
+        assert answered.send
+        assert not answered.early
+    assert not make().start_election(0.0).early
+
+
 # Votes. Figure 2, RequestVote RPC.
 
 

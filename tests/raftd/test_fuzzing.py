@@ -312,6 +312,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, An
     found: dict[str, tuple[Path, Any]] = {}
 
     def keep(name: str, storage: Storage) -> None:
+        storage.sync()
         shutil.copytree(storage.folder, folder / name)
         copy = folder / (name + " copy")
         shutil.copytree(folder / name, copy)

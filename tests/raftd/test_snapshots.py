@@ -268,7 +268,8 @@ def test_damaged_snapshot_is_refused(tmp_path: Path) -> None:
         storage.write(Persist(1, None, 0, (Entry(1, b"x"),), Snapshot(1, 1, b"the state")))
     for damage, word in (("UPDATE snapshot SET state = x'00'", "wrong"), ("DELETE FROM snapshot", "missing")):
         with Storage(tmp_path, "n1", THREE) as storage:
-            storage._execute(damage)
+            assert storage._connection is not None
+            storage._connection.execute(damage)
         with pytest.raises(StorageError, match=word):
             Storage(tmp_path, "n1", THREE)
         if word == "wrong":

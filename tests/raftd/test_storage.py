@@ -6,6 +6,7 @@ forgets them can vote twice in a term (section 5.2) or take back an acknowledgem
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -162,14 +163,41 @@ def test_the_order_of_the_servers_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_ends_the_store(tmp_path: Path) -> None:
-    """After a failed fsync the pages may be marked clean and be lost: trying again proves nothing."""
+    """Nothing is known about the disk then."""
     with open_store(tmp_path) as storage:
-        assert storage._connection is not None
-        storage._connection.execute("PRAGMA max_page_count = 1")
+        storage.fill()
         with pytest.raises(StorageError, match="a write failed: database or disk is full"):
             storage.write(Persist(1, "n1", 0, (Entry(1, bytes(100_000)),)))
         with pytest.raises(AssertionError, match="a write has failed before"):
             storage.write(Persist(1, "n1", 0, ()))
+
+
+def test_a_failed_fsync_ends_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it the pages may be marked clean and be lost: trying again proves nothing."""
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open_store(tmp_path) as storage:
+        storage.write(Persist(1, "n1", 0, ()))
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "fdatasync", fail)
+            with pytest.raises(StorageError, match=r"a write failed: .*Input/output error"):
+                storage.sync()
+        with pytest.raises(AssertionError, match="a write has failed before"):
+            storage.write(Persist(2, None, 0, ()))
+
+
+def test_the_number_of_writes_is_never_ahead_of_what_is_durable(tmp_path: Path) -> None:
+    """A power cut before an fsync may leave any file as it was: that is no damage."""
+    with open_store(tmp_path / "n1") as storage:
+        storage.write(Persist(1, "n1", 0, (Entry(1, b"a"),)))
+        storage.sync()
+        shutil.copytree(tmp_path / "n1", tmp_path / "cut")
+        storage.write(Persist(1, "n1", 1, (Entry(1, b"b"),)))
+        shutil.copy(tmp_path / "n1" / STORE / WRITES, tmp_path / "cut" / STORE / WRITES)
+    with open_store(tmp_path / "cut") as storage:
+        assert [entry.command for entry in storage.persistent.log] == [b"a"]
 
 
 # --- damage -------------------------------------------------------------------------------------------
@@ -190,6 +218,7 @@ class Sample:
 def fill(storage: Storage, first: int, count: int) -> None:
     for n in range(first, first + count):
         storage.write(Persist(n, SERVERS[n % 3], n - 1, (Entry(n, b"command %d " % n * 20),)))
+        storage.sync()
 
 
 @pytest.fixture(scope="module")
