@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ pytest.importorskip("z3")
 
 from raftspec.mutants import Mutant
 from raftspec.properties import raft
+from raftworthy.cli import app
 from raftworthy.explore import choosing, natively
 from raftworthy.explore.cases import Case
 from raftworthy.explore.means import Means
@@ -95,3 +97,20 @@ def test_what_is_recorded_is_neither_asked_nor_tried_to_do_without(monkeypatch: 
     permits = getattr(found, "permits")  # noqa: B009
     assert permits.recorded
     assert "order" in permits.names()
+
+
+def test_the_command_says_what_it_took_from_the_record(capsys: pytest.CaptureFixture[str]) -> None:
+    """For people and for machines; and not where nothing was."""
+    of_record = "--without commit.current_term --max-term 4 --commands 2"
+    by_looking = "--without restart.keep_vote --crashes 1"
+    for question, taken in ((of_record, True), (by_looking, False)):
+        told = []
+        for more in ("", "--json"):
+            with pytest.raises(SystemExit) as ended:
+                app(f"explore --threads 1 {question} {more}")
+            assert ended.value.code == 1
+            told.append(capsys.readouterr().out)
+        text, data = told[0], json.loads(told[1])
+        assert ("reduced, as Z3 has proved (recorded) that" in text) is taken
+        assert data["reductions"]["recorded"] is taken
+        assert ("order" in data["reductions"]["on"]) is taken

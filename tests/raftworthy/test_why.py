@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path as FilePath
 
@@ -14,6 +15,7 @@ from raftspec.extensions import EXTENSIONS, WHOLE
 from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
 from raftspec.rules import POLICY, RULES
+from raftworthy.explore import livelocks
 from raftworthy.explore import why as module
 from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
 from raftworthy.explore.needless import NEEDLESS, WAITS, Needless, Wait
@@ -220,6 +222,33 @@ def test_the_command_answers_saves_and_refuses(tmp_path: FilePath) -> None:
         assert refused.returncode == 2
         assert refused.stderr.startswith("error: ")
         assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_livelock_is_shown_that_is_not_there_with_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that Raft has, too, says nothing of the rule."""
+    pytest.importorskip("networkx")
+    shown = livelocks.livelock_of("term.fresh_vote", is_mutant=False)
+    assert shown is not None
+    assert shown.found.lasso is not None
+    assert shown.found.question.without == {"term.fresh_vote"}
+    assert shown.right.verdict == "holds within bounds"
+    assert shown.right.question == replace(shown.found.question, without=frozenset())
+    text = livelocks.as_text(shown, 100).plain
+    assert "for ever" in text
+    assert f"with the rule a command is always decided: {shown.right.states} states" in text
+    assert livelocks.livelock_of("append.candidate_steps_down", is_mutant=False) is None
+    monkeypatch.setattr(livelocks, "ask", lambda *_: shown.found)
+    assert livelocks.livelock_of("term.fresh_vote", is_mutant=False) is None
+
+
+def test_the_command_shows_the_livelock() -> None:
+    pytest.importorskip("networkx")
+    done = run("term.adopt_newer", "--json")
+    assert done.returncode == 0
+    data = json.loads(done.stdout)
+    assert data["lasso"]["verdict"] == "livelock"
+    assert data["lasso"]["round"] == 1
+    assert data["without_lasso"]["verdict"] == "holds within bounds"
 
 
 def test_policy_is_said_to_be_a_choice() -> None:

@@ -179,7 +179,8 @@ def why(
 ) -> int:
     """Show what goes wrong without a rule: the shortest disaster, and the step that the rule prevents.
 
-    Of a rule that nothing goes wrong without, it says what was explored to know that.
+    Of a rule that nothing goes wrong without, it says what was explored to know that; and where a command may
+    then never be decided, it shows the livelock.
     Exit code: 0 answered, 2 undecided or unusable.
 
     Examples:
@@ -194,6 +195,7 @@ def why(
     from raftspec.rules import RULES
     from raftworthy.explore.cases import with_extensions
     from raftworthy.explore.export import write_trace
+    from raftworthy.explore.needless import LIVELOCKS
     from raftworthy.explore.reference import UnusableError
     from raftworthy.explore.telling import answer_data, as_text, page, table
     from raftworthy.explore.why import why as answer
@@ -225,17 +227,25 @@ def why(
         if save is not None:
             check_writable(save)
         found = answer(name)
+        livelock = None
+        if found.name in LIVELOCKS:
+            from raftworthy.explore import livelocks  # imports what draws
+
+            with progress_bar("looking for a livelock", "states") as progress:
+                livelock = livelocks.livelock_of(found.name, found.mutant is not None, progress)
     except (UnusableError, UnwritableError) as error:
         return fail(str(error), json)
     if save is not None and found.disaster:
         write_trace(found.disaster.path, save)
     if json:
-        print_json(answer_data(found))
+        print_json(answer_data(found) | (livelocks.as_data(livelock) if livelock else {}))
         return CONFORMS if found.decided else UNUSABLE
     from rich.console import Console
 
     console = Console()
     console.print(as_text(found, console.width), soft_wrap=True)
+    if livelock:
+        console.print(livelocks.as_text(livelock, console.width), soft_wrap=True)
     if save is not None:
         print(f"written to {save}; try: raftworthy replay {save}" if found.disaster else "no path to save")
     return CONFORMS if found.decided else UNUSABLE

@@ -77,7 +77,7 @@ def as_text(a: Answer, width: int, saved: FilePath | None = None) -> Text:
     out = Text()
     doc = " ".join(raft.goals[q.goal].doc.split())
     if a.lasso is not None:
-        out.append_text(_drawn(a.lasso, a.clock, width))
+        out.append_text(drawn(a.lasso, a.clock, width))
         out.append("\n")
     style = {"livelock": "bold red", "undecided": "yellow"}.get(a.verdict, "bold green")
     told = {
@@ -101,7 +101,7 @@ def as_text(a: Answer, width: int, saved: FilePath | None = None) -> Text:
     return out
 
 
-def _drawn(lasso: Lasso, clock: str, width: int) -> Text:
+def drawn(lasso: Lasso, clock: str, width: int) -> Text:
     """The stem and one round, and what comes after it."""
     if not lasso.rounds:
         out = lay_out(lasso.stem, width)
