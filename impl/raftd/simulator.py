@@ -555,23 +555,28 @@ class Simulation:
         """The disk takes its time, in which the server does nothing, and may be stopped.
 
         What a server that is stopped meanwhile finds on its disk is the old or the new, as with a crash.
+        What may go out early does, and is written by then, if not yet safe from a power cut.
         """
         self.summary.faults["disk"] += 1
         core = server.core
         persist = batch.persist
         self._note(batch)  # now, for others may go on meanwhile
-        if server.traces_first:
+        traced = server.traces_first or batch.early
+        if traced:
             self._write_trace(batch)
-        if self.rng.random() < 0.5:  # only the answer is late
+        if batch.early or self.rng.random() < 0.5:  # only the answer is late
             server.persist(persist)
             persist = None
+        if batch.early:
+            self._send(server, batch.send)
+            batch = batch._replace(send=())
 
         def written() -> None:
             if server.core is not core:
                 return
             server.writing = False
             server.persist(persist)
-            if not server.traces_first:
+            if not traced:
                 self._write_trace(batch)
             self._finish(server, batch)
 
