@@ -18,11 +18,12 @@ from raftworthy.ask.electable import Candidate, Election
 from raftworthy.ask.logs import Log, Logs, parse, read_logs
 from raftworthy.ask.reachable import Reachable, reachable
 from raftworthy.cli import app
+from raftworthy.explore.broken_steps import Question, sizes
 from raftworthy.explore.export import write_trace
 from raftworthy.explore.reference import Bounds, Model, UnusableError, explore, explore_model
 from raftworthy.generated import World
 from raftworthy.prove.counterexample import find
-from raftworthy.prove.inductive import Induction, Question, sizes
+from raftworthy.prove.inductive import Induction
 
 ROOT = Path(__file__).parent.parent.parent
 FIGURE_7 = ROOT / "docs" / "logs" / "figure_7.logs"

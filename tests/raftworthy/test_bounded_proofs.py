@@ -15,10 +15,11 @@ from raftspec.raft import LEADER, raft
 from raftspec.rules import RULES
 from raftspec.spec import Property, Spec
 from raftworthy.cli import app
+from raftworthy.explore.broken_steps import DisagreementError, Question, sizes, table, title
 from raftworthy.explore.reference import Bounds, Model, UnusableError, explore
-from raftworthy.prove import counterexample, inductive
-from raftworthy.prove.counterexample import DisagreementError, find, table
-from raftworthy.prove.inductive import Answer, Induction, Question, sizes
+from raftworthy.prove import inductive
+from raftworthy.prove.counterexample import find
+from raftworthy.prove.inductive import Answer, Induction
 from raftworthy.prove.reach import reach
 from raftworthy.prove.running import run_inductive
 
@@ -251,4 +252,4 @@ def test_what_is_unknown_is_refused() -> None:
         reach(Bounds(max_messages=3), 1)
     with pytest.raises(UnusableError, match="no mutant"):
         run_inductive(3, 1, 1, mutant="X1")
-    assert counterexample.title("election_safety") == "election_safety"
+    assert title("election_safety") == "election_safety"

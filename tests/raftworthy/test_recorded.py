@@ -19,12 +19,13 @@ from raftspec.properties import raft
 from raftworthy.cli import app
 from raftworthy.explore import choosing, natively
 from raftworthy.explore.cases import Case
+from raftworthy.explore.identity import key
 from raftworthy.explore.means import Means
 from raftworthy.explore.recording import asked, changed, questions
 from raftworthy.explore.reference import Bounds, Model
 from raftworthy.reduce import recorded as record
 from raftworthy.reduce.permits import Permits
-from raftworthy.reduce.recorded import Row, key, read, recorded
+from raftworthy.reduce.recorded import Row, read, recorded
 
 FIGURE_8 = Bounds(max_term=4, commands=2)
 SEED = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(random.randrange(1 << 32)))  # the same for all workers

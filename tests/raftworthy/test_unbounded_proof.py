@@ -13,9 +13,9 @@ import z3
 
 from raftspec.rules import RULES
 from raftworthy.cli import app
+from raftworthy.explore.broken_steps import NO_STEP, Counterexample, Question, title
 from raftworthy.explore.reference import UnusableError
-from raftworthy.prove.counterexample import title
-from raftworthy.prove.inductive import NO_STEP, Question
+from raftworthy.explore.unkept import first_unkept
 from raftworthy.prove.unbounded.cores import needed, recorded
 from raftworthy.prove.unbounded.formulas import Clauses, both, either, every, no, some
 from raftworthy.prove.unbounded.induction import AT_FIRST, Unbounded
@@ -52,6 +52,7 @@ def test_without_a_rule_the_first_conjunct_that_fails_is_named(rule: str) -> Non
     first = data["failed"][0]
     assert (first["action"], first["claim"].split("_")[0]) == (action, conjunct)
     assert data["counterexample"]["claim"] == first["claim"]
+    assert Question(**first) == recorded_step(rule).question
 
 
 # As docs/proving.md says: proved with these, but for the promises of their own that are named.
@@ -79,8 +80,32 @@ def test_every_rule_of_safety_fails_first_where_the_table_says(rule: str) -> Non
         assert data["verdict"] == NOT_BROKEN[rule], text
         return
     assert code == 1, text
-    failed = data["failed"][0]
-    assert f"{failed['action']} / {title(failed['claim'])}" == FAILS_FIRST[rule]
+    failed = Question(**data["failed"][0])
+    assert f"{failed.action} / {title(failed.claim)}" == FAILS_FIRST[rule]
+    assert recorded_step(rule).question == failed
+
+
+def recorded_step(rule: str) -> Counterexample:
+    """What `why` shows: taken by Python just now."""
+    found = first_unkept(rule)
+    assert found is not None
+    return found
+
+
+def test_what_fails_with_the_rule_as_well_is_not_held_against_the_rule() -> None:
+    """Promises about responses have no conjuncts, so nothing is said of what sessions need."""
+    data, text, code = run_unbounded(without=["session.kept_response"], extensions=["sessions"])
+    assert (data["verdict"], code) == ("undecided", 2)
+    assert data["broken_anyway"] == [{"action": "apply_entries", "claim": "replicas_answer_alike"}]
+    assert "counterexample" not in data
+    assert "what is broken with it, too" in text
+
+
+def test_without_a_rule_of_an_extension_a_small_step_is_shown() -> None:
+    data, text, code = run_unbounded(without=["check_quorum.keep_vote"], extensions=["check_quorum"])
+    assert code == 1
+    assert "not inductive: lose_quorum / A2 current vote is remembered" in text
+    assert recorded_step("check_quorum.keep_vote").question == Question(**data["failed"][0])
 
 
 def test_the_table_of_what_fails_first_has_every_rule_of_safety() -> None:

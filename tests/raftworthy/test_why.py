@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path as FilePath
+from typing import Any
 
+import msgspec
 import pytest
 
 from raftspec.extensions import EXTENSIONS, WHOLE
+from raftspec.invariant import with_witnesses
 from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
 from raftspec.rules import POLICY, RULES
-from raftworthy.explore import livelocks
+from raftworthy.explore import broken_steps, livelocks, unkept
 from raftworthy.explore import why as module
+from raftworthy.explore.broken_steps import DisagreementError, title
 from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
 from raftworthy.explore.needless import NEEDLESS, WAITS, Needless, Wait
 from raftworthy.explore.reference import Bounds, Model, Move, UnusableError
 from raftworthy.explore.telling import answer_data, as_text, page, sentences, table
+from raftworthy.explore.unkept import first_unkept
 from raftworthy.explore.why import Answer, prevention, why
 
 ROOT = FilePath(__file__).parent.parent.parent
@@ -103,6 +109,82 @@ def test_a_mutant_is_answered_too(name: str) -> None:
     text = as_text(answer, 100).plain
     assert MUTANTS[name].source in text
     assert f"Without the bug, step {answer.disaster.prevented.step} comes out otherwise: " in text
+
+
+# --- what the invariant lacks --------------------------------------------------
+
+
+PROVING = (ROOT / "docs/proving.md").read_text()
+FAILS_FIRST = dict(re.findall(r"^\| `(\w+\.\w+)` \| (\w+ / .+?) \|$", PROVING, re.MULTILINE))
+
+
+def test_what_fails_first_is_recorded_of_each_rule_that_the_proof_needs() -> None:
+    """Python takes each step again. To bring the record up to date: raftworthy prove --record-failures"""
+    found = {rule: c for rule in RULES if (c := asked(rule).unkept)}
+    told = {rule: f"{c.question.action} / {title(c.question.claim)}" for rule, c in found.items()}
+    assert {rule: text for rule, text in told.items() if RULES[rule].kind == "safety"} == FAILS_FIRST
+    assert told.keys() - FAILS_FIRST.keys() == {"vote.current_term", "append.candidate_steps_down"}
+
+
+@pytest.mark.parametrize("name", ["pre_vote.keep_vote", "snapshot.never_back", "R08", "S02"])
+def test_so_it_is_of_rules_of_extensions_and_of_known_bugs(name: str) -> None:
+    assert first_unkept(name) is not None
+
+
+def test_it_is_shown_after_what_can_be_reached() -> None:
+    answer = asked("vote.up_to_date")
+    text = as_text(answer, 100).plain
+    reached, _, rest = text.partition("Without it the proof for any number of servers fails first at ")
+    assert "violated: leader_completeness" in reached
+    assert rest.startswith("handle_request_vote / C3 voters")
+    assert answer.unkept is not None
+    assert broken_steps.table(answer.unkept, 100) in rest
+    assert rest.endswith("To ask Z3 again: raftworthy prove --without vote.up_to_date\n")
+    data = answer_data(answer)["induction"]
+    assert (data["action"], data["claim"]) == answer.unkept.question
+    assert json.loads(json.dumps(data))["before"]["servers"].keys() == {"n1", "n2", "n3"}
+
+
+def test_what_isnt_needed_has_none() -> None:
+    assert asked("vote.refuse").unkept is None
+    assert "the proof" not in as_text(asked("vote.refuse"), 100).plain
+    assert "induction" not in answer_data(asked("vote.refuse"))
+
+
+def _with_bug(bounds: Bounds, without: tuple[str, ...], mutant: None) -> Model:
+    return broken_steps.witnessed(bounds, without, MUTANTS["R08"])
+
+
+def _with_one_claim_less(bounds: Bounds, without: tuple[str, ...], mutant: None) -> Model:
+    spec = with_witnesses()
+    del spec.properties["d6_committed_is_by_some_leader"]
+    return Model(spec, bounds, without)
+
+
+@pytest.mark.parametrize("other", [_with_bug, _with_one_claim_less])
+def test_a_record_of_another_specification_is_not_shown(
+    other: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unkept, "witnessed", other)
+    assert first_unkept("restart.keep_vote") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"before": {}, "past": {}}, "holds after restart"),
+        ({"before": {"n3": {"voted": {"1": ["n1"]}}}}, "doesn't hold before restart"),
+        ({"step": ["n4"]}, "n4"),
+        ({"claim": "a1_votes_are_in_terms_reached", "about": {"i": "n1", "t": 1, "c": "n2"}}, "holds after"),
+    ],
+)
+def test_a_record_that_python_denies_is_not_shown(
+    change: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = msgspec.structs.replace(unkept._recorded()["restart.keep_vote"], **change)
+    monkeypatch.setattr(unkept, "_recorded", lambda: {row.name: row})
+    with pytest.raises((DisagreementError, KeyError), match=why):
+        first_unkept("restart.keep_vote")
 
 
 # --- what it must not say ----------------------------------------------------
@@ -203,9 +285,13 @@ def test_data_says_the_same() -> None:
     assert answer_data(asked("commit.in_log"))["explored"][0]["distinct"] == 1354
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+START = "from raftworthy.cli import main; main()"
+WITHOUT_Z3 = f"import sys; sys.modules['z3'] = None; {START}"
+
+
+def run(*arguments: str, start: str = START) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "raftworthy", "why", *arguments],
+        [sys.executable, "-c", start, "why", *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
         env={"PYTHONPATH": "spec:impl:checker", "COLUMNS": "100"},
     )  # fmt: skip
@@ -213,9 +299,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_answers_saves_and_refuses(tmp_path: FilePath) -> None:
     trace = tmp_path / "vote.ndjson"
-    done = run("restart.keep_vote", "--save", str(trace))
+    done = run("restart.keep_vote", "--save", str(trace), start=WITHOUT_Z3)
     assert done.returncode == 0
     assert "violated: vote_is_kept" in done.stdout
+    assert "fails first at restart / A2 current vote is remembered" in " ".join(done.stdout.split())
     assert len(trace.read_text().splitlines()) == 5  # a header, two first starts, two steps
     for arguments in ((), ("vote.refuse", "--all"), ("vote.refuse", "--markdown"), ("vote.nonsense",)):
         refused = run(*arguments)

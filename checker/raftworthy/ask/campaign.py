@@ -13,8 +13,8 @@ from typing import Any
 import z3
 
 from raftspec.raft import RequestVote
+from raftworthy.explore.broken_steps import DisagreementError
 from raftworthy.explore.reference import Path
-from raftworthy.prove.counterexample import DisagreementError
 from raftworthy.prove.inductive import solver
 from raftworthy.prove.logic import Truth
 from raftworthy.prove.machine import Machine, Sent

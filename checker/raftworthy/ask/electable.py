@@ -22,9 +22,9 @@ from raftspec.spec import OnlyIf, State
 from raftspec.types import Type
 from raftworthy.ask.campaign import Campaign
 from raftworthy.ask.logs import MOST_TERM, Log, Logs, Named
+from raftworthy.explore.broken_steps import DisagreementError
 from raftworthy.explore.reference import Model, Move, Path, UnusableError
 from raftworthy.generated import World, to_spec
-from raftworthy.prove.counterexample import DisagreementError
 from raftworthy.prove.logic import Truth, Value
 from raftworthy.prove.machine import Machine
 from raftworthy.prove.terms import Variables

@@ -11,9 +11,9 @@ from raftworthy.ask.electable import Candidate
 from raftworthy.ask.logs import Logs
 from raftworthy.ask.reachable import Reachable
 from raftworthy.diagram import lay_out
+from raftworthy.explore.broken_steps import title
 from raftworthy.explore.export import trace_events
 from raftworthy.explore.telling import sentences
-from raftworthy.prove.counterexample import title
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:

@@ -180,7 +180,9 @@ def why(
     """Show what goes wrong without a rule: the shortest disaster, and the step that the rule prevents.
 
     Of a rule that nothing goes wrong without, it says what was explored to know that; and where a command may
-    then never be decided, it shows the livelock.
+    then never be decided, it shows the livelock. Where the proof for any number of servers needs the rule, it
+    shows the step at which that fails first: from a state in which Raft's invariant holds, which need not be
+    reachable, to one where it doesn't.
     Exit code: 0 answered, 2 undecided or unusable.
 
     Examples:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from raftworthy.cli.common import Json, With, app, print_json, progress_bar
+from raftworthy.cli.common import CONFORMS, Json, With, app, print_json, progress_bar
 
 prove = App(name="prove", help="Prove what the specification promises, with Z3.", help_format="plaintext")
 app.command(prove)
@@ -21,6 +21,9 @@ def unbounded(
     every: Annotated[bool, Parameter(help="go on after the first broken claim", negative="")] = False,
     cores: Annotated[bool, Parameter(help="begin with the hypotheses that are recorded")] = True,
     record_cores: Annotated[bool, Parameter(help="record the hypotheses that are used", negative="")] = False,
+    record_failures: Annotated[
+        bool, Parameter(help="record what fails first without each rule, for `why`", negative="")
+    ] = False,
     seed: Annotated[int, Parameter(help="Z3's seed")] = 0,
     json: Json = False,
 ) -> int:
@@ -35,6 +38,12 @@ def unbounded(
         raftworthy prove --mutant R08
         raftworthy prove --with check_quorum
     """
+    if record_failures:
+        from raftworthy.prove.unbounded.recording import record_failures as recording
+
+        with progress_bar("proving", "rules and bugs") as progress:
+            print(f"wrote {recording(progress)}")
+        return CONFORMS
     from raftworthy.prove.unbounded.running import run_unbounded
     from raftworthy.prove.unbounded.showing import live_table
 

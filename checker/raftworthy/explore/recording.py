@@ -9,10 +9,11 @@ from pathlib import Path
 from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
 from raftspec.rules import RULES
+from raftworthy.explore.identity import key
 from raftworthy.explore.natively import is_enough_to_look
 from raftworthy.explore.reference import Bounds, Model
 from raftworthy.reduce.permits import Permits
-from raftworthy.reduce.recorded import key, write
+from raftworthy.reduce.recorded import write
 
 CHANGES = ("", *RULES, *(name for name, mutant in MUTANTS.items() if not mutant.extensions))
 USUAL = (Bounds(), Bounds(crashes=1), Bounds(max_term=4, commands=2))

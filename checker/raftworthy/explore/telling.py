@@ -14,9 +14,13 @@ from rich.text import Text
 
 from raftspec.extensions import EXTENSIONS, WHOLE
 from raftworthy.diagram import changes, explain, shown
+from raftworthy.explore.broken_steps import Counterexample, title
+from raftworthy.explore.broken_steps import as_data as step_data
+from raftworthy.explore.broken_steps import table as step_table
 from raftworthy.explore.needless import LIVELOCKS
 from raftworthy.explore.reference import Move, Path
 from raftworthy.explore.running import as_data
+from raftworthy.explore.unkept import extensions_of
 from raftworthy.explore.why import Answer, Disaster, Prevented
 from raftworthy.generated import World
 
@@ -119,6 +123,23 @@ def livelock(a: Answer) -> str:
     return f"{missing} a command may never be decided: `{command}` shows it."
 
 
+def unkept(a: Answer, c: Counterexample) -> str:
+    """What fails first where the safety of Raft is proved by induction."""
+    missing = "With this bug" if a.mutant else "Without it"
+    return (
+        f"{missing} the proof for any number of servers fails first at {c.question.action} / "
+        f"{title(c.question.claim)}: there is a state in which the whole invariant holds, which need not be "
+        f"reachable, and a step that leaves it."
+    )
+
+
+def proving(a: Answer) -> str:
+    """The command that asks Z3 for what fails first."""
+    extensions = extensions_of(a.name) if a.rule else ()
+    words = [*(f"--with {x}" for x in extensions), f"--{'mutant' if a.mutant else 'without'} {a.name}"]
+    return f"raftworthy prove {' '.join(words)}"
+
+
 def _steps(n: int) -> str:
     return "1 step" if n == 1 else f"{n} steps"
 
@@ -138,9 +159,16 @@ def as_text(a: Answer, width: int) -> Text:
     out.append(_filled(_capital(found(a)) + ".", width))
     if told := livelock(a):
         out.append(_filled(told, width))
-    if a.disaster is None:
-        return out
-    d = a.disaster
+    if a.disaster:
+        _draw(a, a.disaster, width, out)
+    if c := a.unkept:
+        out.append("\n" + _filled(unkept(a, c), width))
+        out.append(f"\n{step_table(c, width)}\n\nTo ask Z3 again: {proving(a)}\n")
+    return out
+
+
+def _draw(a: Answer, d: Disaster, width: int, out: Text) -> None:
+    """The way to a disaster as a diagram, then in sentences."""
     marked = [f"▶{k}" if k == d.prevented.step else str(k) for k in range(1, len(d.path) + 1)]
     out.append("\n")
     out.append_text(explain(d.path, WHOLE.properties[d.property], a.without, width, marked))
@@ -149,7 +177,6 @@ def as_text(a: Answer, width: int) -> Text:
         lines = textwrap.wrap(text, width - 6, break_on_hyphens=False)
         out.append(f"{number:>4}  " + "\n      ".join(lines) + "\n", "red" if "▶" in number else "")
     out.append(_filled(prevention_told(d.prevented, a), width), "bold")
-    return out
 
 
 def _filled(text: str, width: int) -> str:
@@ -192,6 +219,8 @@ def answer_data(a: Answer) -> dict[str, Any]:
         }
     if a.name in LIVELOCKS:
         data["livelock"] = livelock(a)
+    if a.unkept:
+        data["induction"] = step_data(a.unkept)
     data["explored"] = [
         {"bounds": str(e.bounds), "distinct": e.distinct, "with_rule": e.with_rule} for e in a.explored
     ]
@@ -280,6 +309,9 @@ def _chapter(a: Answer) -> str:
         doc = " ".join(WHOLE.properties[d.property].doc.split())
         parts.append("\n".join(said) + "\n")
         parts.append(_paragraph(f"Then `{d.property}` fails: {doc} **{prevention_told(d.prevented, a)}**"))
+    if c := a.unkept:
+        parts.append(_paragraph(f"{unkept(a, c)} `{proving(a)}`:"))
+        parts.append(f"```text\n{step_table(c, PROSE)}\n```\n")
     return "\n".join(parts)
 
 

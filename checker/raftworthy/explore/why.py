@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from raftspec.extensions import WHOLE
@@ -18,6 +19,7 @@ from raftspec.mutants import MUTANTS, Mutant
 from raftspec.spec import Rule, State
 from raftspec.types import Type
 from raftworthy.diagram import show
+from raftworthy.explore.broken_steps import Counterexample
 from raftworthy.explore.cases import EXTENSION_CASES, MUTANT_CASES, RULE_CASES, Case
 from raftworthy.explore.choosing import explore_with
 from raftworthy.explore.find import predicate
@@ -31,6 +33,7 @@ from raftworthy.explore.reference import (
     Result,
     UnusableError,
 )
+from raftworthy.explore.unkept import first_unkept
 from raftworthy.generated import Variables, World, to_spec
 from raftworthy.native import NoPlaceError, available
 from raftworthy.wording import Reader
@@ -95,6 +98,11 @@ class Answer:
     def without(self) -> frozenset[str]:
         """The rules that are taken away."""
         return frozenset({self.name}) if self.mutant is None else self.mutant.without
+
+    @cached_property
+    def unkept(self) -> Counterexample | None:
+        """What Raft's invariant lacks then: the smallest step that leaves it, from any state."""
+        return first_unkept(self.name)
 
 
 NAMES = (*WHOLE.rules, *MUTANTS)

@@ -1,41 +1,22 @@
-"""A state of the invariant and a step that leaves it, as small as Z3 finds it, and as a table.
-
-What is shown has been checked by the Python back end: the conjuncts hold before the step, the step is taken,
-and the claim is wrong after it.
-"""
+"""A state of the invariant and a step that leaves it, as small as Z3 finds it, and taken again by Python."""
 
 from __future__ import annotations
 
-import re
-import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
-import msgspec
 import z3
 
-from raftworthy.diagram import HARD_SPACE, contents, kind, show
-from raftworthy.explore.reference import Move
-from raftworthy.generated import World
-from raftworthy.prove.inductive import NO_STEP, Asked, Induction, Question, sizes, solver
+from raftworthy.explore.broken_steps import (
+    NO_STEP,
+    Counterexample,
+    DisagreementError,
+    Question,
+    confirmed,
+    sizes,
+)
+from raftworthy.prove.inductive import Asked, Induction, solver
 from raftworthy.prove.logic import Truth, Value
 from raftworthy.prove.shapes import leaves
-
-
-class DisagreementError(AssertionError):
-    """Z3 and Python say different things of the same step: a back end is wrong, not the specification."""
-
-
-@dataclass(frozen=True)
-class Counterexample:
-    """A claim that is wrong after a step, or in a state if there is no step, for these `values`."""
-
-    question: Question
-    doc: str
-    before: World
-    move: Move | None
-    values: Mapping[str, Any]
 
 
 def find(question: Question, induction: Induction) -> Counterexample:
@@ -52,7 +33,10 @@ def find(question: Question, induction: Induction) -> Counterexample:
         small = induction
         if (max_term, max_log) != (b.max_term, b.max_log):
             small = Induction(
-                sizes(b.servers, max_term, max_log), induction.without, induction.mutant, induction.rounds
+                sizes(b.servers, max_term, max_log, b.extensions),
+                induction.without,
+                induction.mutant,
+                induction.rounds,
             )
         if question not in small.questions():
             continue
@@ -111,92 +95,10 @@ def _wishes(induction: Induction, asked: Asked) -> Iterator[z3.BoolRef]:
 
 def _confirmed(induction: Induction, asked: Asked, found: z3.ModelRef) -> Counterexample:
     """What Z3 found, taken again by Python."""
-    machine, model = induction.machine, induction.model
+    machine, action = induction.machine, asked.question.action
     property = induction.properties[asked.question.claim]
-    values = machine.chosen(found, property.params, asked.x)
-    messages = []
-    if z3.is_true(found.eval(induction.logic.truth(asked.old), model_completion=True)):
-        messages += [x for x in values if isinstance(x, msgspec.Struct)]
-    action, params = asked.question.action, []
-    if action != NO_STEP:
-        types = machine.transitions[action].action.params
-        params = machine.chosen(found, types, asked.p)
-        messages += [x for x in params if isinstance(x, msgspec.Struct)]
-    before = machine.world(found, asked.s, messages)
-    for name in induction.conjuncts:
-        if not model.claim(name)(before):
-            raise DisagreementError(f"Python says that {name} doesn't hold before {action}")
-    move = None
-    if action != NO_STEP:
-        move = model.take(before, action, tuple(params))
-        if move is None:
-            raise DisagreementError(f"Python doesn't take {action}{tuple(params)}")
-    states = [before] if move is None else [move.world] if property.states == 1 else [before, move.world]
-    if model.generated.properties[property.name](*states, *values):
-        raise DisagreementError(f"Python says that {property.name} holds after {action}")
-    shown = dict(zip(property.params, values, strict=True))
-    return Counterexample(asked.question, property.doc, before, move, shown)
-
-
-# --- as text -------------------------------------------------------------------
-
-
-def title(claim: str) -> str:
-    """A claim's name to be read: `C3 voters pass …` for a conjunct, else as it is."""
-    if not re.match(r"[a-z]+\d+_", claim):
-        return claim
-    number, _, words = claim.partition("_")
-    return f"{number.upper()} {words.replace('_', ' ')}"
-
-
-def table(c: Counterexample, width: int = 100) -> str:
-    """The servers before the step, what it changes, and what is then wrong."""
-    after = c.move.world if c.move else c.before
-    names = list(c.before.variables)
-    rows: list[list[str]] = [["", *names]]
-    for f in type(next(iter(c.before.variables.values()))).__slots__:
-        cells = [_cell(getattr(c.before.variables[i], f), getattr(after.variables[i], f)) for i in names]
-        if any(cells):
-            rows.append([f, *cells])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(names) + 1)]
-    lines = ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for f in type(c.before.past).__slots__:
-        cell = _cell(getattr(c.before.past, f), getattr(after.past, f))
-        if cell:
-            lines.append(f"{f.ljust(widths[0])}  {cell}")
-    step = _step(c.move) if c.move else "no step"
-    out = ["a state of the invariant, and what the step changes:", *("  " + x for x in lines)]
-    out += [f"step:   {step}", f"broken: {title(c.question.claim)}{_about(c.values)}"]
-    out.append(
-        textwrap.fill(" ".join(c.doc.split()), width, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    )
-    return "\n".join(out)
-
-
-def _cell(before: Any, after: Any) -> str:
-    """A value, and what it becomes; nothing if it is as at first and stays so."""
-    if before == after:
-        return show(before) if before or isinstance(before, list) else ""
-    return f"{show(before)} → {show(after)}"
-
-
-def _step(move: Move) -> str:
-    m = move.message
-    return (
-        f"{move.action}({', '.join(map(show, move.params))})"
-        if m is None
-        else f"{move.action}: {_content(m)}"
-    )
-
-
-def _about(values: Mapping[str, Any]) -> str:
-    """The values that the claim is wrong for."""
-    shown = (
-        f"{name} = {f'{kind(x)} {_content(x)}' if isinstance(x, msgspec.Struct) else show(x)}"
-        for name, x in values.items()
-    )
-    return f", for {', '.join(shown)}" if values else ""
-
-
-def _content(m: Any) -> str:
-    return f"{m.source}→{m.target} {contents(m)}".replace(HARD_SPACE, " ")
+    types = {} if action == NO_STEP else machine.transitions[action].action.params
+    params = tuple(machine.chosen(found, types, asked.p))
+    values = dict(zip(property.params, machine.chosen(found, property.params, asked.x), strict=True))
+    before = machine.world(found, asked.s)
+    return confirmed(asked.question, induction.model, before, params, values, induction.conjuncts)

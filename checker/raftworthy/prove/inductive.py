@@ -15,7 +15,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import z3
 
@@ -26,6 +25,7 @@ from raftspec.properties import BY_POLICY
 from raftspec.rounds import ROUNDS, with_rounds
 from raftspec.spec import Property
 from raftspec.types import Message, Type
+from raftworthy.explore.broken_steps import NO_STEP, Question
 from raftworthy.explore.reference import Bounds, Model
 from raftworthy.prove.logic import Truth
 from raftworthy.prove.machine import Machine, Taken
@@ -34,8 +34,6 @@ from raftworthy.prove.terms import Environment, Terms, Variables
 # No command is committed twice if no client sends one twice, and the clients are not in the state. What only
 # Figure 2's policy makes true is no matter of safety.
 LEFT_OUT = frozenset({"integrity"}) | BY_POLICY
-# For claims about states that follow from the invariant without a step.
-NO_STEP = "every state"
 
 TACTICS = ("simplify", "propagate-values", "solve-eqs", "bit-blast", "sat")
 
@@ -46,13 +44,6 @@ def solver(seconds: float | None = None) -> z3.Solver:
     if seconds is not None:
         made.set("timeout", max(1, int(seconds * 1000)))
     return made
-
-
-class Question(NamedTuple):
-    """Whether a claim can be wrong after an action, or in any state of the invariant."""
-
-    action: str
-    claim: str
 
 
 @dataclass(frozen=True)
@@ -66,15 +57,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question as formulas, and what they speak of."""
+    """A question as formulas, and what they speak of; `said` is what each conjunct says of its messages."""
 
     question: Question
     formulas: list[Truth]
+    said: list[tuple[str, Truth]]
     s: Variables
     p: Environment
     x: Environment
     taken: Taken | None
-    old: Truth = False  # whether the message that the claim is about was there before
 
 
 def message_of(p: Property) -> type[Message] | None:
@@ -82,21 +73,8 @@ def message_of(p: Property) -> type[Message] | None:
     return next((t.cls for t in p.params.values() if t.kind == "record"), None)
 
 
-def sizes(servers: int = 3, max_term: int = 4, max_log: int = 4, extensions: Iterable[str] = ()) -> Bounds:
-    """Bounds that limit nothing but the sizes of a state: any entries a message, restarts, commands twice.
-
-    With membership a command is never given twice, as configurations are told apart by it.
-    """
-    extensions = tuple(extensions)
-    commands = max(2, max_log) if "membership" in extensions else 1
-    return Bounds(
-        servers, max_term, max_log, crashes=1, commands=commands, entries=max_log, applies=True,
-        extensions=extensions,
-    )  # fmt: skip
-
-
 class Induction:
-    """The questions for Raft at fixed sizes; see `sizes`. With `rounds` also about `raftspec.rounds`."""
+    """The questions for Raft at fixed sizes. With `rounds` also about `raftspec.rounds`."""
 
     def __init__(
         self,
@@ -156,47 +134,50 @@ class Induction:
             t = self.machine.transitions[action].action
             p, typed = self.machine.parameters(t.params, "p")
             taken = self.machine.take(action, self.s, p, self.terms)
-            received = [self._about(t.message, p)] if t.message else []
-            self.steps[action] = p, taken, [*typed, *received, taken.possible, taken.fits]
+            self.steps[action] = p, taken, [*typed, taken.possible, taken.fits]
         return self.steps[action]
 
-    def _about(self, kind: type[Message], environment: Environment) -> Truth:
-        """What the invariant says of a message that was sent."""
-        names = [name for name, p in self.conjuncts.items() if message_of(p) is kind]
-        return self.logic.both(*(self.terms.value(self.machine.claims[n], environment) for n in names))
+    def _about(self, kind: type[Message] | None, environment: Environment) -> Iterator[tuple[str, Truth]]:
+        """What each conjunct says of a message that was sent."""
+        for name, p in self.conjuncts.items():
+            if kind and message_of(p) is kind:
+                yield name, self.terms.value(self.machine.claims[name], environment)
 
     def ask(self, question: Question) -> Asked:
         """The question as formulas: if they can be true together, the claim is broken."""
         wrong = self.wrong(question)
-        assumed = [*self.typed, *itertools.chain(*self.invariant.values())]
+        assumed = [*self.typed, *itertools.chain(*self.invariant.values()), *(c for _, c in wrong.said)]
         return replace(wrong, formulas=[*assumed, *wrong.formulas])
 
     def wrong(self, question: Question) -> Asked:
-        """That the claim is broken, without what the invariant says of the state before."""
+        """That the claim is broken, without what the invariant says of the state before, or in `formulas`."""
         property, claim = self.properties[question.claim], self.machine.claims[question.claim]
         x, typed = self.machine.parameters(property.params, "x")
         if question.action == NO_STEP:
             formulas = [*typed, self.logic.no(self.terms.value(claim, x))]
-            return Asked(question, formulas, self.s, {}, x, None)
+            return Asked(question, formulas, [], self.s, {}, x, None)
         p, taken, possible = self.step(question.action)
+        said = [*self._about(self.machine.transitions[question.action].action.message, p)]
         states = (taken.after,) if property.states == 1 else (self.s, taken.after)
         broken = self.logic.no(self._after(states).value(claim, x))
         formulas = [*typed, *possible, broken]
-        kind, old = message_of(property), False
+        kind = message_of(property)
         if kind:
-            old = self._about(kind, x)
-            sent = (
-                self.logic.both(
-                    m.condition,
-                    *(self.logic.same(a, x[kind, f]) for a, f in zip(m.fields, kind.types(), strict=True)),
+            sent = self.logic.either(
+                *(
+                    self.logic.both(
+                        m.condition,
+                        *(
+                            self.logic.same(a, x[kind, f])
+                            for a, f in zip(m.fields, kind.types(), strict=True)
+                        ),
+                    )
+                    for m in taken.sends
+                    if m.kind is kind
                 )
-                for m in taken.sends
-                if m.kind is kind
             )
-            new = self.logic.either(*sent)
-            formulas.append(self.logic.either(old, new))
-            old = self.logic.no(new)
-        return Asked(question, formulas, self.s, p, x, taken, old)
+            said += [(name, self.logic.either(sent, c)) for name, c in self._about(kind, x)]
+        return Asked(question, formulas, said, self.s, p, x, taken)
 
     def _after(self, states: tuple[Variables, ...]) -> Terms:
         """What computes claims over a step's end, or over both its states."""
@@ -249,7 +230,11 @@ class Induction:
 
         Otherwise all that is said of it would be said of nothing. Of two terms only, one has to have had one.
         """
-        _, _, possible = self.step(action)
+        p, _, possible = self.step(action)
+        possible = [
+            *possible,
+            *(c for _, c in self._about(self.machine.transitions[action].action.message, p)),
+        ]
         leaders = min(2, self.model.bounds.max_term - 1)
         elected = [self.logic.no(self.logic.same(x, 0)) for x in self.s.past["leaders"].items]
         enough = self.logic.at_most(leaders, self.logic.count(elected))

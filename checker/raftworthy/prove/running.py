@@ -10,16 +10,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
 from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
 from raftworthy.diagram import explain
+from raftworthy.explore.broken_steps import NO_STEP, Counterexample, as_data, sizes, table, title
 from raftworthy.explore.cases import mutant_called, with_extensions
 from raftworthy.explore.export import trace_events
 from raftworthy.explore.reference import Bounds
-from raftworthy.prove.counterexample import Counterexample, find, table, title
-from raftworthy.prove.inductive import LEFT_OUT, NO_STEP, Answer, Induction, sizes
+from raftworthy.prove.counterexample import find
+from raftworthy.prove.inductive import LEFT_OUT, Answer, Induction
 from raftworthy.prove.reach import reach
 
 HOLDS, BROKEN, UNDECIDED = 0, 1, 2
@@ -69,34 +68,12 @@ def run_inductive(
         "cpu_seconds": round(seconds, 2),
     }
     if example:
-        data["counterexample"] = _data(example)
+        data["counterexample"] = as_data(example)
     return (
         data,
         _text(data, answers, example, broken),
         {"inductive": HOLDS, "broken": BROKEN}.get(verdict, UNDECIDED),
     )
-
-
-def _data(c: Counterexample) -> dict[str, Any]:
-    before = {i: {f: _plain(getattr(v, f)) for f in v.__slots__} for i, v in c.before.variables.items()}
-    past = {f: _plain(getattr(c.before.past, f)) for f in c.before.past.__slots__}
-    step = None
-    if c.move:
-        step = {"action": c.move.action, "params": [_plain(x) for x in c.move.params]}
-    return {
-        "action": c.question.action,
-        "claim": c.question.claim,
-        "because": " ".join(c.doc.split()),
-        "about": {name: _plain(x) for name, x in c.values.items()},
-        "before": {"servers": before, "past": past},
-        "step": step,
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(x) for k, x in value.items()}
-    return sorted(value) if isinstance(value, frozenset) else msgspec.to_builtins(value)
 
 
 def _text(data: dict[str, Any], answers: list[Answer], c: Counterexample | None, broken: list[Answer]) -> str:

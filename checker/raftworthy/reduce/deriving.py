@@ -15,10 +15,10 @@ from pathlib import Path as FilePath
 
 import msgspec
 
+from raftworthy.explore.identity import facts
 from raftworthy.explore.reference import Model
 from raftworthy.kept import folder, hash_of, keep_if_possible, sources
 from raftworthy.kept import kept as kept_on_disk
-from raftworthy.native.identity import text_of, text_of_type
 from raftworthy.reduce.permits import Permits, nothing
 
 NO_Z3 = "nothing was proved: it needs Z3; try: pip install 'raftworthy[prove]'"
@@ -66,23 +66,6 @@ def _parts(model: Model, properties: list[str]) -> Iterator[str]:
 
     yield f"z3 {version('z3-solver')}"
     yield from facts(model, properties)
-
-
-def facts(model: Model, properties: list[str]) -> Iterator[str]:
-    """The question: the specification, its bounds, and the properties that are checked."""
-    graph = model.generated.tracer.graph
-    yield f"{model.bounds!r} {properties}"
-    spec = model.spec
-    for group in (spec.server, spec.history, *spec.messages):
-        yield group.__name__
-        yield from (f"{name} {text_of_type(t)}" for name, t in group.types().items())
-    for t in model.generated.transitions.values():
-        yield f"{t.name} {list(t.updates)} {list(t.history)} {[s.message.__name__ for s in t.sends]}"
-        yield from (f"{name}: {text_of_type(p)}" for name, p in t.action.params.items())
-        yield from text_of(t.but(graph.without_rules).roots())
-    for p in properties:
-        yield f"{p} {spec.properties[p].states} {list(spec.properties[p].params)}"
-        yield from text_of([graph.without_rules(model.generated.claims[p])])
 
 
 def _place(parts: Iterable[str]) -> FilePath | None:

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
+from raftworthy.explore.identity import key
 from raftworthy.explore.reference import Bounds, Model
-from raftworthy.reduce.deriving import facts
 from raftworthy.reduce.permits import Permits
 
 PLACE = Path(__file__).with_name("permits.json")
@@ -62,15 +62,6 @@ def bounds_of(options: str) -> Bounds:
     named = zip(words[::2], words[1::2], strict=True)
     values: dict[str, Any] = {name.removeprefix("--").replace("-", "_"): int(n) for name, n in named}
     return Bounds(**values)
-
-
-def key(model: Model, properties: Iterable[str]) -> str:
-    """The hash of a question."""
-    found = hashlib.sha256()
-    for fact in facts(model, list(properties)):
-        found.update(fact.encode())
-        found.update(b"\0")
-    return found.hexdigest()[:32]
 
 
 def conditions() -> str:

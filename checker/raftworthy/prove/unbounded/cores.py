@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from raftworthy.prove.inductive import Question
+from raftworthy.explore.broken_steps import Question
 from raftworthy.prove.unbounded.induction import Unbounded
 from raftworthy.prove.unbounded.solving import Proof
 

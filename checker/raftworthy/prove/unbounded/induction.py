@@ -20,7 +20,8 @@ from raftspec.mutants import Mutant
 from raftspec.spec import Property
 from raftspec.tracing import Send, Transition
 from raftspec.types import SERVER, VALUE, Message, Type
-from raftworthy.prove.inductive import LEFT_OUT, NO_STEP, Question, message_of
+from raftworthy.explore.broken_steps import NO_STEP, Question
+from raftworthy.prove.inductive import LEFT_OUT, message_of
 from raftworthy.prove.unbounded import values as v
 from raftworthy.prove.unbounded.formulas import Clause, Clauses, Formula, both, either, every, implies, no
 from raftworthy.prove.unbounded.naming import Named

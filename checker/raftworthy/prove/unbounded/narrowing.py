@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 import z3
 
 from raftspec.invariant import lemmas
-from raftworthy.prove.inductive import NO_STEP, Induction, Question, sizes
+from raftworthy.explore.broken_steps import NO_STEP, Question, sizes
+from raftworthy.prove.inductive import Induction
 from raftworthy.prove.unbounded.induction import Unbounded
 
 SIZES = ((3, 2, 2), (3, 3, 2))  # of servers, terms, entries, in turn
@@ -85,7 +86,8 @@ class Narrowing:
         """
         if question not in self._known:
             return allowed
-        formulas = self.small.wrong(question).formulas
+        asked = self.small.wrong(question)
+        formulas = [*asked.formulas, *(c for _, c in asked.said)]
         if any(c is False for c in formulas):
             return frozenset()
         self._solver.push()

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from raftspec.anynumber import disagreement
 from raftspec.extensions import having
 from raftspec.graph import Node
 from raftspec.mutants import MUTANTS, Mutant
 from raftspec.tracing import Tracer
+from raftworthy.explore.broken_steps import Counterexample, Question, as_data, sizes, table, title
 from raftworthy.explore.cases import mutant_called, with_extensions
 from raftworthy.explore.reference import UnusableError
-from raftworthy.prove.counterexample import Counterexample, find, table, title
-from raftworthy.prove.inductive import LEFT_OUT, Induction, Question, sizes
-from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED, _data
-from raftworthy.prove.unbounded.cores import needed, record, recorded
+from raftworthy.prove.counterexample import find
+from raftworthy.prove.inductive import LEFT_OUT, Induction
+from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED
+from raftworthy.prove.unbounded.cores import Cores, needed, record, recorded
 from raftworthy.prove.unbounded.induction import AT_FIRST, NATURAL, Unbounded
 from raftworthy.prove.unbounded.solving import EFFORT, Proof, Prover
 
 Told = Callable[[Proof, int, int], None]
+UNTOLD: Told = lambda proof, done, total: None  # noqa: E731
 # Where a counterexample is looked for, in turn.
 FINITE = ((3, 2, 2), (3, 3, 2))
 IN_PART = frozenset({"membership"})  # extensions for which much is expected to fail
@@ -47,6 +49,16 @@ def possible_actions(small: Induction) -> tuple[list[str], list[str]]:
     return can, [a for a in actions if a not in can]
 
 
+def in_part(induction: Unbounded) -> bool:
+    """Whether much is expected to fail."""
+    return bool(IN_PART & induction.spec.extensions)
+
+
+def prover_for(induction: Unbounded, known: Cores, seed: int = 0) -> Prover:
+    """What proves with so much effort as makes sense."""
+    return Prover(induction, known, seed, seeds=1) if in_part(induction) else Prover(induction, known, seed)
+
+
 def run_unbounded(
     *,
     without: Iterable[str] = (),
@@ -56,7 +68,7 @@ def run_unbounded(
     record_cores: bool = False,
     seed: int = 0,
     every: bool = False,
-    told: Told = lambda proof, done, total: None,
+    told: Told = UNTOLD,
 ) -> tuple[dict[str, Any], str, int]:
     """Prove the invariant and the promises, or say what fails first without a rule. Data, text, exit code."""
     began = time.process_time()
@@ -75,15 +87,14 @@ def run_unbounded(
     if tie:
         raise UnusableError(f"the specification for any number of servers is read differently: {tie}")
     changed = induction.without or bug
-    known = recorded() if cores else {}
-    in_part = bool(IN_PART & induction.spec.extensions)
-    prover = Prover(induction, known, seed, seeds=1) if in_part else Prover(induction, known, seed)
+    prover = prover_for(induction, recorded() if cores else {}, seed)
     if changed:
-        return _without(induction, prover, bug, mutant, every, told, began)
+        search = failing(induction, prover, bug, every, told)
+        return _without(induction, search, mutant, time.process_time() - began)
     questions = induction.questions()
     proofs = []
     for q in questions:
-        effort = SMALL if in_part else EFFORT
+        effort = SMALL if in_part(induction) else EFFORT
         proofs.append(prover.core(q) if record_cores else prover.prove(q, effort))
         told(proofs[-1], len(proofs), len(questions))
     solving = time.process_time() - began
@@ -117,7 +128,7 @@ def run_unbounded(
         "cpu_seconds": round(solving, 2),
     }
     if example:
-        data["counterexample"] = _data(example)
+        data["counterexample"] = as_data(example)
     code = {"proved": HOLDS, "broken": BROKEN}.get(verdict, UNDECIDED)
     return data, _text(data, proofs, example), code
 
@@ -186,61 +197,103 @@ def changed_actions(induction: Unbounded, usual: Unbounded) -> list[str]:
     return [name for name, t in induction.transitions.items() if name not in of or told(t) != told(of[name])]
 
 
-def _without(
-    induction: Unbounded, prover: Prover, bug: Mutant | None, mutant: str | None, every: bool,
-    told: Told, began: float,
-) -> tuple[dict[str, Any], str, int]:  # fmt: skip
-    actions = changed_actions(induction, Unbounded(extensions=induction.extensions))
+class Failing(NamedTuple):
+    """What is not proved without a rule, and the smallest step that breaks the first claim that can break.
+
+    What a step breaks with the rule, too, is in `anyway`.
+    """
+
+    actions: list[str]
+    questions: int
+    failed: list[Question]
+    anyway: list[Question]
+    example: Counterexample | None
+
+
+def failing(
+    induction: Unbounded, prover: Prover, bug: Mutant | None = None, every: bool = False, told: Told = UNTOLD
+) -> Failing:
+    """Ask what a missing rule or a bug can change, up to the first claim that a step breaks, or all of it."""
+    usual = Unbounded(extensions=induction.extensions)
+    actions = changed_actions(induction, usual)
     wanted = [q for q in induction.questions() if q.action in actions]
     failed: list[Question] = []
+    anyway: list[Question] = []
     example = None
     for k, q in enumerate(wanted, 1):
         p = prover.prove(q, effort=SMALL)
         told(p, k, len(wanted))
         if p.verdict == "proved":
             continue
+        if not in_part(induction) and _broken_anyway(q, usual):
+            anyway.append(q)
+            continue
         if example is None and q.claim != NATURAL:
             example = _finite(q, induction.without, bug, induction.extensions)
         failed.append(q)
         if example and not every:
             break
-    verdict = "broken" if example else "undecided" if failed else "proved"
+    return Failing(actions, len(wanted), failed, anyway, example)
+
+
+def _broken_anyway(question: Question, usual: Unbounded) -> bool:
+    """Whether the claim is broken with the rule, or without the bug, as well."""
+    if question not in usual.questions():
+        return False
+    if prover_for(usual, recorded()).prove(question, effort=SMALL).verdict == "proved":
+        return False
+    return _finite(question, (), None, usual.extensions) is not None
+
+
+def _without(
+    induction: Unbounded, search: Failing, mutant: str | None, seconds: float
+) -> tuple[dict[str, Any], str, int]:
+    actions, questions, failed, anyway, example = search
+    verdict = "broken" if example else "undecided" if failed or anyway else "proved"
     data: dict[str, Any] = {
         "verdict": verdict,
         "without": sorted(induction.without),
         "mutant": mutant,
         "changed_actions": actions,
-        "questions": len(wanted),
-        "failed": [{"action": q.action, "claim": q.claim} for q in failed],
-        "cpu_seconds": round(time.process_time() - began, 2),
+        "questions": questions,
+        "failed": [q._asdict() for q in failed],
+        "broken_anyway": [q._asdict() for q in anyway],
+        "cpu_seconds": round(seconds, 2),
     }
     out = []
     if example:
-        data["counterexample"] = _data(example)
+        data["counterexample"] = as_data(example)
         out += [table(example), ""]
-    first = f"{failed[0].action} / {title(failed[0].claim)}" if failed else ""
-    out.append(
-        {
-            "broken": f"not inductive: {example.question.action} / {title(example.question.claim)}"
-            if example
-            else "",
-            "undecided": f"undecided: {first} is not proved, and no counterexample was found at "
-            + ", ".join(f"{s} servers, terms up to {t}, logs up to {n}" for s, t, n in FINITE),
-            "proved": "proved: what is promised holds without it, too",
-        }[verdict]
-    )
+    out.append(_verdict(search))
     for q in failed:
         if not example or q != example.question:
             out.append(f"  not proved either: {q.action} / {title(q.claim)}")
+    out += [f"  broken with it, too: {q.action} / {title(q.claim)}" for q in anyway]
     for rule in data["without"]:
         out.append(f"  without: {rule}: {induction.spec.rules[rule].why}")
     if mutant:
         out.append(f"  mutant {mutant}: {MUTANTS[mutant].story}")
     out.append(
-        f"  {len(actions)} actions are different: {', '.join(actions) or 'none'}; {len(wanted)} questions, "
+        f"  {len(actions)} actions are different: {', '.join(actions) or 'none'}; {questions} questions, "
         f"{data['cpu_seconds']:.1f} s CPU"
     )
     return data, "\n".join(out), {"broken": BROKEN, "proved": HOLDS}.get(verdict, UNDECIDED)
+
+
+def _verdict(search: Failing) -> str:
+    """The first line of the answer."""
+    if search.example:
+        action, claim = search.example.question
+        return f"not inductive: {action} / {title(claim)}"
+    if search.failed:
+        action, claim = search.failed[0]
+        looked = ", ".join(f"{s} servers, terms up to {t}, logs up to {n}" for s, t, n in FINITE)
+        return (
+            f"undecided: {action} / {title(claim)} is not proved, and no counterexample was found at {looked}"
+        )
+    if search.anyway:
+        return "undecided: without it nothing is broken but what is broken with it, too"
+    return "proved: what is promised holds without it, too"
 
 
 def _finite(

@@ -15,7 +15,7 @@ from typing import Any
 import z3
 
 from raftspec.invariant import CONJUNCTS
-from raftworthy.prove.inductive import NO_STEP, Question
+from raftworthy.explore.broken_steps import NO_STEP, Question
 from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
 from raftworthy.prove.unbounded.narrowing import SIZES, Narrowing, written_down
 
