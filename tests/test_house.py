@@ -17,7 +17,7 @@ from cyclopts import App
 from raftd.faults import BREAKS
 from raftd.killing import KILL_POINTS
 from raftd.serve import _parser as server_options
-from raftd.simulator import FAULT_NAMES
+from raftd.simulated_faults import FAULT_NAMES
 from raftspec.extensions import WHOLE
 from raftspec.properties import raft
 from raftworthy.cli import app

@@ -20,15 +20,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raftd.core import Config
-from raftd.simulator import (
-    FAULT_NAMES,
-    SIMULATED,
-    USUAL_RATES,
-    Faults,
-    SimulationError,
-    server_names,
-    simulate,
-)
+from raftd.simulated_faults import FAULT_NAMES, USUAL_RATES, Faults
+from raftd.simulator import SIMULATED, SimulationError, server_names, simulate
 from raftspec.extensions import EXTENSIONS
 from raftworthy.measure import FORMS, Progress
 from raftworthy.replay.verdict import check

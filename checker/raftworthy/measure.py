@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raftd.simulator import FAULT_NAMES, Faults, server_names, simulate
+from raftd.simulated_faults import FAULT_NAMES, Faults
+from raftd.simulator import server_names, simulate
 from raftworthy.files import open_trace
 from raftworthy.replay.explain import Explanation
 from raftworthy.replay.reading import TraceFile

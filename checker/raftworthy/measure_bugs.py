@@ -15,7 +15,8 @@ from typing import Any
 
 from raftd.core import Config
 from raftd.faults import BREAKS
-from raftd.simulator import ALL_FAULTS, SIMULATED, server_names, simulate
+from raftd.simulated_faults import ALL_FAULTS
+from raftd.simulator import SIMULATED, server_names, simulate
 from raftspec.mutants import MUTANTS, Mutant
 from raftworthy.explore.reference import Bounds
 from raftworthy.explore.why import why

@@ -19,7 +19,8 @@ import msgspec
 from raftd.core import Config
 from raftd.lying import FIELDS, Lie, Told
 from raftd.messages import Message
-from raftd.simulator import ALL_FAULTS, SIMULATED, Summary, server_names, simulate
+from raftd.simulated_faults import ALL_FAULTS
+from raftd.simulator import SIMULATED, Summary, server_names, simulate
 from raftd.state import chosen_extensions
 from raftd.trace import traced_message
 from raftworthy.measure import FORMS, Progress, named

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raftd.core import Config
-from raftd.simulator import Faults, Simulation, server_names
+from raftd.simulated_faults import Faults
+from raftd.simulator import Simulation, server_names
 from raftworthy.measure import machine
 from raftworthy.replay.verdict import check, print_verdict
 from raftworthy.witness.checking import Counts

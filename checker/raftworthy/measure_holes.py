@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from raftd.simulator import SIMULATED, Faults, server_names, simulate
+from raftd.simulated_faults import Faults
+from raftd.simulator import SIMULATED, server_names, simulate
 from raftd.state import Config
 from raftworthy.holes.verdict import complete
 from raftworthy.measure import Progress, machine

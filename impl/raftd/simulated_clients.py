@@ -22,7 +22,8 @@ from raftd.sessions import Result
 from raftd.trace import digest_of_put
 
 if TYPE_CHECKING:
-    from raftd.simulator import Server, Simulation
+    from raftd.simulated_servers import Server
+    from raftd.simulator import Simulation
 
 KEYS = 5
 THINKING = 0.01  # mean seconds between an answer and the next request

@@ -16,7 +16,8 @@ from raftd.sessions import encode_command as session_command
 from raftd.simulated_clients import Clients, Request
 
 if TYPE_CHECKING:
-    from raftd.simulator import Server, Simulation
+    from raftd.simulated_servers import Server
+    from raftd.simulator import Simulation
 
 RETRY = 3  # election timeouts until somebody else is asked
 LATE = 0.1  # of the requests arrive once more, perhaps after they were answered

@@ -16,15 +16,12 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-import msgspec
-
 from raftd.configurations import Configuration, for_state_machine
-from raftd.core import Batch, CannotChange, Config, Core, NotLeader, Persist, Persistent, Role
+from raftd.core import Batch, CannotChange, Config, Core, NotLeader, Persistent, Role
 from raftd.faults import make_core
-from raftd.kv import KeyValue
 from raftd.lying import Lie, Told, tell
 from raftd.messages import (
     Aside,
@@ -36,6 +33,8 @@ from raftd.messages import (
     SnapshotChunkReply,
 )
 from raftd.simulated_clients import Clients
+from raftd.simulated_faults import ALL_FAULTS, Faults
+from raftd.simulated_servers import Machine, Server
 from raftd.simulated_sessions import SessionClients
 from raftd.state import EXTENSIONS, USUAL
 from raftd.trace import TraceStream
@@ -50,90 +49,14 @@ CHANGE_INTERVAL = 0.3  # mean seconds between two changes of membership that are
 REQUEST_INTERVAL = 0.02  # mean seconds between a client's requests
 MAX_COMMANDS = 3  # in one request
 LATENCY = (0.001, 0.004)
-KINDS = 16  # of commands, to the simulated state machine
 CHUNK = 48  # bytes of a snapshot in one message
 PROGRESS_STEPS = 1000  # between two calls of `progress`
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[int, list[tuple[int, bytes]]]).decode
 
 Progress = Callable[[int, int], None]
 
 
 class SimulationError(Exception):
     """The servers did what no Raft cluster may do; the message says how to see it again."""
-
-
-@dataclass(frozen=True)
-class Faults:
-    """What goes wrong, and how often. The defaults are a quiet world."""
-
-    loss: float = 0.0
-    duplication: float = 0.0
-    delay: float = 0.0
-    reordering: float = 0.0
-    partition: float = 0.0
-    crash: float = 0.0
-    restart: float = 0.0
-    clock: float = 0.0
-    pause: float = 0.0
-    disk: float = 0.0
-    transfer: float = 0.0
-    corruption: float = 0.0
-
-    @classmethod
-    def parse(cls, text: str) -> Faults:
-        """Read `none`, `all`, or names such as `loss,crash=0.01`, each with an optional rate.
-
-        `all` is all that Raft tolerates: corruption, a Byzantine fault, isn't among it.
-        """
-        if text in ("none", "all"):
-            return ALL_FAULTS if text == "all" else cls()
-        rates: dict[str, float] = {}
-        for part in text.split(","):
-            name, equals, rate = part.strip().partition("=")
-            if name not in FAULT_NAMES:
-                known = ", ".join(FAULT_NAMES)
-                raise ValueError(f"no fault is called {name!r}: write none, all, or some of {known}")
-            if name in rates:
-                raise ValueError(f"{name} stands twice in {text!r}: give one rate")
-            rates[name] = _rate(name, rate) if equals else USUAL_RATES[name]
-        return cls(**rates)
-
-    def __str__(self) -> str:
-        if self in (Faults(), ALL_FAULTS):
-            return "none" if self == Faults() else "all"
-        rates = ((name, getattr(self, name)) for name in FAULT_NAMES)
-        return ",".join(f"{name}={rate}" for name, rate in rates if rate)
-
-
-def _rate(name: str, text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = -1.0
-    if not 0 <= rate < 1:
-        raise ValueError(f"{text!r} is no rate for {name}: write a number from 0 to below 1, as {name}=0.1")
-    return rate
-
-
-FAULT_NAMES = tuple(f.name for f in fields(Faults))
-USUAL_RATES = {
-    "loss": 0.05,
-    "duplication": 0.05,
-    "delay": 0.02,
-    "reordering": 0.1,
-    "partition": 0.001,
-    "crash": 0.002,
-    "restart": 0.0005,
-    "clock": 0.3,
-    "pause": 0.001,
-    "disk": 0.005,
-    "transfer": 0.001,
-    "corruption": 0.001,
-}
-assert tuple(USUAL_RATES) == FAULT_NAMES
-ALL_FAULTS = Faults(**{**USUAL_RATES, "corruption": 0.0})
 
 
 @dataclass
@@ -194,56 +117,6 @@ def simulate(
         seed, servers, faults, out, broken=broken, lie=lie, config=config, clients=clients
     )
     return simulation.run(steps, progress)
-
-
-class Machine:
-    """A replicated state machine that stays small: the last command of each kind, and how many there were."""
-
-    def __init__(self) -> None:
-        self.applied = 0
-        self.last: dict[int, bytes] = {}
-
-    def apply(self, command: bytes) -> None:
-        self.applied += 1
-        self.last[sum(command) % KINDS] = command
-
-    def save(self) -> bytes:
-        return _encode((self.applied, sorted(self.last.items())))
-
-    def load(self, state: bytes) -> None:
-        self.applied, last = _decode(state)
-        self.last = dict(last)
-
-
-class Server:
-    """A simulated machine: its disk and clock outlive the process, which is a core."""
-
-    def __init__(self, name: str, rng: random.Random, faults: Faults) -> None:
-        self.name = name
-        self.disk = Persistent()
-        self.core: Core | None = None
-        self.machine: Machine | KeyValue = Machine()
-        self.transfers = Transfers(name, 0)
-        # Either order of trace and disk is allowed before sending: a real server picks one.
-        self.traces_first = rng.random() < 0.5
-        self.clock_start = rng.uniform(0, 1000)
-        self.clock_rate = rng.uniform(1 - faults.clock, 1 + faults.clock)
-        self.next_tick = float("inf")  # when a tick is scheduled
-        self.paused_until = 0.0
-        self.writing = False  # to a slow disk
-
-    def clock(self, now: float) -> float:
-        """What this server's clock says."""
-        return self.clock_start + self.clock_rate * now
-
-    def when(self, clock: float) -> float:
-        """When this server's clock will say that."""
-        return (clock - self.clock_start) / self.clock_rate
-
-    def persist(self, change: Persist | None) -> None:
-        """The disk takes a change whole."""
-        if change is not None:
-            self.disk.write(change)
 
 
 class Simulation:

@@ -15,7 +15,9 @@ from statistics import quantiles
 from typing import BinaryIO
 
 from raftd.core import Config, Role
-from raftd.simulator import Faults, Progress, Server, Simulation, Summary, server_names
+from raftd.simulated_faults import Faults
+from raftd.simulated_servers import Server
+from raftd.simulator import Progress, Simulation, Summary, server_names
 
 BROADCAST_TIME = 0.015  # seconds, as in the paper's Figure 16
 LED_FOR = 3  # so many T a leader leads before it is crashed, enough for all to follow it

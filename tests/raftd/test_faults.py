@@ -20,7 +20,8 @@ import raftd.simulator
 from raftd.core import Batch, CannotChange, Config, Core, NotLeader, Persistent
 from raftd.faults import BREAKS, make_core
 from raftd.sessions import Sessions
-from raftd.simulator import EXTENDED, SIMULATED, Faults, server_names, simulate
+from raftd.simulated_faults import Faults
+from raftd.simulator import EXTENDED, SIMULATED, server_names, simulate
 
 # What makes rare steps less rare: many elections, and late messages from the terms before.
 STORMY = Faults(

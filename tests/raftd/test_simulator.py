@@ -21,16 +21,8 @@ from raftd.core import Persistent
 from raftd.faults import BREAKS, make_core
 from raftd.lying import FIELDS, Lie, tell
 from raftd.messages import Entry, RequestVoteReply
-from raftd.simulator import (
-    ALL_FAULTS,
-    EXTENDED,
-    FAULT_NAMES,
-    Faults,
-    Simulation,
-    SimulationError,
-    server_names,
-    simulate,
-)
+from raftd.simulated_faults import ALL_FAULTS, FAULT_NAMES, Faults
+from raftd.simulator import EXTENDED, Simulation, SimulationError, server_names, simulate
 
 THREE = server_names(3)
 TOLERATED = set(FAULT_NAMES) - {"corruption"}

@@ -27,7 +27,8 @@ from raftd.messages import (
     RequestVoteReply,
     TimeoutNow,
 )
-from raftd.simulator import EXTENDED, SIMULATED, Faults, Simulation, server_names
+from raftd.simulated_faults import Faults
+from raftd.simulator import EXTENDED, SIMULATED, Simulation, server_names
 from raftd.timing import _Crashing
 
 THREE = server_names(3)

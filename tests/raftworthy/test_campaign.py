@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raftd.lying import FIELDS
-from raftd.simulator import FAULT_NAMES
+from raftd.simulated_faults import FAULT_NAMES
 from raftspec.extensions import EXTENSIONS
 from raftworthy.campaign import EXTENDED, ResultsError, campaign, weather
 from raftworthy.measure_byzantine import measure_byzantine

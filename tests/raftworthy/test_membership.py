@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from raftd.faults import BREAKS
-from raftd.simulator import EXTENDED, SIMULATED, Faults, Summary, server_names, simulate
+from raftd.simulated_faults import Faults
+from raftd.simulator import EXTENDED, SIMULATED, Summary, server_names, simulate
 from raftspec.extensions import having
 from raftspec.membership import membership
 from raftworthy.explore.cases import EXTENSION_CASES, Walk, committed

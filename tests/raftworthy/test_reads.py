@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raftd.simulator import SIMULATED, Faults, Summary, server_names, simulate
+from raftd.simulated_faults import Faults
+from raftd.simulator import SIMULATED, Summary, server_names, simulate
 from raftspec.extensions import having
 from raftworthy.explore.export import write_trace
 from raftworthy.explore.reference import Bounds, Model, explore_model

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raftd.simulator import Faults, server_names, simulate
+from raftd.simulated_faults import Faults
+from raftd.simulator import server_names, simulate
 from raftworthy.files import Unusable
 from raftworthy.measure import change_line, fault_mixes, minimal
 from raftworthy.replay import ledger, order

@@ -12,7 +12,8 @@ import pytest
 from raftd.addresses import format_addresses
 from raftd.cluster import Cluster
 from raftd.faults import BREAKS
-from raftd.simulator import SIMULATED, Faults, Summary, server_names, simulate
+from raftd.simulated_faults import Faults
+from raftd.simulator import SIMULATED, Summary, server_names, simulate
 from raftspec.extensions import EXTENSIONS, having
 from raftworthy.cli import app
 from raftworthy.explore.cases import EXTENSION_CASES, SESSIONS, Walk

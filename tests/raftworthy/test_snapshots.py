@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from raftd.simulator import SIMULATED, Faults, Summary, server_names, simulate
+from raftd.simulated_faults import Faults
+from raftd.simulator import SIMULATED, Summary, server_names, simulate
 from raftspec.extensions import having
 from raftspec.snapshots import snapshots
 from raftworthy.explore.cases import COMPACTED, EXTENSION_CASES, WITH_SNAPSHOTS, Case

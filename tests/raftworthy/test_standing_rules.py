@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from raftd.faults import BREAKS
-from raftd.simulator import EXTENDED, Faults, server_names, simulate
+from raftd.simulated_faults import Faults
+from raftd.simulator import EXTENDED, server_names, simulate
 from raftspec.extensions import EXTENSIONS, having
 from raftspec.mutants import MUTANTS
 from raftspec.spec import Rule

@@ -16,7 +16,9 @@ from raftd.core import Batch, Role
 from raftd.kv import Get, Put, encode_command
 from raftd.messages import Entry as LogEntry
 from raftd.simulated_clients import Clients, Driver, Request
-from raftd.simulator import ALL_FAULTS, Server, Simulation, server_names
+from raftd.simulated_faults import ALL_FAULTS
+from raftd.simulated_servers import Server
+from raftd.simulator import Simulation, server_names
 from raftspec.raft import Entry as RaftEntry
 from raftworthy.cli import app
 from raftworthy.files import Place

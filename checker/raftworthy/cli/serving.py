@@ -329,7 +329,8 @@ def simulate(
 
     from raftd.faults import BREAKS
     from raftd.lying import Lie
-    from raftd.simulator import SIMULATED, Faults, SimulationError, server_names
+    from raftd.simulated_faults import Faults
+    from raftd.simulator import SIMULATED, SimulationError, server_names
     from raftd.simulator import simulate as run
     from raftd.state import chosen_extensions
 
