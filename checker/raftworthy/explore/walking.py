@@ -111,14 +111,11 @@ def walk_python(
 # --- shorter ways ------------------------------------------------------------
 
 
-def follow(
-    model: Model, start: World, steps: Iterable[tuple[str, tuple[object, ...]]], p: str
-) -> Path | None:
-    """The path of those of these steps that are possible and change something, up to where p fails.
+def follow(model: Model, path: Path, steps: Iterable[tuple[str, tuple[object, ...]]], p: str) -> Path | None:
+    """A path gone on with those of these steps that are possible and change something, up to where p fails.
 
     None: p does not fail on it.
     """
-    path = Path(start)
     claim, states = model.generated.properties[p], model.spec.properties[p].states
     for action, params in steps:
         s = path.world
@@ -146,8 +143,9 @@ def shorten(model: Model, path: Path, p: str) -> Path:
         found = False
         at = 0
         while at < len(best):
-            steps = [(m.action, m.params) for k, m in enumerate(best.moves) if not at <= k < at + size]
-            shorter = follow(model, best.start, steps, p)
+            # What comes before is as it was.
+            steps = [(m.action, m.params) for m in best.moves[at + size :]]
+            shorter = follow(model, Path(best.start, best.moves[:at]), steps, p)
             if shorter is not None and len(shorter) < len(best):
                 best, found = shorter, True
             else:

@@ -72,7 +72,7 @@ def genuine(model: Model, program: Program, start: World, steps: Iterable[tuple[
                 pass
         take(step.action, _real(step.params, s))
     _settle(model, permits, s, taken)
-    path = follow(model, start, _needed(taken), p)
+    path = follow(model, Path(start), _needed(taken), p)
     if path is None:
         raise SpuriousError(f"the search found that {p} fails, and the specification doesn't")
     return shorten(model, path, p)
