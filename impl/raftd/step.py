@@ -241,10 +241,11 @@ class Step:
             if self._appended:
                 event["entries"] = traced_entries(self._appended, self.config.sessions)
         event["sends"] = [traced_message(m) for m in self._sends]
-        told = results[-ANSWERS:]
-        answers = enumerate(told, self.last_applied + 1 - len(told))
-        if asked := {n: r.origin for n, r in answers if r.asked}:
-            event["answers"] = asked
+        if results:
+            told = results[-ANSWERS:]
+            answers = enumerate(told, self.last_applied + 1 - len(told))
+            if asked := {n: r.origin for n, r in answers if r.asked}:
+                event["answers"] = asked
         return event
 
     def _changes(self, before: Variables, after: Variables) -> dict[str, Any]:
@@ -253,9 +254,10 @@ class Step:
         A trace says nothing of a variable by leaving it out. In a newer term role and vote
         are therefore said even if they are the same: that they are is news.
         """
-        changes: dict[str, Any] = {
-            name: new for name, old, new in zip(Variables._fields, before, after, strict=True) if new != old
-        }
+        changes: dict[str, Any] = {}
+        if after != before:
+            both = zip(Variables._fields, before, after, strict=True)
+            changes = {name: new for name, old, new in both if new != old}
         if "match_index" in changes:
             changes["match_index"] = {
                 peer: n for peer, n in after.match_index.items() if n != before.match_index.get(peer, 0)
