@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from raftspec.properties import raft
 from raftspec.rounds import HISTORIES, ROUNDS, with_rounds
 from raftspec.rules import POLICY
 from raftspec.spec import Spec
+from raftworthy.ask import change
+from raftworthy.ask import reachable as reachable_module
+from raftworthy.ask.change import Change, changed
 from raftworthy.ask.electable import Candidate, Election
 from raftworthy.ask.logs import Log, Logs, parse, read_logs
-from raftworthy.ask.reachable import Reachable, reachable
+from raftworthy.ask.reachable import Reachable, certain, reachable
 from raftworthy.cli import app
 from raftworthy.explore.broken_steps import Question, sizes
 from raftworthy.explore.export import write_trace
@@ -75,7 +79,7 @@ def test_what_is_no_file_of_logs_is_refused_with_its_line(text: str, why: str) -
 
 
 def candidates(logs: Logs, term: int, *without: str) -> dict[str, Candidate]:
-    election = Election(logs, term, without)
+    election = Election(logs, term, Change(frozenset(without)))
     return {c: election.candidate(c) for c in logs.names}
 
 
@@ -148,7 +152,7 @@ def test_who_can_be_elected_is_who_is_elected_when_all_is_explored(text: str, te
     logs = parse(text)
     for without in ((), ("vote.up_to_date",), ("vote.once_per_term",), ("vote.count_granted",)):
         found = candidates(logs, term, *without)
-        election = Election(logs, term, without)
+        election = Election(logs, term, Change(frozenset(without)))
         for c in logs.names:
             if not found[c].why_not:
                 assert found[c].electable == elected_by_exploring(election, c), (c, without)
@@ -320,6 +324,113 @@ def test_logs_that_exploring_meets_are_reachable_and_none_are_undecided() -> Non
 @given(st.lists(st.lists(st.integers(1, 3), max_size=3).map(sorted).map(tuple), min_size=3, max_size=3))
 def test_no_logs_of_three_servers_are_undecided(logs: list[tuple[int, ...]]) -> None:
     assert answer(*logs).verdict in ("reachable", "impossible")
+
+
+# --- of a changed Raft -----------------------------------------------------------
+
+
+UNELECTABLE = "s1: 1\ns2: 2\ns3: 3\n"
+
+
+@cache
+def kept_without_up_to_date() -> frozenset[str]:
+    """Z3 is asked once, at sizes that do for this rule, which claims are kept without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(change, "SIZES", (3, 2, 1))
+        return change.kept_claims(changed(["vote.up_to_date"], None))
+
+
+@pytest.fixture
+def without_up_to_date(monkeypatch: pytest.MonkeyPatch) -> Change:
+    monkeypatch.setattr(reachable_module, "kept_claims", lambda c, progress: kept_without_up_to_date())
+    return changed(["vote.up_to_date"], None)
+
+
+def test_what_depends_on_a_rule_is_not_kept_without_it(without_up_to_date: Change) -> None:
+    gone = reachable(parse("s1: 1 2\ns2: 2 2\ns3:"), change=without_up_to_date).gone
+    assert {n.partition("_")[0] for n in gone} == {"h5", "h6", "d3", "d5", "state", "committed"}
+
+
+def test_without_the_rule_logs_can_be_that_no_majority_would_have_voted_for(
+    without_up_to_date: Change, tmp_path: Path
+) -> None:
+    """And replay names the rule, in the history that leads there."""
+    logs = parse(UNELECTABLE)
+    assert reachable(logs).verdict == "impossible"
+    found = reachable(logs, change=without_up_to_date)
+    assert found.path is not None
+    assert {i: len(v.log) for i, v in found.path.world.variables.items()} == {"s1": 1, "s2": 1, "s3": 1}
+    file = tmp_path / "history.ndjson"
+    write_trace(found.path, file)
+    assert app(["replay", str(file)], result_action="return_value") == 1
+
+
+def test_what_other_rules_make_impossible_stays_so(without_up_to_date: Change) -> None:
+    """Logs still match, and a log without its beginning still comes from nowhere."""
+    found = reachable(parse("s1: 1 2\ns2: 2 2\ns3:"), change=without_up_to_date)
+    assert found.because is not None
+    assert found.because.claims.keys().isdisjoint(found.gone)
+
+
+def test_commits_are_held_against_nobody_if_they_may_be_lost() -> None:
+    logs, out, found = parse("s1: 1 commit=1\ns2:\ns3:"), Reachable(1), changed(["vote.up_to_date"], None)
+    assert certain(out, logs, found, frozenset(HISTORIES)) == logs
+    assert out.tried == []
+    left = certain(out, logs, found, kept_without_up_to_date())
+    assert left is not None
+    assert [log.commit for log in left.servers] == [None, None, None]
+    assert "commits" in out.tried[0]
+
+
+def test_a_bug_can_lose_what_was_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late heartbeat erases. The claims are only where the search begins: Python takes its steps."""
+    numbers = ("h2", "h3", "h5", "h6", "h7", "h8", "d3", "d5", "state", "committed")
+    kept = frozenset(name for name in HISTORIES if name.partition("_")[0] not in numbers)
+    monkeypatch.setattr(reachable_module, "kept_claims", lambda c, progress: kept)
+    lost = ROOT / "docs" / "logs" / "lost.logs"
+    found = reachable(read_logs(lost), change=changed([], "R05"))
+    assert found.path is not None
+    assert [len(v.log) for v in found.path.world.variables.values()] == [1, 0, 0]
+    assert found.path.world.variables["s1"].commit_index == 1
+    assert reachable(read_logs(lost)).verdict == "impossible"
+
+
+def test_what_z3_doesnt_say_is_kept_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change, "SIZES", (2, 1, 1))
+    found = changed(["append.refuse"], None)  # which is policy
+    assert change.kept_claims(found) == HISTORIES.keys()
+    monkeypatch.setattr(change, "LIMIT", 1)
+    assert change.kept_claims(found).isdisjoint(ROUNDS)
+
+
+def test_if_timeouts_lead_nowhere_nothing_follows_from_terms_that_are_not_known() -> None:
+    stuck = changed(["election.new_term"], None)
+    assert not stuck.passes_terms()
+    assert changed(["vote.up_to_date"], "R05").passes_terms()
+    who = Election(parse("s1: 1\ns2:\ns3:"), 2, stuck).candidate("s1")
+    assert who.why_not == "timeouts don't lead it to term 2"
+
+
+def test_a_change_is_of_figure_2() -> None:
+    with pytest.raises(UnusableError, match="M01 is a bug of Raft with membership"):
+        changed([], "M01")
+    with pytest.raises(UnusableError, match=r"Figure 2 has no rule pre_vote\.majority"):
+        changed(["pre_vote.majority"], None)
+
+
+def test_the_answer_names_the_change(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "some.logs"
+    file.write_text("s1: 1\ns2: 1\ns3:\n")
+    arguments = ["ask", "reachable", "--logs", str(file), "--mutant", "R05"]
+    assert app(arguments, result_action="return_value") == 0
+    assert "mutant R05: A follower cuts its log" in capsys.readouterr().out
+    arguments = ["ask", "electable", "--logs", str(file), "--term", "2", "--mutant", "E03", "--json"]
+    assert app(arguments, result_action="return_value") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["mutant"], data["without"]) == ("E03", ["vote.recorded"])
+
+
+# --- what is said, and what isn't ----------------------------------------------
 
 
 def test_what_contradicts_each_other_is_minimal() -> None:

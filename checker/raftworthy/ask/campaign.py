@@ -83,6 +83,10 @@ class Campaign:
         granted = reply.fields[list(reply.kind.types()).index("granted")]
         return self.logic.both(self.asks[v], reply.condition, granted)
 
+    def can_stand(self) -> bool:
+        """Whether c comes to stand for election in the term at all."""
+        return self._ask() is not None
+
     def can_grant(self, v: str) -> bool:
         """Whether v can vote for c, whatever isn't known."""
         return self._ask(self._votes(v)) is not None

@@ -10,7 +10,7 @@ until the election is over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,10 @@ from raftspec.properties import raft
 from raftspec.spec import OnlyIf, State
 from raftspec.types import Type
 from raftworthy.ask.campaign import Campaign
+from raftworthy.ask.change import RAFT, Change
 from raftworthy.ask.logs import MOST_TERM, Log, Logs, Named
 from raftworthy.explore.broken_steps import DisagreementError
-from raftworthy.explore.reference import Model, Move, Path, UnusableError
+from raftworthy.explore.reference import Move, Path, UnusableError
 from raftworthy.generated import World, to_spec
 from raftworthy.prove.logic import Truth, Value
 from raftworthy.prove.machine import Machine
@@ -61,9 +62,9 @@ class Candidate:
 
 
 class Election:
-    """The elections for a term among servers with these logs; `without` names rules that are taken away."""
+    """The elections for a term among servers with these logs, in Raft or a changed one."""
 
-    def __init__(self, logs: Logs, term: int, without: Iterable[str] = ()) -> None:
+    def __init__(self, logs: Logs, term: int, change: Change = RAFT) -> None:
         _check(logs, term)
         self.logs, self.term = logs, term
         self.numbers = commands(logs)
@@ -71,7 +72,7 @@ class Election:
             len(logs.names), max(term, logs.last_term), max(logs.longest, 1), None, 0, len(self.numbers),
             max(logs.longest, 1), True, called=logs.names,
         )  # fmt: skip
-        self.model = Model(raft, bounds, without, properties=False)
+        self.model = change.model(bounds)
         self.machine = Machine(self.model)
         self.logic = self.machine.logic
         self.world = self.model.generated.initial()
@@ -122,6 +123,8 @@ class Election:
         start, typed = self.unknown(c)
         own = self.term - 1 if log.term is None or log.term == self.term else log.term
         campaign = Campaign(self.machine, start, typed, c, self.term, self.term - own)
+        if not campaign.can_stand():
+            return Candidate(c, None, (), (), (), f"timeouts don't lead it to term {self.term}")
         granting = [v for v in campaign.asks if campaign.can_grant(v)]
         refusals = tuple(self._refusal(campaign, v) for v in campaign.asks if v not in granting)
         found = campaign.won()

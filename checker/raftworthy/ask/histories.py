@@ -50,7 +50,7 @@ class Fact(NamedTuple):
 
 
 class Histories:
-    """All histories with so many terms and entries; `facts` are what the file says.
+    """All histories with so many terms and entries that satisfy `claims`; `facts` are what the file says.
 
     With an `open_end`, the last term stands for any number of terms, in which anything may happen to logs
     that the claims about earlier terms, and those about logs by themselves, don't exclude. Nothing is
@@ -58,19 +58,22 @@ class Histories:
     none of such terms.
     """
 
-    def __init__(self, logs: Logs, terms: int, entries: int, open_end: bool = False) -> None:
+    def __init__(
+        self, logs: Logs, terms: int, entries: int, open_end: bool = False, claims: Iterable[str] = HISTORIES
+    ) -> None:
         self.logs, self.terms, self.entries, self.open_end = logs, terms, entries, open_end
         bounds = Named(
             len(logs.names), terms, max(entries, 1), None, 0, 0, max(entries, 1), True, called=logs.names
         )
         whole = with_rounds(terms)
         # Histories are told by claims alone, so no action is needed.
-        spec = Spec(whole.server, whole.history, raft.rules, {}, dict(HISTORIES))
+        known = {name: p for name, p in HISTORIES.items() if name in set(claims)}
+        spec = Spec(whole.server, whole.history, raft.rules, {}, known)
         self.machine = Machine(Model(spec, bounds))
         self.logic = self.machine.logic
         self.formulas: list[Truth] = []
         self.state = self._state()
-        self.claims = {name: list(self._instances(p)) for name, p in HISTORIES.items()}
+        self.claims = {name: list(self._instances(p)) for name, p in known.items()}
 
     # --- an unknown history ---
 

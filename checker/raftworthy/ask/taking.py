@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from raftspec.properties import raft
+from raftworthy.ask.change import RAFT, Change
 from raftworthy.ask.histories import Round, Terms
 from raftworthy.ask.logs import Log, Logs, Named
 from raftworthy.explore.cases import Walk
@@ -23,7 +23,7 @@ class PlanError(ValueError):
     """A step of a plan that the specification doesn't take."""
 
 
-def model_for(logs: Logs, plan: Sequence[Round]) -> Model:
+def model_for(logs: Logs, plan: Sequence[Round], change: Change = RAFT) -> Model:
     """The specification at the sizes of a plan; policy is left to the servers."""
     entries = max((len(r.log) for r in plan), default=0)
     terms = max(len(plan), 1)
@@ -39,7 +39,7 @@ def model_for(logs: Logs, plan: Sequence[Round]) -> Model:
         True,
         called=logs.names,
     )
-    return Model(raft, bounds, NOT_ASKED, properties=False)
+    return change.model(bounds, NOT_ASKED)
 
 
 def take(logs: Logs, plan: Sequence[Round], model: Model) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from raftspec.rounds import HISTORIES
 from raftspec.rules import RULES
+from raftworthy.ask.change import Change
 from raftworthy.ask.electable import Candidate
 from raftworthy.ask.logs import Logs
 from raftworthy.ask.reachable import Reachable
@@ -21,6 +23,14 @@ def listed(names: Sequence[str], last: str = "and") -> str:
     return f" {last} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "nobody"
 
 
+def change_told(change: Change) -> Iterator[str]:
+    """What is otherwise than in Raft."""
+    for rule in sorted(change.without):
+        yield f"without: {rule}: {RULES[rule].why}"
+    if change.mutant:
+        yield f"mutant {change.mutant.name}: {change.mutant.story}"
+
+
 def filled(text: str, width: int, indent: str) -> str:
     return textwrap.fill(
         text, width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
@@ -31,7 +41,7 @@ def filled(text: str, width: int, indent: str) -> str:
 
 
 def election_text(
-    logs: Logs, term: int, without: Iterable[str], found: Sequence[Candidate], width: int, steps: bool
+    logs: Logs, term: int, change: Change, found: Sequence[Candidate], width: int, steps: bool
 ) -> str:
     """The answer for each server, with the winners' votes and what refuses the others."""
     out = [f"who of {len(logs.names)} servers can be elected for term {term}, with the logs as they are:"]
@@ -57,8 +67,7 @@ def election_text(
         section = RULES[rule].section
         where = section if section.startswith("Figure") else f"section {section}"
         out.append(filled(f"{rule} ({where}): {RULES[rule].why}", width, "  "))
-    for rule in without:
-        out.append(filled(f"without: {rule}: {RULES[rule].why}", width, "  "))
+    out += (filled(text, width, "  ") for text in change_told(change))
     if steps:
         for c in found:
             if c.witness:
@@ -87,15 +96,14 @@ def _refusals(c: Candidate) -> Iterator[str]:
             yield f"{r.voter} refuses by {rule}: {values}"
 
 
-def election_data(
-    logs: Logs, term: int, without: Iterable[str], found: Sequence[Candidate]
-) -> dict[str, Any]:
+def election_data(logs: Logs, term: int, change: Change, found: Sequence[Candidate]) -> dict[str, Any]:
     """The same for machines."""
     return {
         "verdict": "electable" if any(c.electable for c in found) else "not electable",
         "term": term,
         "logs": logs.as_data(),
-        "without": sorted(without),
+        "without": sorted(change.without),
+        "mutant": change.mutant and change.mutant.name,
         "electable": [c.server for c in found if c.electable],
         "candidates": [_candidate(c) for c in found],
     }
@@ -120,7 +128,7 @@ def _candidate(c: Candidate) -> dict[str, Any]:
 # --- whether logs can exist side by side ---------------------------------------------
 
 
-def history_text(logs: Logs, found: Reachable, width: int, steps: bool) -> str:
+def history_text(logs: Logs, found: Reachable, change: Change, width: int, steps: bool) -> str:
     """The history term by term, or the facts and claims that contradict each other."""
     out = []
     if found.path:
@@ -146,9 +154,17 @@ def history_text(logs: Logs, found: Reachable, width: int, steps: bool) -> str:
     else:
         out.append("undecided")
     out += (filled(f"tried: {text}", width, "  ") for text in found.tried if not found.path)
+    out += (filled(text, width, "  ") for text in change_told(change))
     if not found.path:
+        out += (filled(text, width, "  ") for text in gone_told(found))
         out.append(f"  sizes: {len(logs.names)} servers, logs never longer than {found.entries} entries")
     return "\n".join(out)
+
+
+def gone_told(found: Reachable) -> Iterator[str]:
+    """Claims that nothing was concluded from, as some behaviour breaks them, or may."""
+    for name in found.gone:
+        yield f"not kept: {title(name)}: {' '.join(HISTORIES[name].doc.split())}"
 
 
 def rounds_told(found: Reachable) -> Iterator[str]:
@@ -177,13 +193,16 @@ def rounds_told(found: Reachable) -> Iterator[str]:
         before = r.logs
 
 
-def history_data(logs: Logs, found: Reachable) -> dict[str, Any]:
+def history_data(logs: Logs, found: Reachable, change: Change) -> dict[str, Any]:
     """The same for machines."""
     data: dict[str, Any] = {
         "verdict": found.verdict,
         "logs": logs.as_data(),
         "sizes": {"servers": len(logs.names), "entries": found.entries},
         "tried": found.tried,
+        "without": sorted(change.without),
+        "mutant": change.mutant and change.mutant.name,
+        "not_kept": list(found.gone),
     }
     if found.path:
         data["rounds"] = [

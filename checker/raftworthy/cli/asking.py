@@ -16,6 +16,7 @@ LogsFile = Annotated[
     Path, Parameter(name="--logs", help="a line a server: `s1: 1 1 4 term=7 vote=s2 commit=2`; or JSON")
 ]
 Without = Annotated[list[str] | None, Parameter(help="take these rules away", negative="")]
+Mutant = Annotated[str | None, Parameter(help="ask about a known bug, by its id")]
 Steps = Annotated[bool, Parameter(help="draw each step", negative="")]
 
 
@@ -25,6 +26,7 @@ def electable(
     logs: LogsFile,
     term: Annotated[int, Parameter(help="the term that somebody is to be elected for")],
     without: Without = None,
+    mutant: Mutant = None,
     steps: Steps = False,
     json: Json = False,
 ) -> int:
@@ -36,14 +38,16 @@ def electable(
     Examples:
         raftworthy ask electable --logs docs/logs/figure_7.logs --term 8
         raftworthy ask electable --logs docs/logs/figure_7.logs --term 8 --without vote.up_to_date
+        raftworthy ask electable --logs docs/logs/figure_7.logs --term 8 --mutant E16
     """
     import shutil
 
+    from raftworthy.ask.change import changed
     from raftworthy.ask.running import run_electable
 
     with progress_bar("asking", "servers") as progress:
         data, text, code = run_electable(
-            logs, term, without=without or (), steps=steps,
+            logs, term, change=changed(without or (), mutant), steps=steps,
             width=shutil.get_terminal_size((100, 24)).columns, progress=progress,
         )  # fmt: skip
     if json:
@@ -57,20 +61,26 @@ def electable(
 def reachable(
     *,
     logs: LogsFile,
+    without: Without = None,
+    mutant: Mutant = None,
     save: Annotated[Path | None, Parameter(help="write the history as a trace")] = None,
     steps: Steps = False,
     json: Json = False,
 ) -> int:
     """Say whether these logs can exist side by side: a history that leads there, or why there is none.
 
+    Without a rule, or with a known bug, it says so of what Raft is then.
     Exit code: 0 they can, 1 they can't, 2 undecided or unusable.
 
     Examples:
         raftworthy ask reachable --logs docs/logs/figure_7.logs
+        raftworthy ask reachable --logs docs/logs/no_majority.logs
+        raftworthy ask reachable --logs docs/logs/no_majority.logs --without vote.up_to_date
         raftworthy ask reachable --logs docs/logs/figure_7.logs --save history.ndjson
     """
     import shutil
 
+    from raftworthy.ask.change import changed
     from raftworthy.ask.running import run_reachable
 
     try:
@@ -80,8 +90,9 @@ def reachable(
         return fail(str(error), json)
     with progress_bar("asking", "questions") as progress:
         data, text, code = run_reachable(
-            logs, save=save, steps=steps, width=shutil.get_terminal_size((100, 24)).columns, progress=progress
-        )
+            logs, change=changed(without or (), mutant), save=save, steps=steps,
+            width=shutil.get_terminal_size((100, 24)).columns, progress=progress,
+        )  # fmt: skip
     if json:
         print_json(data)
     else:
