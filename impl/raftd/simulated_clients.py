@@ -132,7 +132,7 @@ class Clients:
     def _carry(self, then: Any, *what: Any) -> None:
         """The network between clients and servers, which may lose what it carries."""
         if self.rng.random() >= self.world.faults.loss:
-            self.world.at(self.world.now + self.rng.uniform(*self.world.latency), then, *what)
+            self.world.at(self.world.now + self.rng.uniform(*self.world.network.latency), then, *what)
 
     def _give_up(self, request: Request) -> None:
         """No answer in time: it may have been executed, or be executed yet."""

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from raftd.configurations import Configuration, for_state_machine
 from raftd.core import Batch, CannotChange, Config, Core, NotLeader, Persistent, Role
 from raftd.faults import make_core
-from raftd.lying import Lie, Told, tell
+from raftd.lying import Lie, Told
 from raftd.messages import (
     Aside,
     Entry,
@@ -34,6 +34,7 @@ from raftd.messages import (
 )
 from raftd.simulated_clients import Clients
 from raftd.simulated_faults import ALL_FAULTS, Faults
+from raftd.simulated_network import Network
 from raftd.simulated_servers import Machine, Server
 from raftd.simulated_sessions import SessionClients
 from raftd.state import EXTENSIONS, USUAL
@@ -48,7 +49,6 @@ EXTENDED = SIMULATED.having(USUAL)
 CHANGE_INTERVAL = 0.3  # mean seconds between two changes of membership that are asked for
 REQUEST_INTERVAL = 0.02  # mean seconds between a client's requests
 MAX_COMMANDS = 3  # in one request
-LATENCY = (0.001, 0.004)
 CHUNK = 48  # bytes of a snapshot in one message
 PROGRESS_STEPS = 1000  # between two calls of `progress`
 
@@ -137,7 +137,6 @@ class Simulation:
         self.rng = random.Random(seed)
         self.faults = faults
         self.config = config
-        self.latency = LATENCY
         self.summary = Summary(seed, servers)
         self.servers = {name: Server(name, self.rng, faults) for name in servers}
         self.broken = dict.fromkeys(servers, broken) if isinstance(broken, str) else dict(broken or {})
@@ -148,14 +147,12 @@ class Simulation:
         # Where membership can change, some servers join only later.
         self.first = servers[: (len(servers) + 1) // 2 + 1] if config.membership else servers
         self.trace = TraceStream(out, servers, config.extensions, self.first) if out is not None else None
+        self.network = Network(self, lie)
         self._operator = random.Random(f"{seed}/operator")  # whose choices change nothing else
 
         self.now = 0.0
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._queued = 0
-        self._last_arrival: dict[tuple[str, str], float] = {}
-        self._blocked: set[tuple[str, str]] = set()  # links; only ever asked for one
-        self._partitions = 0
         self._applied: list[Entry] = []  # what the servers agree on
         self._known_in: list[int] = []  # of each the term in which somebody knew first that it was committed
         self._leader_of: dict[int, str] = {}  # by term
@@ -322,19 +319,7 @@ class Simulation:
         else:
             self.summary.changes += 1
 
-    def _arrive(self, m: Message | Aside) -> None:
-        """A message reaches a server, if one is there to be reached."""
-        server = self.servers[m.target]
-        if (m.source, m.target) in self._blocked:
-            self.summary.faults["blocked"] += 1
-        elif server.core is None:
-            self.summary.faults["undelivered"] += 1
-        elif self.now < server.paused_until:
-            self._at(server.paused_until, self._arrive, m)
-        else:
-            self._receive(server, server.core, m)
-
-    def _receive(self, server: Server, core: Core, m: Message | Aside) -> None:
+    def receive(self, server: Server, core: Core, m: Message | Aside) -> None:
         """A message is a step; a part of a snapshot is one if it is the last."""
         transfers = server.transfers
         answer: Message | Aside | None = None
@@ -351,7 +336,7 @@ class Simulation:
         if isinstance(answer, InstallSnapshot):
             self._step(server, lambda clock: core.receive(clock, answer))
         elif answer is not None:
-            self._transmit(answer)
+            self.network.carry(answer)
 
     def _told(self, m: Message | Aside) -> Told | None:
         """If a message was changed on the way, where in the trace it is received."""
@@ -420,9 +405,9 @@ class Simulation:
         """A step's messages leave, of a snapshot the next part."""
         for m in messages:
             if not isinstance(m, InstallSnapshot):
-                self._transmit(m)
+                self.network.carry(m)
             elif chunk := server.transfers.send(server.clock(self.now), m):
-                self._transmit(chunk)
+                self.network.carry(chunk)
 
     def _drive_slowly(self, server: Server, batch: Batch) -> None:
         """The disk takes its time, in which the server does nothing, and may be stopped.
@@ -503,51 +488,11 @@ class Simulation:
 
     # What goes wrong between steps.
 
-    def _transmit(self, m: Message | Aside) -> None:
-        """The network carries a message: in order on each link, unless a fault says otherwise."""
-        rng, faults = self.rng, self.faults
-        if rng.random() < faults.loss:
-            self.summary.faults["loss"] += 1
-            return
-        m = self._perhaps_changed(m)
-        arrival = self.now + rng.uniform(*self.latency)
-        if rng.random() < faults.delay:
-            self.summary.faults["delay"] += 1
-            arrival += rng.uniform(0, 4) * self.config.election_timeout
-        if rng.random() < faults.reordering:
-            self.summary.faults["reordering"] += 1
-            arrival += rng.uniform(0, 1) * self.config.heartbeat_interval
-        else:
-            link = (m.source, m.target)
-            arrival = max(arrival, self._last_arrival.get(link, 0.0))
-            self._last_arrival[link] = arrival
-        self._at(arrival, self._arrive, m)
-        if rng.random() < faults.duplication:
-            self.summary.faults["duplication"] += 1
-            self._at(arrival + rng.uniform(0, 4) * self.config.election_timeout, self._arrive, m)
-
-    def _perhaps_changed(self, m: Message | Aside) -> Message | Aside:
-        """The message, or one that says something else: what Raft does not tolerate."""
-        kind = str(m.__struct_config__.tag)
-        self.summary.carried[kind] += 1
-        lie = self.lie
-        told = None
-        if lie is not None and (lie.kind, lie.nth) == (kind, self.summary.carried[kind]):
-            # Randomness of its own: all else happens as it does without the lie, up to its arrival.
-            told = tell(m, lie.field, tuple(self.servers), random.Random(f"{self.summary.seed}/{lie}"))
-        if self.rng.random() < self.faults.corruption:
-            told = told or tell(m, None, tuple(self.servers), self.rng)
-        if told is None:
-            return m
-        self.summary.faults["corruption"] += 1
-        self.summary.lies.append(told)
-        return told.said
-
     def _disturb(self) -> None:
         """After a step, a partition may begin, a server be restarted, or one pause."""
         rng, faults = self.rng, self.faults
         if rng.random() < faults.partition:
-            self._begin_partition()
+            self.network.cut()
         if rng.random() < faults.restart:
             server = rng.choice(list(self.servers.values()))
             if server.core:
@@ -568,31 +513,6 @@ class Simulation:
         if core is not None and core.role is Role.LEADER and free:
             self.summary.faults["transfer"] += 1
             self._step(server, core.hand_over)
-
-    def _begin_partition(self) -> None:
-        """Links are cut, in one of several shapes, until the next partition or a while later."""
-        rng = self.rng
-        names = list(self.servers)
-        rng.shuffle(names)
-        shape = rng.choice(("split", "isolated", "one-way", "bridge", "any"))
-        self.summary.faults[f"partition {shape}"] += 1
-        size = 1 if shape == "isolated" else rng.randint(1, max(1, len(names) - 1))
-        left, right = names[:size], names[size:]
-        if shape == "bridge":
-            right = right[1:]  # one server still hears both sides
-        if shape == "any":
-            cut = [(a, b) for a in names for b in names if rng.random() < 0.5]
-        else:
-            cut = [(a, b) for a in left for b in right]
-            cut += [(b, a) for a, b in cut] if shape != "one-way" else []
-        self._blocked = set(cut)
-        self._partitions += 1
-        lasts = rng.uniform(0.5, 15) * self.config.election_timeout
-        self._at(self.now + lasts, self._end_partition, self._partitions)
-
-    def _end_partition(self, partition: int) -> None:
-        if partition == self._partitions:
-            self._blocked = set()
 
     # What must never happen, as far as can be seen cheaply from outside.
 

@@ -36,7 +36,7 @@ class _Measured(Simulation):
         out: BinaryIO | None = None,
     ) -> None:
         super().__init__(seed, servers, faults, out, config=config)
-        self.latency = (BROADCAST_TIME * 0.25, BROADCAST_TIME * 0.75)  # one way, in seconds
+        self.network.latency = (BROADCAST_TIME * 0.25, BROADCAST_TIME * 0.75)  # one way, in seconds
         self.led = 0.0  # seconds with a leader whom a majority follows
         self._checked = 0.0
 

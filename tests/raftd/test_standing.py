@@ -28,6 +28,7 @@ from raftd.messages import (
     TimeoutNow,
 )
 from raftd.simulated_faults import Faults
+from raftd.simulated_network import Network
 from raftd.simulator import EXTENDED, SIMULATED, Simulation, server_names
 from raftd.timing import _Crashing
 
@@ -250,7 +251,7 @@ class Stage(Simulation):
     def cut_off(self, *names: str) -> None:
         """These servers and the others don't hear each other."""
         others = [i for i in self.servers if i not in names]
-        self._blocked = {link for a in names for b in others for link in ((a, b), (b, a))}
+        self.network.blocked = {link for a in names for b in others for link in ((a, b), (b, a))}
 
     def wait(self, timeouts: float) -> None:
         """Let so many election timeouts pass."""
@@ -335,7 +336,7 @@ def time_to_elect_beside_the_deaf(broken: str | None) -> float:
 
     def time_of(seed: int) -> float:
         stage = Stage(seed, THREE, Faults(), config=EXTENDED, broken=broken)
-        stage._blocked = {("n2", "n1"), ("n3", "n1")}
+        stage.network.blocked = {("n2", "n1"), ("n3", "n1")}
         while not stage.summary.leaders:
             stage.run(stage.summary.steps + 1)
         return stage.now / T
@@ -353,22 +354,23 @@ def test_elections_take_longer_if_a_pre_vote_counts_as_hearing_a_leader() -> Non
     assert time_to_elect_beside_the_deaf("pre_vote.keep_timer") > 1.3 * time_to_elect_beside_the_deaf(None)
 
 
-class Deaf(Stage):
-    """A cluster in which nobody but who answers it reaches `deaf`."""
+class Deafness(Network):
+    """A network in which nobody but who answers it reaches `deaf`."""
 
     deaf = ""
 
-    def _transmit(self, m: Message | Aside) -> None:
+    def carry(self, m: Message | Aside) -> None:
         if m.target != self.deaf or isinstance(m, AppendEntriesReply):
-            super()._transmit(m)
+            super().carry(m)
 
 
 def test_a_leader_that_hears_answers_of_any_term_leads_on_in_an_old_one() -> None:
     """hashicorp/raft#666: its followers have another leader by now, and tell it so with each answer."""
     for broken, role in ((None, Role.FOLLOWER), ("check_quorum.current_term", Role.LEADER)):
-        stage = Deaf(1, THREE, Faults(), config=EXTENDED, broken=broken)
+        stage = Stage(1, THREE, Faults(), config=EXTENDED, broken=broken)
+        stage.network = network = Deafness(stage, None)
         stage.wait(10)
-        old = stage.deaf = stage.leader()
+        old = network.deaf = stage.leader()
         while len(stage._leader_of) == 1:
             stage._step(stage.servers[old], stage.core(old).hand_over)
             stage.wait(0.2)
