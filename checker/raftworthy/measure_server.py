@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from raftd.cluster import Cluster, free_addresses
+from raftd.state import SAVINGS
 from raftworthy.measure import machine
 
 Put = Callable[[str, bytes], Awaitable[object]]
@@ -92,6 +93,7 @@ class ServerSpeed:
 
 
 RAFTD, TRACED, ETCD = "raftd", "raftd with its trace", "etcd"
+WITHOUT = {f"without {name.replace('_', ' ')}": name for name in SAVINGS}
 # Etcd's own: a busy machine should slow both, and not cost one of them its leader.
 PATIENT = ("--election-timeout", "1.0", "--heartbeat-interval", "0.1")
 
@@ -102,14 +104,17 @@ def measure_server(
     size: int,
     rounds: int,
     peer: str | None = None,
+    savings: bool = False,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> ServerSpeed:
     """Put commands of `size` bytes for `seconds` under each load, on each system, `rounds` times.
 
+    With `savings`, each thing that makes raftd fast is left out in turn.
+
     Raises:
         PeerError: the peer isn't installed, or doesn't start.
     """
-    systems = [RAFTD, TRACED, *([ETCD] if peer else [])]
+    systems = [RAFTD, *(WITHOUT if savings else [TRACED]), *([ETCD] if peer else [])]
     loads, own = [], None
     for number in range(rounds):
         for at, system in enumerate(systems):
@@ -122,7 +127,8 @@ def measure_server(
                         if number == rounds - 1:
                             own = _check_perf(endpoints)
                 else:
-                    with Cluster(folder=Path(folder), trace=system == TRACED, options=PATIENT) as cluster:
+                    options = (*PATIENT, *(("--without", WITHOUT[system]) if system in WITHOUT else ()))
+                    with Cluster(folder=Path(folder), trace=system == TRACED, options=options) as cluster:
                         opened = partial(_raftd_client, cluster)
                         loads += [load(system, n, seconds, size, opened) for n in clients]
     return ServerSpeed(loads, own, machine())

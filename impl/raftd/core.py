@@ -108,7 +108,7 @@ class Core(Membership):
             if peer not in self._probing:
                 self._send_entries(peer)
         self._advance_commit_index()
-        return self._finish("client_request")._replace(early=True)
+        return self._finish("client_request")._replace(early=self.config.parallel_disks)
 
     def heard(self, peer: str, now: float) -> float:
         """For how many seconds a leader has had no answer from a follower."""

@@ -202,6 +202,8 @@ class Replication(Snapshots):
         if lacking <= 0 or self._lacks_compacted(peer):
             return 0
         in_flight = self.next_index[peer] - 1 - self.match_index[peer]
+        if in_flight and not (self.config.pipelining or peer in self._probing):
+            return 0
         room = self.config.max_in_flight if peer in self._probing else self.config.max_in_flight - in_flight
         return max(0, min(lacking, self.config.max_entries, room))
 

@@ -30,7 +30,7 @@ from raftd.kv import KeyValue
 from raftd.security import Tls, is_loopback
 from raftd.server import NoTrace, Server, Trace
 from raftd.sessions import StateMachine
-from raftd.state import EXTENSIONS, USUAL, chosen_extensions
+from raftd.state import EXTENSIONS, SAVINGS, USUAL, chosen_extensions
 from raftd.storage import Storage, StorageError
 from raftd.trace import TraceFile
 from raftd.transport import MAX_CONNECTIONS, Transport
@@ -254,6 +254,14 @@ def _parser() -> argparse.ArgumentParser:
         help=f"kill -9 itself in its Nth step that changes the disk; POINT: {', '.join(KILL_POINTS)}",
     )
     tests.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=SAVINGS,
+        metavar="SAVING",
+        help=f"leave out what saves time, to measure it; SAVING: {', '.join(SAVINGS)}; repeatable",
+    )
+    tests.add_argument(
         "--break",
         dest="broken",
         choices=sorted(BREAKS),
@@ -333,7 +341,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     snapshot_after=options.snapshot_after,
                     reads=True,
                     lease_drift=options.lease_reads,
-                ).having(extensions),
+                )
+                .having(extensions)
+                .without(options.without),
                 listen=options.listen,
                 cluster=options.cluster_id,
                 tls=tls,

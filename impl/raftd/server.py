@@ -425,7 +425,11 @@ class Server:
         self._take_messages()
         if self._proposals:
             proposals, self._proposals = self._proposals, []
-            self._propose(proposals)
+            if self.core.config.group_commit:
+                self._propose(proposals)
+            else:
+                for proposal in proposals:
+                    self._propose([proposal])
         self._change_members()
         batch = self.core.tick(self._clock())
         if batch is not None:

@@ -16,6 +16,9 @@ NO_OP = b""
 EXTENSIONS = ("pre_vote", "check_quorum", "leadership_transfer", "reads", "sessions", "membership")
 USUAL = ("pre_vote", "check_quorum", "leadership_transfer", "reads")
 
+# What makes a server fast, each to be left out so that it can be measured; Raft is the same without.
+SAVINGS = ("batching", "group_commit", "parallel_disks", "pipelining")
+
 
 def chosen_extensions(names: Iterable[str] | None, figure_2: bool) -> tuple[str, ...]:
     """What somebody wants of a server: these extensions, none of them, or by default the usual ones.
@@ -48,6 +51,11 @@ class Config:
     heartbeat_interval: float = 0.03
     max_entries: int = 512  # in one AppendEntries
     max_in_flight: int = 4096  # sent to a follower and not yet acknowledged
+    pipelining: bool = True  # send a follower more before it has answered
+    group_commit: bool = True  # commands that came in during a step share the next one, and so its fsync
+    parallel_disks: bool = (
+        True  # a leader's entries go out before its own fsync. Dissertation, section 10.2.1
+    )
     pre_vote: bool = False  # ask before an election; raftd.pre_vote
     check_quorum: bool = False  # a leader that hears no majority stops leading; raftd.check_quorum
     leadership_transfer: bool = False  # a leader can hand over; raftd.leadership_transfer
@@ -75,6 +83,12 @@ class Config:
     def having(self, names: Iterable[str]) -> Config:
         """The same with these extensions, and no others."""
         return replace(self, **dict.fromkeys(EXTENSIONS, False) | dict.fromkeys(names, True))
+
+    def without(self, savings: Iterable[str]) -> Config:
+        """The same, slower. Without batching an AppendEntries has one entry."""
+        left = set(savings)
+        entries = 1 if "batching" in left else self.max_entries
+        return replace(self, max_entries=entries, **dict.fromkeys(left - {"batching"}, False))
 
 
 @dataclass

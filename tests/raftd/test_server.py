@@ -97,13 +97,13 @@ class RecordedMachine(KeyValue):
 class Bench:
     """A server n1 of three, whose world is this test."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, config: Config | None = None, **options: Any) -> None:
         self.done: list[str] = []
         self.now = 0.0
         self.replies: list[Reply] = []
         self.storage = RecordedStorage(folder, self.done)
         self.transport = RecordedTransport(self.done)
-        core = Core("n1", SERVERS, random.Random(1), Config(), self.storage.persistent)
+        core = Core("n1", SERVERS, random.Random(1), config or Config(), self.storage.persistent)
         self.server = Server(
             core,
             self.storage,
@@ -204,6 +204,42 @@ def test_waiting_proposals_share_one_write(bench: Callable[..., Bench]) -> None:
     assert server.done.count("sync") == 1
     server.acknowledge()
     assert server.replies == [Done(id) for id in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("left_out", "syncs", "sizes"),
+    [
+        ((), 1, [3]),
+        (("group_commit",), 3, [1, 1, 1]),
+        (("batching",), 1, [1, 1, 1]),
+        (("pipelining", "group_commit"), 3, [1]),
+        (("pipelining", "batching"), 1, [1]),
+    ],
+)
+def test_what_saves_time_can_be_left_out(
+    bench: Callable[..., Bench], left_out: tuple[str, ...], syncs: int, sizes: list[int]
+) -> None:
+    """Three puts, of which a follower is sent what it may be sent before it answers."""
+    server = bench(config=Config().without(left_out))
+    server.lead()
+    server.transport.sent.clear()
+    for id in range(3):
+        server.server._on_request(PutRequest(id, "a", b""), server.respond)
+    server.server._take_inputs()
+    sent = [m.entries for m in server.transport.sent if isinstance(m, AppendEntries)]
+    assert [len(entries) for entries in sent] == sizes
+    assert server.done.count("sync") == syncs
+    for _ in range(3):
+        server.acknowledge()
+    assert server.replies == [Done(id) for id in range(3)]
+
+
+def test_a_leader_can_be_told_to_wait_for_its_disk_before_it_sends(bench: Callable[..., Bench]) -> None:
+    server = bench(config=Config().without(["parallel_disks"]))
+    server.lead()
+    server.server._on_request(PutRequest(7, "a", b"1"), server.respond)
+    server.server._take_inputs()
+    assert server.done == ["trace", "write", "sync", "send"]
 
 
 def test_a_get_sees_the_puts_before_it_in_the_log(bench: Callable[..., Bench]) -> None:
