@@ -8,7 +8,8 @@ signed. A condition is one bit, everything else is 64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +18,13 @@ from llvmlite import ir
 I1, I8, I32, I64, I128 = (ir.IntType(width) for width in (1, 8, 32, 64, 128))
 POINTER = ir.PointerType()
 MASK = (1 << 64) - 1
+
+
+def _known(v: Any) -> int | None:
+    """The number that a value is, if it is a constant."""
+    if not isinstance(v, ir.Constant) or not isinstance(v.constant, int):
+        return None
+    return v.constant & (1 << v.type.width) - 1
 
 
 class Word:
@@ -35,38 +43,55 @@ class Word:
             else ir.Constant(self.v.type, other & (1 << self.v.type.width) - 1)
         )
 
+    def _with(
+        self, other: Word | int, build: Any, meaning: Callable[[int, int], int], neutral: int, either: bool
+    ) -> Word:
+        """What `build` makes of both, unless that is known: much is about places and bits that are 0.
+
+        `neutral`, on the right or on either side, changes nothing.
+        """
+        ones = (1 << self.v.type.width) - 1
+        a, b = _known(self.v), other & ones if isinstance(other, int) else _known(other.v)
+        if a is not None and b is not None:
+            return Word(self.b, ir.Constant(self.v.type, meaning(a, b) & ones))
+        if b == neutral & ones:
+            return self
+        if either and a == neutral & ones and isinstance(other, Word):
+            return other
+        return Word(self.b, build(self.v, self._of(other)))
+
     def __add__(self, other: Word | int) -> Word:
-        return Word(self.b, self.b.add(self.v, self._of(other)))
+        return self._with(other, self.b.add, operator.add, 0, either=True)
 
     def __sub__(self, other: Word | int) -> Word:
-        return Word(self.b, self.b.sub(self.v, self._of(other)))
+        return self._with(other, self.b.sub, operator.sub, 0, either=False)
 
     def __mul__(self, other: Word | int) -> Word:
-        return Word(self.b, self.b.mul(self.v, self._of(other)))
+        return self._with(other, self.b.mul, operator.mul, 1, either=True)
 
     def __and__(self, other: Word | int) -> Word:
-        return Word(self.b, self.b.and_(self.v, self._of(other)))
+        return self._with(other, self.b.and_, operator.and_, -1, either=True)
 
     def __or__(self, other: Word | int) -> Word:
-        return Word(self.b, self.b.or_(self.v, self._of(other)))
+        return self._with(other, self.b.or_, operator.or_, 0, either=True)
 
     def __xor__(self, other: Word | int) -> Word:
-        return Word(self.b, self.b.xor(self.v, self._of(other)))
+        return self._with(other, self.b.xor, operator.xor, 0, either=True)
 
     def __invert__(self) -> Word:
         return Word(self.b, self.b.not_(self.v))
 
-    def _shifted(self, shift: Any, amount: Word | int) -> Word:
+    def _shifted(self, shift: Any, meaning: Callable[[int, int], int], amount: Word | int) -> Word:
         if isinstance(amount, int):
-            return Word(self.b, shift(self.v, self._of(amount))) if amount < 64 else self & 0
+            return self._with(amount, shift, meaning, 0, either=False) if amount < 64 else self & 0
         small = Word(self.b, self.b.icmp_unsigned("<", amount.v, amount._of(64)))
         return small.where(Word(self.b, shift(self.v, amount.v)), 0)
 
     def __lshift__(self, amount: Word | int) -> Word:
-        return self._shifted(self.b.shl, amount)
+        return self._shifted(self.b.shl, operator.lshift, amount)
 
     def __rshift__(self, amount: Word | int) -> Word:
-        return self._shifted(self.b.lshr, amount)
+        return self._shifted(self.b.lshr, operator.rshift, amount)
 
     def equals(self, other: Word | int) -> Word:
         return Word(self.b, self.b.icmp_unsigned("==", self.v, self._of(other)))
@@ -166,6 +191,8 @@ class Code:
     def address(self, pointer: Word, index: Word | int, t: Any = I64) -> Word:
         if isinstance(index, int):
             index = self.const(index)
+        if _known(index.v) == 0:
+            return pointer
         return Word(self.b, self.b.gep(pointer.v, [index.v], source_etype=t))
 
     def load(self, pointer: Word, index: Word | int, t: Any = I64) -> Word:
