@@ -24,7 +24,8 @@ def _known(v: Any) -> int | None:
     """The number that a value is, if it is a constant."""
     if not isinstance(v, ir.Constant) or not isinstance(v.constant, int):
         return None
-    return v.constant & (1 << v.type.width) - 1
+    known: int = v.constant & (1 << v.type.width) - 1
+    return known
 
 
 class Word:
