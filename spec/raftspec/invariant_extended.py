@@ -5,11 +5,12 @@ i  a server    t  a term    m  a message
 
 from __future__ import annotations
 
-from raftspec.invariant import W, conjunct_of, lemma_of, started
+from raftspec.claims import conjunct_of, lemma_of
 from raftspec.leadership_transfer import TimeoutNow
 from raftspec.snapshots import InstallSnapshot
 from raftspec.types import Server, Term
 from raftspec.values import exists, implies
+from raftspec.witnesses import W, started
 
 # --- snapshots -----------------------------------------------------------------
 

@@ -14,20 +14,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from raftspec.claims import conjunct_of
 from raftspec.configurations import Who, votes
-from raftspec.invariant import (
-    Chronicle,
-    acknowledged,
-    conjunct_of,
-    has_own,
-    leads,
-    stands,
-    started,
-)
 from raftspec.raft import Entry
 from raftspec.spec import State
 from raftspec.types import Index, Server, Term, Value
 from raftspec.values import Map, Seq, ServerSet, count, every, exists, forall, implies, ite, no
+from raftspec.witnesses import Chronicle, acknowledged, has_own, leads, stands, started
 
 
 class Elections(Chronicle):

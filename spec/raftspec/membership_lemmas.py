@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from raftspec.claims import LEMMAS, RANKS, lemma_of
 from raftspec.configurations import Who
-from raftspec.invariant import LEMMAS, RANKS, acknowledged, has_own, lemma_of, stands, started
 from raftspec.invariant_membership import Log, W, changes, joint, known, majority
 from raftspec.spec import Property
 from raftspec.types import INDEX, TERM, Index, Server, Term
 from raftspec.values import implies, no, some
+from raftspec.witnesses import acknowledged, has_own, stands, started
 
 NAME = "membership"
 

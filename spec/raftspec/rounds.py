@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from raftspec.invariant import CONJUNCTS, Chronicle, Witnesses, has_own, started, with_witnesses
+from raftspec.claims import CONJUNCTS
+from raftspec.invariant import with_witnesses
 from raftspec.properties import raft
 from raftspec.raft import Entry, RequestVote, is_quorum
 from raftspec.spec import Action, Property, Spec, State, Step
 from raftspec.types import Server, Term, type_of, zero
 from raftspec.values import Map, Seq, count, forall, implies, ite, no
+from raftspec.witnesses import Chronicle, Witnesses, has_own, started
 
 
 class Remembering(Witnesses):

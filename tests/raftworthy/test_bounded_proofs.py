@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from raftspec.claims import CONJUNCTS
 from raftspec.extensions import having
-from raftspec.invariant import CONJUNCTS, conjuncts, lemmas, with_witnesses
+from raftspec.invariant import conjuncts, lemmas, with_witnesses
 from raftspec.mutants import MUTANTS
 from raftspec.raft import LEADER, raft
 from raftspec.rules import RULES

@@ -11,8 +11,9 @@ import pytest
 from tests.raftworthy.finite import Finite
 
 from raftspec.anynumber import EACH
+from raftspec.claims import CONJUNCTS
 from raftspec.graph import free_variables
-from raftspec.invariant import CONJUNCTS, with_witnesses
+from raftspec.invariant import with_witnesses
 from raftworthy.explore.reference import Bounds, Model, Move
 from raftworthy.generated import World
 from raftworthy.prove.inductive import message_of

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import z3
 
 from raftspec.anynumber import EACH, AnyNumber
+from raftspec.claims import RANKS
 from raftspec.extensions import having
 from raftspec.graph import postorder
-from raftspec.invariant import RANKS, conjuncts, lemmas, with_witnesses
+from raftspec.invariant import conjuncts, lemmas, with_witnesses
 from raftspec.mutants import Mutant
 from raftspec.spec import Property
 from raftspec.tracing import Send, Transition

@@ -14,7 +14,7 @@ from typing import Any
 
 import z3
 
-from raftspec.invariant import CONJUNCTS
+from raftspec.claims import CONJUNCTS
 from raftworthy.explore.broken_steps import NO_STEP, Question
 from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
 from raftworthy.prove.unbounded.narrowing import SIZES, Narrowing, written_down
