@@ -306,7 +306,7 @@ class Client:
 
     def _connected(self, address: Address) -> _Connection | None:
         connection = self._connections.get(address)
-        return connection if connection is not None and connection.broken is None else None
+        return connection if connection is not None and connection.is_open else None
 
 
 async def status(client: Client) -> dict[str, Status | None]:
@@ -340,6 +340,11 @@ class _Connection(Reading):
         self._frames = codec.Frames(codec.REPLY.limit)
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._last_id = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it makes sense to ask: one that is about to close takes what is written and drops it."""
+        return self.broken is None and not self._transport.is_closing()
 
     async def ask(self, make: MakeRequest) -> Reply:
         """Send a request and wait for its reply; raises `_BrokenError`."""

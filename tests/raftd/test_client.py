@@ -175,6 +175,20 @@ def test_servers_that_name_each_other_are_not_asked_without_pause() -> None:
     run(check())
 
 
+def test_a_connection_that_is_about_to_close_is_not_asked() -> None:
+    """What is written to it goes nowhere, and whoever wrote would be in doubt for nothing."""
+
+    async def main() -> None:
+        async with scripted(done) as (addresses, (server,)), Client(addresses, 5.0) as client:
+            await client.put("a", b"1")
+            for connection in client._connections.values():
+                connection._transport.abort()
+            await client.put("a", b"2")
+            assert len(server.seen) == 2
+
+    run(main())
+
+
 def test_requests_overlap_on_one_connection_and_may_be_answered_in_any_order() -> None:
     async def check() -> None:
         async with scripted(done) as (addresses, _), Client(addresses) as client:
