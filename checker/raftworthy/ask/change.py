@@ -120,7 +120,7 @@ class Keeping:
 
     def _used(self, question: Question, names: Iterable[str]) -> frozenset[str] | None:
         """From which of these claims it follows that a step keeps another; None if Z3 doesn't say that."""
-        asked = self.small.wrong(question)
+        asked = self.small.wrong(question, told=False)
         if any(c is False for c in asked.formulas):
             return frozenset()
         self.solver.push()

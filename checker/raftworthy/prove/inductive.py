@@ -129,12 +129,12 @@ class Induction:
         return out + [Question(NO_STEP, name) for name in states]
 
     def step(self, action: str) -> tuple[Environment, Taken, list[Truth]]:
-        """An action from the state: its parameters, what it does, and what may be assumed."""
+        """An action from the state: its parameters, what it does, and what its parameters can be."""
         if action not in self.steps:
             t = self.machine.transitions[action].action
             p, typed = self.machine.parameters(t.params, "p")
             taken = self.machine.take(action, self.s, p, self.terms)
-            self.steps[action] = p, taken, [*typed, taken.possible, taken.fits]
+            self.steps[action] = p, taken, typed
         return self.steps[action]
 
     def _about(self, kind: type[Message] | None, environment: Environment) -> Iterator[tuple[str, Truth]]:
@@ -143,40 +143,53 @@ class Induction:
             if kind and message_of(p) is kind:
                 yield name, self.terms.value(self.machine.claims[name], environment)
 
+    def _all(self, said: Iterable[tuple[str, Truth]]) -> Truth:
+        return self.logic.both(*(c for _, c in said))
+
     def ask(self, question: Question) -> Asked:
         """The question as formulas: if they can be true together, the claim is broken."""
         wrong = self.wrong(question)
-        assumed = [*self.typed, *itertools.chain(*self.invariant.values()), *(c for _, c in wrong.said)]
+        assumed = [*self.typed, *itertools.chain(*self.invariant.values())]
         return replace(wrong, formulas=[*assumed, *wrong.formulas])
 
-    def wrong(self, question: Question) -> Asked:
-        """That the claim is broken, without what the invariant says of the state before, or in `formulas`."""
+    def wrong(self, question: Question, told: bool = True) -> Asked:
+        """That the claim is broken, without what the invariant says of the state before.
+
+        What it says of messages is told as a whole, or else is in `said`, by conjunct.
+        """
         property, claim = self.properties[question.claim], self.machine.claims[question.claim]
         x, typed = self.machine.parameters(property.params, "x")
         if question.action == NO_STEP:
             formulas = [*typed, self.logic.no(self.terms.value(claim, x))]
             return Asked(question, formulas, [], self.s, {}, x, None)
-        p, taken, possible = self.step(question.action)
-        said = [*self._about(self.machine.transitions[question.action].action.message, p)]
+        p, taken, params = self.step(question.action)
+        received = [*self._about(self.machine.transitions[question.action].action.message, p)]
         states = (taken.after,) if property.states == 1 else (self.s, taken.after)
         broken = self.logic.no(self._after(states).value(claim, x))
-        formulas = [*typed, *possible, broken]
+        formulas = [
+            *typed,
+            *params,
+            *([self._all(received)] if told else []),
+            taken.possible,
+            taken.fits,
+            broken,
+        ]
+        said = [] if told else received
         kind = message_of(property)
         if kind:
-            sent = self.logic.either(
-                *(
-                    self.logic.both(
-                        m.condition,
-                        *(
-                            self.logic.same(a, x[kind, f])
-                            for a, f in zip(m.fields, kind.types(), strict=True)
-                        ),
-                    )
-                    for m in taken.sends
-                    if m.kind is kind
+            sent = [
+                self.logic.both(
+                    m.condition,
+                    *(self.logic.same(a, x[kind, f]) for a, f in zip(m.fields, kind.types(), strict=True)),
                 )
-            )
-            said += [(name, self.logic.either(sent, c)) for name, c in self._about(kind, x)]
+                for m in taken.sends
+                if m.kind is kind
+            ]
+            about = [*self._about(kind, x)]
+            if told:
+                formulas.append(self.logic.either(self._all(about), *sent))
+            else:
+                said += [(name, self.logic.either(c, *sent)) for name, c in about]
         return Asked(question, formulas, said, self.s, p, x, taken)
 
     def _after(self, states: tuple[Variables, ...]) -> Terms:
@@ -230,11 +243,9 @@ class Induction:
 
         Otherwise all that is said of it would be said of nothing. Of two terms only, one has to have had one.
         """
-        p, _, possible = self.step(action)
-        possible = [
-            *possible,
-            *(c for _, c in self._about(self.machine.transitions[action].action.message, p)),
-        ]
+        p, taken, params = self.step(action)
+        received = self._all(self._about(self.machine.transitions[action].action.message, p))
+        possible = [*params, received, taken.possible, taken.fits]
         leaders = min(2, self.model.bounds.max_term - 1)
         elected = [self.logic.no(self.logic.same(x, 0)) for x in self.s.past["leaders"].items]
         enough = self.logic.at_most(leaders, self.logic.count(elected))

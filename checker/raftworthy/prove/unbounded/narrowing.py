@@ -86,8 +86,7 @@ class Narrowing:
         """
         if question not in self._known:
             return allowed
-        asked = self.small.wrong(question)
-        formulas = [*asked.formulas, *(c for _, c in asked.said)]
+        formulas = self.small.wrong(question).formulas
         if any(c is False for c in formulas):
             return frozenset()
         self._solver.push()
