@@ -19,6 +19,8 @@ import z3
 from raftworthy.prove.unbounded.looking import Look, look
 from raftworthy.prove.unbounded.triggers import triggers
 
+z3.z3.Z3_DEBUG = False  # Z3 checks what it is given; its Python interface would do so before, slowly
+
 Plain: TypeAlias = "bool | z3.BoolRef"
 Formula: TypeAlias = "Plain | Quantified | Junction"
 

@@ -17,7 +17,7 @@ import z3
 from raftspec.claims import CONJUNCTS
 from raftworthy.explore.broken_steps import NO_STEP, Question
 from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
-from raftworthy.prove.unbounded.narrowing import SIZES, Narrowing, written_down
+from raftworthy.prove.unbounded.narrowing import OF_LONG_LOGS, SIZES, Narrowing, written_down
 
 EFFORT = 4_000_000  # of Z3's steps, for one try; about two seconds
 LEVELS = (EFFORT // 40, EFFORT // 10, EFFORT // 3, EFFORT)  # with how much a question is tried in turn
@@ -122,6 +122,7 @@ class Prover:
                 yield used | few, self.seed, LEVELS[0]
                 fewest = narrowing.used(question, used, fewest=True) or frozenset()
             yield from self._with_more(fewest | few, levels=levels)
+            yield fewest | few | (OF_LONG_LOGS & known), self.seed, LEVELS[0]
         assert used is not None
         yield from self._with_more(used | few, known | few)
 
