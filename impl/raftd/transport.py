@@ -249,6 +249,8 @@ class _Link(asyncio.Protocol):
                 log.warning("%s does not trust %s: %s", self._owner.server, self._peer, error)
             except (OSError, TimeoutError) as error:
                 log.debug("%s cannot reach %s: %s", self._owner.server, self._peer, error)
+            # One that was made when time was up is closed without a word.
+            self._transport, self._full = None, False
             # A peer that accepts and then hangs up is no better than one that is away.
             back_off = (
                 FIRST_BACK_OFF if loop.time() - began > CONNECT_TIMEOUT else min(2 * back_off, MAX_BACK_OFF)

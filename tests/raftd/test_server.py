@@ -505,6 +505,41 @@ def test_who_breaks_the_protocol_is_hung_up_on(running: Running, data: bytes) ->
     running.still_serves()
 
 
+class Gone(asyncio.Transport):
+    """A connection that is closed already, as uvloop leaves it: it takes nothing."""
+
+    closed = False
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if self.closed:
+            raise RuntimeError("the handler is closed")
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+def test_a_connection_that_was_made_when_time_was_up_is_not_used() -> None:
+    """Its protocol isn't told that it was closed."""
+    gone, transport = Gone(), Transport("n1", ADDRESSES)
+
+    async def too_late(make: Callable[[], asyncio.Protocol], *where: Any, **how: Any) -> None:
+        make().connection_made(gone)
+        gone.closed = True
+        raise TimeoutError
+
+    async def run() -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(asyncio.get_running_loop(), "create_connection", too_late)
+            task = asyncio.create_task(transport._links["n2"].run())
+            await asyncio.sleep(0.01)
+            assert gone.closed
+            transport.send(RequestVoteReply("n1", "n2", 0, granted=False))
+            task.cancel()
+
+    asyncio.run(run())
+    assert len(transport._links["n2"].queue) == 1
+
+
 @pytest.fixture(scope="module")
 def open_to_new(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     server = Running(tmp_path_factory.mktemp("open"), Config(membership=True))
