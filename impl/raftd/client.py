@@ -348,8 +348,8 @@ class _Connection(Reading):
 
     async def ask(self, make: MakeRequest) -> Reply:
         """Send a request and wait for its reply; raises `_BrokenError`."""
-        if self.broken is not None:
-            raise self.broken
+        if not self.is_open:
+            raise self.broken or _BrokenError("the connection is about to close")
         self._last_id += 1
         id = self._last_id
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

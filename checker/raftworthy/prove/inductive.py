@@ -65,7 +65,6 @@ class Asked:
     s: Variables
     p: Environment
     x: Environment
-    taken: Taken | None
 
 
 def message_of(p: Property) -> type[Message] | None:
@@ -161,7 +160,7 @@ class Induction:
         x, typed = self.machine.parameters(property.params, "x")
         if question.action == NO_STEP:
             formulas = [*typed, self.logic.no(self.terms.value(claim, x))]
-            return Asked(question, formulas, [], self.s, {}, x, None)
+            return Asked(question, formulas, [], self.s, {}, x)
         p, taken, params = self.step(question.action)
         received = [*self._about(self.machine.transitions[question.action].action.message, p)]
         states = (taken.after,) if property.states == 1 else (self.s, taken.after)
@@ -190,7 +189,7 @@ class Induction:
                 formulas.append(self.logic.either(self._all(about), *sent))
             else:
                 said += [(name, self.logic.either(c, *sent)) for name, c in about]
-        return Asked(question, formulas, said, self.s, p, x, taken)
+        return Asked(question, formulas, said, self.s, p, x)
 
     def _after(self, states: tuple[Variables, ...]) -> Terms:
         """What computes claims over a step's end, or over both its states."""
