@@ -47,9 +47,12 @@ def test_servers_that_execute_again_what_is_tried_again_are_found(tmp_path: Path
     for seed in range(1, 9):
         result = torture(tmp_path / str(seed), 6.0, seed, broken="session.once")
         if result.exit_code == 1:
-            assert result.traces.explanation is not None, f"{result}\n{result.history}"
-            # Who executes again answers from that.
-            assert result.traces.explanation.rule in ("session.once", "session.kept_response")
+            if result.traces.explanation is not None:
+                # Who executes again answers from that.
+                assert result.traces.explanation.rule in ("session.once", "session.kept_response")
+            else:  # Both times the answer was the same, and only what others read tells them apart.
+                assert result.traces.clients is not None
+                assert result.traces.clients.verdict == "not linearizable", f"{result}\n{result.history}"
             return
     pytest.fail(f"nothing was executed twice up to seed {seed}")
 
