@@ -86,7 +86,10 @@ def _compile(module: str, level: int) -> bytes:
     machine = _machine(level)
     compiled = llvm.parse_assembly(module)
     compiled.verify()
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=level))
+    options = llvm.create_pipeline_tuning_options(speed_level=level)
+    # Loops are short, and a row's words gathered into vectors come slower than one by one.
+    options.loop_vectorization = options.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(compiled, builder)
     code: bytes = machine.emit_object(compiled)
     return code

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from raftworthy.native.context import SLICES, At, Table
 from raftworthy.native.functions import Functions
 from raftworthy.native.runs import Runs
-from raftworthy.native.storage import Disk, Memory, Words, address_of, zero_words
+from raftworthy.native.storage import HUGE, Disk, Memory, Words, address_of, zero_words
 
 FULL = 0.75  # of a table's places, before it grows
 NEARLY = 0.72  # from which it grows if another does: then threads wait once for all of them
 MOST = 0.8  # that may be taken before threads wait
 GROWTH = 1.35  # so that it is never less than half full once it is large
+FIRST_GROWTH = 4  # until then: what is moved each time adds up to less
 FIRST_TABLE = 1 << 12  # places
 TABLES_SHARE = 0.6  # of memory, that tables may take
 SENT_SHARE = 0.1  # of memory, that what was sent may take
@@ -99,10 +100,12 @@ class Known:
     def _grow(self, k: int) -> bool:
         """Make a table larger, if there is memory for it."""
         width, old = self.functions.width, self.places[k]
-        places = int(self.sizes[k] * GROWTH)
+        most = TABLES_SHARE * self.memory.limit
+        small = FIRST_GROWTH * old.nbytes <= HUGE and FIRST_GROWTH * self.bytes <= most
+        places = int(self.sizes[k] * (FIRST_GROWTH if small else GROWTH))
         size = places * width * 8
         try:
-            if self.bytes + size - old.nbytes > TABLES_SHARE * self.memory.limit:
+            if self.bytes + size - old.nbytes > most:
                 raise MemoryError
             self.allocate(size)
         except MemoryError:
