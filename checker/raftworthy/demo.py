@@ -29,8 +29,10 @@ from raftd.cluster import Cluster, ClusterError
 from raftd.trace import digest_of_put
 from raftspec.properties import raft
 from raftworthy.diagram import explain
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import RULE_CASES
-from raftworthy.explore.reference import Bounds, Progress, Result, explore
+from raftworthy.explore.paths import Progress, Result
+from raftworthy.explore.reference import explore
 from raftworthy.linearize.checking import Result as Linearized
 from raftworthy.linearize.checking import check as check_history
 from raftworthy.linearize.reading import read_history

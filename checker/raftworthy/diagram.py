@@ -18,7 +18,7 @@ from rich.text import Text
 
 from raftspec.extensions import WHOLE
 from raftspec.spec import Property
-from raftworthy.explore.reference import Path
+from raftworthy.explore.paths import Path
 from raftworthy.generated import Variables
 
 NUMBER_WIDTH = 4

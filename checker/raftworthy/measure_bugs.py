@@ -18,7 +18,7 @@ from raftd.faults import BREAKS
 from raftd.simulated_faults import ALL_FAULTS
 from raftd.simulator import SIMULATED, server_names, simulate
 from raftspec.mutants import MUTANTS, Mutant
-from raftworthy.explore.reference import Bounds
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.why import why
 from raftworthy.lockstep.run import DEFAULT_BOUNDS, lockstep
 from raftworthy.replay.verdict import Verdict, check

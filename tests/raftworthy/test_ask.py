@@ -22,9 +22,11 @@ from raftworthy.ask.electable import Candidate, Election
 from raftworthy.ask.logs import Log, Logs, parse, read_logs
 from raftworthy.ask.reachable import Reachable, certain, reachable
 from raftworthy.cli import app
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.broken_steps import Question, sizes
 from raftworthy.explore.export import write_trace
-from raftworthy.explore.reference import Bounds, Model, UnusableError, explore, explore_model
+from raftworthy.explore.model import Model
+from raftworthy.explore.reference import explore, explore_model
 from raftworthy.generated import World
 from raftworthy.prove.counterexample import find
 from raftworthy.prove.inductive import Induction

@@ -16,8 +16,10 @@ from raftspec.raft import LEADER, raft
 from raftspec.rules import RULES
 from raftspec.spec import Property, Spec
 from raftworthy.cli import app
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.broken_steps import DisagreementError, Question, sizes, table, title
-from raftworthy.explore.reference import Bounds, Model, UnusableError, explore
+from raftworthy.explore.model import Model
+from raftworthy.explore.reference import explore
 from raftworthy.prove import inductive
 from raftworthy.prove.counterexample import find
 from raftworthy.prove.inductive import Answer, Induction

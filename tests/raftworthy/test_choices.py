@@ -21,9 +21,11 @@ from raftspec.raft import S
 from raftspec.spec import Step, when
 from raftspec.types import Index, Server
 from raftworthy.explore import choosing, natively
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import Case
 from raftworthy.explore.means import Means
-from raftworthy.explore.reference import Bounds, Model, Progress
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Progress
 from raftworthy.native import engine
 from raftworthy.native.checkpoint import read
 from raftworthy.native.engine import explore_native

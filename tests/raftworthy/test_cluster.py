@@ -18,8 +18,10 @@ if importlib.util.find_spec("ray") is None:  # it mustn't be imported yet
     pytest.skip("needs ray", allow_module_level=True)
 
 from raftspec.properties import raft
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.means import Means, Workers
-from raftworthy.explore.reference import Bounds, Model, Result, UnusableError
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Result
 from raftworthy.explore.running import run_explore
 from raftworthy.native import cluster, engine
 from raftworthy.native.cluster import Cluster

@@ -19,7 +19,9 @@ from raftspec.raft import raft
 from raftspec.rules import RULES
 from raftspec.spec import Spec
 from raftworthy import kept as on_disk
-from raftworthy.explore.reference import Bounds, Model, Result
+from raftworthy.explore.bounds import Bounds
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Result
 from raftworthy.native import compiling, program
 from raftworthy.native.engine import explore_native
 from raftworthy.native.program import Program

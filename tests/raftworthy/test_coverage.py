@@ -12,8 +12,10 @@ from rich.console import Console
 from raftspec.raft import raft
 from raftspec.spec import OnlyIf, State, Step
 from raftspec.types import Type
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.coverage import Coverage
-from raftworthy.explore.reference import Bounds, Model, explore_model
+from raftworthy.explore.model import Model
+from raftworthy.explore.reference import explore_model
 from raftworthy.explore.running import run_explore
 from raftworthy.generated import World, to_spec
 

@@ -15,22 +15,14 @@ from raftspec.raft import raft
 from raftspec.rules import POLICY, RULES
 from raftspec.spec import State, run
 from raftspec.types import Record
+from raftworthy.explore.bounds import MOST, Bounds, UnusableError
 from raftworthy.explore.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case, Walk
 from raftworthy.explore.find import predicate
+from raftworthy.explore.keys import Keys, rename
+from raftworthy.explore.model import Model, message_classes
 from raftworthy.explore.needless import NEEDLESS, WAITS
-from raftworthy.explore.reference import (
-    EXHAUSTED,
-    MOST,
-    Bounds,
-    Keys,
-    Model,
-    Path,
-    Progress,
-    UnusableError,
-    explore,
-    message_classes,
-    rename,
-)
+from raftworthy.explore.paths import EXHAUSTED, Path, Progress
+from raftworthy.explore.reference import explore
 from raftworthy.explore.running import run_explore
 from raftworthy.generated import World, generate, to_spec
 

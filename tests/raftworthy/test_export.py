@@ -11,9 +11,12 @@ import pytest
 from raftspec.raft import raft
 from raftspec.rules import RULES
 from raftworthy.diagram import Labels, explain, lay_out
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
 from raftworthy.explore.export import TRACE_CASES, deviation, trace_events, write_rule_traces, write_trace
-from raftworthy.explore.reference import Bounds, Model, Path, explore
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Path
+from raftworthy.explore.reference import explore
 from raftworthy.replay.replay import Violation, replay_files
 
 

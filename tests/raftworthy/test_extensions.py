@@ -9,8 +9,10 @@ import pytest
 from raftspec.extensions import EXTENSIONS, having
 from raftspec.properties import raft
 from raftspec.rules import RULES
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.export import write_trace
-from raftworthy.explore.reference import Bounds, Model, UnusableError, explore_model
+from raftworthy.explore.model import Model
+from raftworthy.explore.reference import explore_model
 from raftworthy.generated import World
 from raftworthy.native import available
 from raftworthy.replay.verdict import check

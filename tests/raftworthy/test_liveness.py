@@ -16,13 +16,14 @@ from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
 from raftworthy.cli import app
 from raftworthy.explore import liveness
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.fairness import SOME, System, Timing, key
 from raftworthy.explore.fates import AHEAD, ALIKE, BEHIND, IDLE, NOT_AHEAD, prove_fates
 from raftworthy.explore.lasso import Lasso, Unroller, assert_fair, patient, possible, undone
 from raftworthy.explore.live import Question, ask
 from raftworthy.explore.liveness import Graph, components, explore_graph
 from raftworthy.explore.needless import LIVELOCKS
-from raftworthy.explore.reference import Path, UnusableError
+from raftworthy.explore.paths import Path
 from raftworthy.explore.renaming import Renaming, counted
 from raftworthy.generated import World
 

@@ -15,7 +15,7 @@ from raftd.log import Log
 from raftd.messages import AppendEntriesReply, InstallSnapshot, Snapshot
 from raftspec.extensions import EXTENSIONS
 from raftworthy.cli import app
-from raftworthy.explore.reference import Bounds, UnusableError
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.lockstep import AGREES, DIFFERS, UNUSABLE, Disagreement, lockstep, render
 from raftworthy.lockstep.run import faults_seen
 

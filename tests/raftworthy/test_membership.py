@@ -13,10 +13,12 @@ from raftd.simulated_faults import Faults
 from raftd.simulator import EXTENDED, SIMULATED, Summary, server_names, simulate
 from raftspec.extensions import having
 from raftspec.membership import membership
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import EXTENSION_CASES, Walk, committed
 from raftworthy.explore.export import write_trace
+from raftworthy.explore.model import Model
 from raftworthy.explore.needless import EXTENSION_NEEDLESS, EXTENSION_WAITS
-from raftworthy.explore.reference import Bounds, Model, explore_model
+from raftworthy.explore.reference import explore_model
 from raftworthy.explore.why import why
 from raftworthy.lockstep import lockstep
 from raftworthy.lockstep import render as render_lockstep

@@ -7,9 +7,9 @@ import pytest
 from raftspec.extensions import having
 from raftspec.mutants import MUTANTS
 from raftspec.raft import raft
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import EXTENSION_CASES, MUTANT_CASES, Case
 from raftworthy.explore.needless import EXTENSION_NEEDLESS, EXTENSION_WAITS, WAITS
-from raftworthy.explore.reference import Bounds
 from raftworthy.explore.why import why
 
 # The length of the shortest path to what a mutant breaks, beginning included.

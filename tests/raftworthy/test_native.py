@@ -24,8 +24,11 @@ from raftspec.rules import POLICY
 from raftspec.spec import Spec
 from raftspec.types import BOOL, INDEX, MAYBE_SERVER, SERVER, SERVER_SET, TERM, VALUE, Type, zero
 from raftspec.values import Map, Seq, ServerSet, count, exists, forall, ite, latest, no
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.cases import BEGINNINGS, MUTANT_CASES, RULE_CASES, Case, Walk
-from raftworthy.explore.reference import Bounds, Model, Result, UnusableError, explore_model
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Result
+from raftworthy.explore.reference import explore_model
 from raftworthy.explore.running import run_explore
 from raftworthy.generated import World, property_source, scope_of
 from raftworthy.native import NoPlaceError, lowering

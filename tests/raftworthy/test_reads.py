@@ -10,8 +10,10 @@ import pytest
 from raftd.simulated_faults import Faults
 from raftd.simulator import SIMULATED, Summary, server_names, simulate
 from raftspec.extensions import having
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.export import write_trace
-from raftworthy.explore.reference import Bounds, Model, explore_model
+from raftworthy.explore.model import Model
+from raftworthy.explore.reference import explore_model
 from raftworthy.linearize.checking import check as check_history
 from raftworthy.linearize.reading import read_history
 from raftworthy.native import available

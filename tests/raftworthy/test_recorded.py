@@ -18,11 +18,12 @@ from raftspec.mutants import Mutant
 from raftspec.properties import raft
 from raftworthy.cli import app
 from raftworthy.explore import choosing, natively
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import Case
 from raftworthy.explore.identity import key
 from raftworthy.explore.means import Means
+from raftworthy.explore.model import Model
 from raftworthy.explore.recording import asked, changed, questions
-from raftworthy.explore.reference import Bounds, Model
 from raftworthy.reduce import recorded as record
 from raftworthy.reduce.permits import Permits
 from raftworthy.reduce.recorded import Row, read, recorded

@@ -25,7 +25,9 @@ from raftspec.rules import RULES
 from raftspec.spec import Step, only_if, when
 from raftspec.types import Index, Server, Value
 from raftspec.values import ite
-from raftworthy.explore.reference import Bounds, Model, Path
+from raftworthy.explore.bounds import Bounds
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Path
 from raftworthy.generated import World
 from raftworthy.native import engine
 from raftworthy.native.engine import explore_native

@@ -22,8 +22,11 @@ import numpy as np
 from llvmlite import ir
 
 from raftspec.properties import raft
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.means import Means, size_of
-from raftworthy.explore.reference import Bounds, Model, Result, UnusableError, explore_model
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Result
+from raftworthy.explore.reference import explore_model
 from raftworthy.native import engine, runs, team
 from raftworthy.native.compiling import key_of, machine_code
 from raftworthy.native.context import At, Table

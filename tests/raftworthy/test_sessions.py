@@ -16,10 +16,13 @@ from raftd.simulated_faults import Faults
 from raftd.simulator import SIMULATED, Summary, server_names, simulate
 from raftspec.extensions import EXTENSIONS, having
 from raftworthy.cli import app
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.cases import EXTENSION_CASES, SESSIONS, Walk
 from raftworthy.explore.export import write_trace
+from raftworthy.explore.model import Model
 from raftworthy.explore.needless import EXTENSION_WAITS
-from raftworthy.explore.reference import Model, Path, UnusableError, explore_model
+from raftworthy.explore.paths import Path
+from raftworthy.explore.reference import explore_model
 from raftworthy.explore.why import why
 from raftworthy.native import available
 from raftworthy.replay.verdict import check

@@ -13,9 +13,11 @@ from raftd.simulated_faults import Faults
 from raftd.simulator import SIMULATED, Summary, server_names, simulate
 from raftspec.extensions import having
 from raftspec.snapshots import snapshots
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import COMPACTED, EXTENSION_CASES, WITH_SNAPSHOTS, Case
+from raftworthy.explore.model import Model
 from raftworthy.explore.needless import EXTENSION_NEEDLESS, EXTENSION_WAITS
-from raftworthy.explore.reference import Bounds, Model, explore_model
+from raftworthy.explore.reference import explore_model
 from raftworthy.explore.why import why
 from raftworthy.native import available
 from raftworthy.replay.verdict import check

@@ -18,10 +18,12 @@ from raftd.simulator import EXTENDED, server_names, simulate
 from raftspec.extensions import EXTENSIONS, having
 from raftspec.mutants import MUTANTS
 from raftspec.spec import Rule
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import EXTENSION_CASES, Case
 from raftworthy.explore.export import deviation, write_trace
+from raftworthy.explore.model import Model
 from raftworthy.explore.needless import EXTENSION_NEEDLESS
-from raftworthy.explore.reference import Bounds, Model, explore_model
+from raftworthy.explore.reference import explore_model
 from raftworthy.explore.why import why
 from raftworthy.native import available
 from raftworthy.replay.verdict import check

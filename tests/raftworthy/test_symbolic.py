@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from raftspec.raft import raft
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.find import predicate
-from raftworthy.explore.reference import Bounds, Model, UnusableError
+from raftworthy.explore.model import Model
 from raftworthy.explore.running import run_explore
 from raftworthy.explore.symbolic import FOUND, UntraceableError, looking_for
 from raftworthy.generated import World

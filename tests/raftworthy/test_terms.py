@@ -18,7 +18,8 @@ from raftspec.mutants import MUTANTS
 from raftspec.raft import raft
 from raftspec.rules import POLICY
 from raftspec.types import Type
-from raftworthy.explore.reference import Bounds, Model, UnusableError
+from raftworthy.explore.bounds import Bounds, UnusableError
+from raftworthy.explore.model import Model
 from raftworthy.generated import World
 from raftworthy.prove import terms
 from raftworthy.prove.logic import Entries, Logic, Table, Value

@@ -37,8 +37,10 @@ from raftspec.rules import POLICY, RULES
 from raftspec.spec import State
 from raftspec.tracing import SymbolicState, Tracer
 from raftspec.types import SERVER, Record
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.cases import MUTANT_CASES, RULE_CASES, Case
-from raftworthy.explore.reference import Bounds, Model, UnusableError, explore_model
+from raftworthy.explore.model import Model
+from raftworthy.explore.reference import explore_model
 from raftworthy.tla import comparing, expressions
 from raftworthy.tla.expressions import CLOSED, COMPARED, JOINED, OPEN, Rule, Text, Writer, hang, record
 from raftworthy.tla.module import RESERVED, definitions, export

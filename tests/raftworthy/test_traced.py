@@ -13,7 +13,9 @@ from raftspec.mutants import MUTANTS
 from raftspec.raft import raft
 from raftworthy import kept as on_disk
 from raftworthy import traced
-from raftworthy.explore.reference import Bounds, Model, explore_model
+from raftworthy.explore.bounds import Bounds
+from raftworthy.explore.model import Model
+from raftworthy.explore.reference import explore_model
 from raftworthy.native.identity import text_of
 
 SMALL = Bounds(servers=2, max_term=1, max_log=0)

@@ -13,8 +13,8 @@ import z3
 
 from raftspec.rules import RULES
 from raftworthy.cli import app
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.broken_steps import NO_STEP, Counterexample, Question, title
-from raftworthy.explore.reference import UnusableError
 from raftworthy.explore.unkept import first_unkept
 from raftworthy.prove.unbounded.cores import needed, recorded
 from raftworthy.prove.unbounded.formulas import Clauses, both, either, every, no, some

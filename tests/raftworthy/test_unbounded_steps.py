@@ -14,7 +14,9 @@ from raftspec.anynumber import EACH
 from raftspec.claims import CONJUNCTS
 from raftspec.graph import free_variables
 from raftspec.invariant import with_witnesses
-from raftworthy.explore.reference import Bounds, Model, Move
+from raftworthy.explore.bounds import Bounds
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Move
 from raftworthy.generated import World
 from raftworthy.prove.inductive import message_of
 from raftworthy.prove.unbounded import terms

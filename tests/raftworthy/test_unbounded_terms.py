@@ -16,7 +16,7 @@ from raftspec.graph import OPERATIONS, OVER_SERVERS
 from raftspec.raft import Entry, raft
 from raftspec.types import BOOL, INDEX, SERVER, SERVER_SET, TERM, VALUE, Type
 from raftspec.values import count, every, ite, set_each, some, those
-from raftworthy.explore.reference import UnusableError
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.prove.unbounded import terms
 from raftworthy.prove.unbounded import values as v
 from raftworthy.prove.unbounded.formulas import both, either, no

@@ -15,9 +15,11 @@ from rich.console import Console
 from raftspec.raft import raft
 from raftspec.spec import Spec
 from raftworthy.cli import app
-from raftworthy.explore import reference, running_walks
+from raftworthy.explore import paths, running_walks
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.cases import Case
-from raftworthy.explore.reference import Bounds, Model, UnusableError, explore_model
+from raftworthy.explore.model import Model
+from raftworthy.explore.reference import explore_model
 from raftworthy.explore.running_walks import Question, run_walks, walk
 from raftworthy.explore.walking import estimate, follow, shorten, walk_python
 from raftworthy.native import NoPlaceError, available
@@ -161,9 +163,9 @@ def test_a_shortened_path_happens_and_ends_where_the_property_fails() -> None:
     assert not claim(*again.worlds()[-states:])
     for k in range(len(short)):  # nothing can be left out
         rest = [(m.action, m.params) for m in (*short.moves[:k], *short.moves[k + 1 :])]
-        assert (other := follow(model, reference.Path(start), rest, found.broken)) is None or len(
-            other
-        ) == len(short)
+        assert (other := follow(model, paths.Path(start), rest, found.broken)) is None or len(other) == len(
+            short
+        )
 
 
 def test_a_step_that_is_not_possible_is_left_out_when_following() -> None:
@@ -172,7 +174,7 @@ def test_a_step_that_is_not_possible_is_left_out_when_following() -> None:
     path = walk_python(model, model.generated.initial(), (), seed=2, depth=30, walks=1)
     assert path.broken is None
     steps: list[tuple[str, tuple[object, ...]]] = [("timeout", ("n1",)), ("timeout", ("n1",))]
-    assert follow(model, reference.Path(model.generated.initial()), steps, "terms_never_fall") is None
+    assert follow(model, paths.Path(model.generated.initial()), steps, "terms_never_fall") is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 50, 3000, 200_000])

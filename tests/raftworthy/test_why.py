@@ -21,10 +21,12 @@ from raftspec.properties import raft
 from raftspec.rules import POLICY, RULES
 from raftworthy.explore import broken_steps, livelocks, unkept
 from raftworthy.explore import why as module
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.broken_steps import DisagreementError, title
 from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
+from raftworthy.explore.model import Model
 from raftworthy.explore.needless import NEEDLESS, WAITS, Needless, Wait
-from raftworthy.explore.reference import Bounds, Model, Move, UnusableError
+from raftworthy.explore.paths import Move
 from raftworthy.explore.telling import answer_data, as_text, page, sentences, table
 from raftworthy.explore.unkept import first_unkept
 from raftworthy.explore.why import Answer, prevention, why

@@ -14,7 +14,7 @@ import z3
 
 from raftspec.raft import RequestVote
 from raftworthy.explore.broken_steps import DisagreementError
-from raftworthy.explore.reference import Path
+from raftworthy.explore.paths import Path
 from raftworthy.prove.inductive import solver
 from raftworthy.prove.logic import Truth
 from raftworthy.prove.machine import Machine, Sent

@@ -17,9 +17,10 @@ from raftspec.mutants import Mutant
 from raftspec.properties import raft
 from raftspec.rounds import HISTORIES
 from raftspec.spec import Spec
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.broken_steps import Question, sizes
 from raftworthy.explore.cases import mutant_called
-from raftworthy.explore.reference import Bounds, Model, UnusableError
+from raftworthy.explore.model import Model
 from raftworthy.prove.inductive import Induction
 
 SIZES = (3, 2, 2)  # servers, terms, entries

@@ -23,8 +23,9 @@ from raftspec.types import Type
 from raftworthy.ask.campaign import Campaign
 from raftworthy.ask.change import RAFT, Change
 from raftworthy.ask.logs import MOST_TERM, Log, Logs, Named
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.broken_steps import DisagreementError
-from raftworthy.explore.reference import Move, Path, UnusableError
+from raftworthy.explore.paths import Move, Path
 from raftworthy.generated import World, to_spec
 from raftworthy.prove.logic import Truth, Value
 from raftworthy.prove.machine import Machine

@@ -21,7 +21,7 @@ from raftspec.rounds import HISTORIES, ROUNDS, with_rounds
 from raftspec.spec import Property, Spec
 from raftspec.types import INDEX, MAYBE_SERVER, TERM, Type
 from raftworthy.ask.logs import NOBODY, Logs, Named
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.prove.inductive import solver
 from raftworthy.prove.logic import Entries, Number, Table, Truth, Value
 from raftworthy.prove.machine import Machine

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raftworthy.explore.reference import Bounds, UnusableError
+from raftworthy.explore.bounds import Bounds, UnusableError
 
 NAME = re.compile(r"[^\s:=,#]+")
 FACTS = ("term", "vote", "commit")

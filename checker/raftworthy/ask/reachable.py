@@ -16,7 +16,7 @@ from raftworthy.ask.change import RAFT, Change, Progress, kept_claims
 from raftworthy.ask.histories import Histories, Round
 from raftworthy.ask.logs import Logs
 from raftworthy.ask.taking import PlanError, model_for, take
-from raftworthy.explore.reference import Path
+from raftworthy.explore.paths import Path
 
 # What is said of commits in terms after those that the file mentions rests on these.
 OF_COMMITS = frozenset(

@@ -16,7 +16,8 @@ from raftworthy.ask.histories import Round, Terms
 from raftworthy.ask.logs import Log, Logs, Named
 from raftworthy.explore.cases import Walk
 from raftworthy.explore.export import NOT_ASKED
-from raftworthy.explore.reference import Model, Move, Path
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Move, Path
 
 
 class PlanError(ValueError):

@@ -93,9 +93,9 @@ def explore(
         raftworthy explore --max-messages 13 --engine ray --workers 3
         raftworthy explore --random --max-term 4 --commands 2 --without commit.current_term
     """
+    from raftworthy.explore.bounds import Bounds, UnusableError
     from raftworthy.explore.cases import with_extensions
     from raftworthy.explore.means import Means, Workers, resumed
-    from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.explore.running import run_explore
     from raftworthy.reduce.permits import REDUCTIONS
 
@@ -195,10 +195,10 @@ def why(
         return fail("name a rule or a mutant, or write --all; --markdown and --with go with --all", json)
     from raftspec.extensions import EXTENSIONS
     from raftspec.rules import RULES
+    from raftworthy.explore.bounds import UnusableError
     from raftworthy.explore.cases import with_extensions
     from raftworthy.explore.export import write_trace
     from raftworthy.explore.needless import LIVELOCKS
-    from raftworthy.explore.reference import UnusableError
     from raftworthy.explore.telling import answer_data, as_text, page, table
     from raftworthy.explore.why import why as answer
 
@@ -292,9 +292,9 @@ def live(
         raftworthy live --servers 3 --max-messages 6
         raftworthy live --alone some --without term.fresh_vote --save livelock.ndjson
     """
+    from raftworthy.explore.bounds import UnusableError
     from raftworthy.explore.fairness import Timing
     from raftworthy.explore.live import Question
-    from raftworthy.explore.reference import UnusableError
     from raftworthy.explore.running_live import run_live
 
     if impatient and alone is None:
@@ -356,8 +356,8 @@ def lockstep_command(
         raftworthy lockstep --with all
         raftworthy lockstep --with pre_vote --with leadership_transfer --servers 2 --messages 10
     """
+    from raftworthy.explore.bounds import UnusableError
     from raftworthy.explore.cases import with_extensions
-    from raftworthy.explore.reference import UnusableError
     from raftworthy.lockstep import lockstep, render, usual_bounds
 
     wanted: dict[str, Any] = {

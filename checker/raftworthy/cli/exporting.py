@@ -48,8 +48,8 @@ def export_tla(
     import shlex
     import sys
 
+    from raftworthy.explore.bounds import Bounds, UnusableError
     from raftworthy.explore.cases import Case, mutant_called, with_extensions
-    from raftworthy.explore.reference import Bounds, UnusableError
     from raftworthy.tla.module import export as write
 
     try:

@@ -300,7 +300,7 @@ def bench_explore(
         raftworthy bench explore --reduced --servers 5 --max-term 4 --max-log 2 --any-policy
         raftworthy bench explore --record-permits
     """
-    from raftworthy.explore.reference import Bounds, UnusableError
+    from raftworthy.explore.bounds import Bounds, UnusableError
     from raftworthy.native import NEEDS, available
 
     if not available():

@@ -126,8 +126,8 @@ def reach(
     """
     import shutil
 
+    from raftworthy.explore.bounds import Bounds
     from raftworthy.explore.cases import with_extensions
-    from raftworthy.explore.reference import Bounds
     from raftworthy.prove.running import run_reach
 
     limits = (servers, max_term, max_log, None, crashes, commands, entries, applies)

@@ -18,7 +18,9 @@ from raftspec.extensions import having
 from raftspec.invariant import conjuncts, with_witnesses
 from raftspec.mutants import Mutant
 from raftworthy.diagram import HARD_SPACE, contents, kind, show
-from raftworthy.explore.reference import Bounds, Model, Move
+from raftworthy.explore.bounds import Bounds
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Move
 from raftworthy.generated import Variables, World
 
 # For claims about states that follow from the invariant without a step.

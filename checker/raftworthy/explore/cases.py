@@ -15,7 +15,10 @@ from typing import Any
 from raftspec.extensions import EXTENSIONS, having
 from raftspec.mutants import MUTANTS, Mutant
 from raftspec.spec import Spec
-from raftworthy.explore.reference import Bounds, Model, Path, Progress, Result, UnusableError, explore_model
+from raftworthy.explore.bounds import Bounds, UnusableError
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Path, Progress, Result
+from raftworthy.explore.reference import explore_model
 
 
 class Walk:

@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.cases import Case
 from raftworthy.explore.coverage import Coverage
 from raftworthy.explore.means import Means, Workers
-from raftworthy.explore.reference import (
-    WITNESSED,
-    Model,
-    Result,
-    UnusableError,
-    explore_model,
-)
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import WITNESSED, Result
+from raftworthy.explore.reference import explore_model
 from raftworthy.explore.symbolic import FOUND, UntraceableError, looking_for
 from raftworthy.native import NEEDS, NoPlaceError, available
 

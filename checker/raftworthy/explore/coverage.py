@@ -15,7 +15,7 @@ from typing import Any
 from raftspec.graph import postorder
 from raftspec.rules import RULES
 from raftspec.tracing import Transition
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.generated import Generated, World, Writer, generate, scope_of
 
 

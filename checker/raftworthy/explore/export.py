@@ -15,8 +15,11 @@ import msgspec
 from raftspec.extensions import WHOLE
 from raftspec.rules import POLICY, RULES
 from raftspec.spec import Spec
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import BEGINNINGS, RULE_CASES, Case, Walk
-from raftworthy.explore.reference import Bounds, Keys, Model, Move, Path
+from raftworthy.explore.keys import Keys
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Move, Path
 from raftworthy.generated import Variables, World
 from raftworthy.replay.format import appending
 

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple, TypeAlias
 from raftspec.mutants import Mutant
 from raftspec.properties import raft
 from raftspec.spec import Spec
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.fates import Fates
-from raftworthy.explore.reference import Bounds, Model, Move, UnusableError
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Move
 from raftworthy.explore.renaming import Renaming, counted, kept_history
 from raftworthy.generated import World
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from raftspec.mutants import Mutant
 from raftspec.raft import raft
 from raftspec.types import TERM, Record
-from raftworthy.explore.reference import Bounds, Model, UnusableError
+from raftworthy.explore.bounds import Bounds, UnusableError
+from raftworthy.explore.model import Model
 from raftworthy.structs import snake_case
 
 if TYPE_CHECKING:

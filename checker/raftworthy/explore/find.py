@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from raftworthy.explore.reference import UnusableError
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.generated import Variables, World
 
 ALLOWED = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.native.identity import text_of, text_of_type
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from raftworthy.explore.fairness import TIMEOUT, Instance, System, is_fair, key
 from raftworthy.explore.liveness import Circle, Edge, Graph
-from raftworthy.explore.reference import Move, Path
+from raftworthy.explore.paths import Move, Path
 from raftworthy.generated import World
 
 ROUNDS = 2  # that are written out; the second shows what changes from one to the next

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 from raftspec.types import Type
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.cases import mutant_called
 from raftworthy.explore.fairness import SOME, Surroundings, System, Timing, key
 from raftworthy.explore.fates import prove_fates
+from raftworthy.explore.keys import rename
 from raftworthy.explore.lasso import Lasso, Unroller, unroll
 from raftworthy.explore.liveness import (
     Circle,
@@ -24,7 +26,8 @@ from raftworthy.explore.liveness import (
     way_into,
     way_within,
 )
-from raftworthy.explore.reference import Model, Path, UnusableError, rename
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Path
 from raftworthy.generated import Variables, World
 
 # How far beyond the bounds states may go once the assumption holds: from there on it has to come to an end.

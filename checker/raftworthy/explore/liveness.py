@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from raftworthy.explore.fairness import Instance, System, is_fair, key
-from raftworthy.explore.reference import Move
+from raftworthy.explore.paths import Move
 from raftworthy.generated import World
 
 PROGRESS_EVERY = 0.2  # seconds

@@ -14,7 +14,8 @@ from typing import Any
 
 from raftworthy.explore.cases import Case
 from raftworthy.explore.means import FALSE, Means, refuted
-from raftworthy.explore.reference import Model, Path, Result, Violation
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Path, Result, Violation
 from raftworthy.native.engine import HOPELESS, explore_native
 from raftworthy.native.search import interrupts
 from raftworthy.reduce.choices import opened

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raftspec.rules import POLICY
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.cases import MEMBERS, RULE_CASES, SESSIONS, WITH_SNAPSHOTS, Case
-from raftworthy.explore.reference import Bounds
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 from raftspec.mutants import MUTANTS
 from raftspec.properties import raft
 from raftspec.rules import RULES
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.identity import key
+from raftworthy.explore.model import Model
 from raftworthy.explore.natively import is_enough_to_look
-from raftworthy.explore.reference import Bounds, Model
 from raftworthy.reduce.permits import Permits
 from raftworthy.reduce.recorded import write
 

@@ -19,8 +19,9 @@ import msgspec
 from raftspec.graph import Node, postorder
 from raftspec.tracing import Transition
 from raftspec.types import TERM, Type, zero
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.fates import AHEAD, ALIKE, BEHIND, IDLE, NOT_AHEAD, Fates, Kind, kind_of
-from raftworthy.explore.reference import Model, UnusableError
+from raftworthy.explore.model import Model
 from raftworthy.generated import Variables, World
 
 Terms = Mapping[int, int]

@@ -16,13 +16,14 @@ import msgspec
 
 from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.cases import BEGINNINGS, EXTENSION_BEGINNINGS, Case, mutant_called
 from raftworthy.explore.choosing import explore_with
 from raftworthy.explore.coverage import Coverage
 from raftworthy.explore.export import trace_events, write_trace
 from raftworthy.explore.find import predicate
 from raftworthy.explore.means import Means
-from raftworthy.explore.reference import Bounds, Path, Progress, Result, UnusableError
+from raftworthy.explore.paths import Path, Progress, Result
 from raftworthy.reduce.permits import Permits
 from raftworthy.saying import Plain, Sayer
 

@@ -18,9 +18,9 @@ from rich.console import Console
 from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
 from raftworthy.diagram import explain
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.cases import BEGINNINGS, EXTENSION_BEGINNINGS, Case, mutant_called
 from raftworthy.explore.export import trace_events, write_trace
-from raftworthy.explore.reference import Bounds, UnusableError
 from raftworthy.explore.walking import Walked, shorten, walk_python
 from raftworthy.native import NoPlaceError, available
 

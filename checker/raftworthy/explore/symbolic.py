@@ -20,8 +20,8 @@ from raftspec.spec import Property, Spec, State
 from raftspec.tracing import Tracer
 from raftspec.types import BOOL, Record
 from raftspec.values import Expr, count, no
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.find import FUNCTIONS, compiled, helpers
-from raftworthy.explore.reference import Bounds, UnusableError
 
 FOUND = "looked_for"  # the property that fails where the state is that is looked for
 

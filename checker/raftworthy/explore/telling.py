@@ -18,7 +18,7 @@ from raftworthy.explore.broken_steps import Counterexample, title
 from raftworthy.explore.broken_steps import as_data as step_data
 from raftworthy.explore.broken_steps import table as step_table
 from raftworthy.explore.needless import LIVELOCKS
-from raftworthy.explore.reference import Move, Path
+from raftworthy.explore.paths import Move, Path
 from raftworthy.explore.running import as_data
 from raftworthy.explore.unkept import extensions_of
 from raftworthy.explore.why import Answer, Disaster, Prevented

@@ -19,7 +19,7 @@ from raftspec.rules import RULES
 from raftspec.types import Record, Type
 from raftworthy.explore.broken_steps import Counterexample, Question, confirmed, plain, sizes, witnessed
 from raftworthy.explore.identity import key
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.generated import Variables
 
 PLACE = Path(__file__).with_name("unkept.json")

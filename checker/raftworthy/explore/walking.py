@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from raftworthy.explore.reference import Model, Path
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Path
 from raftworthy.generated import World
 
 

@@ -19,20 +19,15 @@ from raftspec.mutants import MUTANTS, Mutant
 from raftspec.spec import Rule, State
 from raftspec.types import Type
 from raftworthy.diagram import show
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.broken_steps import Counterexample
 from raftworthy.explore.cases import EXTENSION_CASES, MUTANT_CASES, RULE_CASES, Case
 from raftworthy.explore.choosing import explore_with
 from raftworthy.explore.find import predicate
 from raftworthy.explore.means import Means
+from raftworthy.explore.model import Model
 from raftworthy.explore.needless import EXTENSION_NEEDLESS, EXTENSION_WAITS, NEEDLESS, WAITS, Needless, Wait
-from raftworthy.explore.reference import (
-    Bounds,
-    Model,
-    Move,
-    Path,
-    Result,
-    UnusableError,
-)
+from raftworthy.explore.paths import Move, Path, Result
 from raftworthy.explore.unkept import first_unkept
 from raftworthy.generated import Variables, World, to_spec
 from raftworthy.native import NoPlaceError, available

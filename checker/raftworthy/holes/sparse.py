@@ -16,7 +16,7 @@ import z3
 
 from raftspec.graph import Node
 from raftspec.types import Type
-from raftworthy.explore.reference import Bounds
+from raftworthy.explore.bounds import Bounds
 from raftworthy.prove.logic import Logic, Number, Table, Truth, Value
 from raftworthy.prove.shapes import Ranges, Shapes
 from raftworthy.prove.terms import Environment, Terms

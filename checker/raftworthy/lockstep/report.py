@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raftspec.extensions import WHOLE
-from raftworthy.explore.reference import Result as Explored
+from raftworthy.explore.paths import Result as Explored
 from raftworthy.lockstep.comparing import Difference
 
 AGREES, DIFFERS, UNUSABLE = 0, 1, 2

@@ -11,8 +11,10 @@ from raftd.faults import BREAKS
 from raftspec.extensions import EXTENSIONS, having
 from raftspec.spec import Spec
 from raftspec.types import Type
-from raftworthy.explore.reference import Bounds, Progress, UnusableError, describe, explore
-from raftworthy.explore.reference import Result as Explored
+from raftworthy.explore.bounds import Bounds, UnusableError
+from raftworthy.explore.paths import Progress, describe
+from raftworthy.explore.paths import Result as Explored
+from raftworthy.explore.reference import explore
 from raftworthy.generated import World, to_spec
 from raftworthy.lockstep.clients import MEANINGS
 from raftworthy.lockstep.comparing import compare, rule_broken

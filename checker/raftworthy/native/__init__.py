@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from raftworthy.explore.reference import UnusableError
+from raftworthy.explore.bounds import UnusableError
 
 NEEDS = "it needs llvmlite and numpy: pip install llvmlite numpy"
 

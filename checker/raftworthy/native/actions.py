@@ -16,7 +16,8 @@ from llvmlite import ir
 from raftspec.graph import Node, postorder
 from raftspec.tracing import Guard, Transition
 from raftspec.types import Type
-from raftworthy.explore.reference import Model, Path
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Path
 from raftworthy.generated import World
 from raftworthy.native import NoPlaceError
 from raftworthy.native.identity import text_of, text_of_type

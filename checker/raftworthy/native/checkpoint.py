@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raftworthy.explore.reference import UnusableError
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.generated import World
 from raftworthy.native.search import LostError, Search
 from raftworthy.native.storage import Disk

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.means import Workers, usable_cores
-from raftworthy.explore.reference import UnusableError
 from raftworthy.native.context import MOST_SHARDS, SLACK
 from raftworthy.native.functions import Functions, Sent
 from raftworthy.native.search import LostError

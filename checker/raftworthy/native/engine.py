@@ -18,18 +18,11 @@ from pathlib import Path as FilePath
 from threading import Event
 from typing import Any
 
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.means import FALSE, Workers, refuted
-from raftworthy.explore.reference import (
-    EXHAUSTED,
-    PROGRESS_EVERY,
-    VIOLATED,
-    Model,
-    Path,
-    Progress,
-    Result,
-    UnusableError,
-    Violation,
-)
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import EXHAUSTED, VIOLATED, Path, Progress, Result, Violation
+from raftworthy.explore.reference import PROGRESS_EVERY
 from raftworthy.generated import World
 from raftworthy.native.checkpoint import Checkpoints
 from raftworthy.native.context import Stop

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from raftworthy.explore.reference import Model, Move, Path
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Move, Path
 from raftworthy.explore.walking import follow, shorten
 from raftworthy.generated import World
 from raftworthy.native.program import Program

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import NamedTuple
 
-from raftworthy.explore.reference import UnusableError
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.native.compiling import MachineCode, key_of
 
 

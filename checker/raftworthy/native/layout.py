@@ -15,7 +15,8 @@ from typing import Any
 
 from raftspec.types import Message, Record, Type, zero
 from raftspec.values import Map
-from raftworthy.explore.reference import Bounds, Model
+from raftworthy.explore.bounds import Bounds
+from raftworthy.explore.model import Model
 from raftworthy.generated import World
 from raftworthy.native import NoPlaceError
 from raftworthy.native.identity import text_of_type

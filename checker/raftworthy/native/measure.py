@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raftspec.properties import raft
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.means import Workers
-from raftworthy.explore.reference import Bounds, Model
+from raftworthy.explore.model import Model
 from raftworthy.native.engine import NativeResult, explore_native
 from raftworthy.reduce.deriving import permits_for
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from llvmlite import ir
 
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.native.compiling import is_kept, key_of, machine_code
 from raftworthy.native.context import (
     BATCH,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from raftspec.graph import Node, rewritten
 from raftspec.tracing import Transition
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.native import NoPlaceError
 from raftworthy.native.actions import Actions
 from raftworthy.native.context import ACTION_BITS, BATCH, ORDINAL_BITS, At, In, Stop

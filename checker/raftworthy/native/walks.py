@@ -17,7 +17,7 @@ from enum import IntEnum, auto
 from llvmlite import ir
 
 from raftspec.tracing import Transition
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.explore.walking import Bias, Walked, estimate
 from raftworthy.generated import World
 from raftworthy.native import NoPlaceError

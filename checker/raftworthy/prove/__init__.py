@@ -1,6 +1,6 @@
 """What Z3 says about the specification: proofs, bounded checks, and answers to questions."""
 
-from raftworthy.explore.reference import UnusableError
+from raftworthy.explore.bounds import UnusableError
 
 try:
     import z3  # noqa: F401

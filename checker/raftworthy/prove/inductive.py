@@ -25,8 +25,9 @@ from raftspec.properties import BY_POLICY
 from raftspec.rounds import ROUNDS, with_rounds
 from raftspec.spec import Property
 from raftspec.types import Message, Type
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.broken_steps import NO_STEP, Question
-from raftworthy.explore.reference import Bounds, Model
+from raftworthy.explore.model import Model
 from raftworthy.prove.logic import Truth
 from raftworthy.prove.machine import Machine, Taken
 from raftworthy.prove.terms import Environment, Terms, Variables

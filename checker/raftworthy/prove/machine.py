@@ -13,7 +13,7 @@ import z3
 from raftspec.graph import Node, postorder
 from raftspec.tracing import Transition
 from raftspec.types import VALUE, Record, Type
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.generated import World
 from raftworthy.prove.logic import Truth, Value
 from raftworthy.prove.shapes import Ranges, Shapes

@@ -21,7 +21,9 @@ from raftspec.extensions import having
 from raftspec.mutants import Mutant
 from raftspec.properties import BY_POLICY
 from raftspec.types import SERVER, VALUE, Record, Type
-from raftworthy.explore.reference import Bounds, Model, Path, UnusableError, Violation
+from raftworthy.explore.bounds import Bounds, UnusableError
+from raftworthy.explore.model import Model
+from raftworthy.explore.paths import Path, Violation
 from raftworthy.prove.inductive import solver
 from raftworthy.prove.logic import Truth, Value
 from raftworthy.prove.machine import Machine, Sent

@@ -13,10 +13,10 @@ from typing import Any
 from raftspec.extensions import WHOLE
 from raftspec.mutants import MUTANTS
 from raftworthy.diagram import explain
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.broken_steps import NO_STEP, Counterexample, as_data, sizes, table, title
 from raftworthy.explore.cases import mutant_called, with_extensions
 from raftworthy.explore.export import trace_events
-from raftworthy.explore.reference import Bounds
 from raftworthy.prove.counterexample import find
 from raftworthy.prove.inductive import LEFT_OUT, Answer, Induction
 from raftworthy.prove.reach import reach

@@ -18,7 +18,7 @@ import z3
 from raftspec.graph import QUANTIFIERS, Node, postorder
 from raftspec.types import Record, Type, zero
 from raftspec.values import Map
-from raftworthy.explore.reference import Bounds, UnusableError
+from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.prove.logic import CONTEXT, Entries, Logic, Table, Truth, Value
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from raftspec.graph import Node, postorder
 from raftspec.tracing import Transition
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.native.identity import text_of
 
 NO_CHOICE = "no rule of policy is about a variable that only policy reads"

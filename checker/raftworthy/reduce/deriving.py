@@ -16,7 +16,7 @@ from pathlib import Path as FilePath
 import msgspec
 
 from raftworthy.explore.identity import facts
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.kept import folder, hash_of, keep_if_possible, sources
 from raftworthy.kept import kept as kept_on_disk
 from raftworthy.reduce.permits import Permits, nothing

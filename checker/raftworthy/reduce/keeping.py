@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.prove.logic import Truth
 from raftworthy.prove.terms import Variables
 from raftworthy.reduce.idle import role_of

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from raftspec.graph import Node, postorder
 from raftspec.tracing import Transition
 from raftspec.types import VALUE
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.reduce.permits import FEW_LEFT, REDUCTIONS, UNWANTED, Permits
 
 Transitions = Mapping[str, Transition]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.reduce.absorb import absorbed
 from raftworthy.reduce.idle import Idle, role_of
 from raftworthy.reduce.lag import Lag, Records

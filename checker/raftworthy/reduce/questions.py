@@ -16,7 +16,7 @@ from typing import Any
 
 from raftspec.graph import Node, postorder
 from raftspec.types import SERVER, Message, Type
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.prove.inductive import solver
 from raftworthy.prove.logic import Number, Truth, Value, nothing_like
 from raftworthy.prove.machine import Machine, Taken

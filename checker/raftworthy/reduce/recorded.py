@@ -17,8 +17,9 @@ from typing import Any
 
 import msgspec
 
+from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.identity import key
-from raftworthy.explore.reference import Bounds, Model
+from raftworthy.explore.model import Model
 from raftworthy.reduce.permits import Permits
 
 PLACE = Path(__file__).with_name("permits.json")

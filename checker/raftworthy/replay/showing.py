@@ -13,7 +13,7 @@ from msgspec import UNSET
 from rich.text import Text
 
 from raftworthy.diagram import Event, lay_out
-from raftworthy.explore.reference import Move, Path
+from raftworthy.explore.paths import Move, Path
 from raftworthy.files import Place, Unusable
 from raftworthy.generated import Variables, World
 from raftworthy.replay.explain import Explanation, explain

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raftspec.properties import raft
-from raftworthy.explore.reference import Bounds, Model, UnusableError
+from raftworthy.explore.bounds import Bounds, UnusableError
+from raftworthy.explore.model import Model
 from raftworthy.tla.module import export
 from raftworthy.tla.tlc import cpu_seconds, run_tlc
 

@@ -17,7 +17,7 @@ from raftspec.graph import LEAVES, Node, free_variables, postorder
 from raftspec.spec import Property, Spec
 from raftspec.tracing import Send, Transition
 from raftspec.types import COUNT, SERVER, VALUE, Record, Type, zero
-from raftworthy.explore.reference import Model
+from raftworthy.explore.model import Model
 from raftworthy.generated import Variables, World, to_spec
 from raftworthy.structs import snake_case
 from raftworthy.tla.expressions import KEYS, OPERATORS, Writer, fits, hang, identifier, record, servers_in

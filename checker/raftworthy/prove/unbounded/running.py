@@ -14,9 +14,9 @@ from raftspec.extensions import having
 from raftspec.graph import Node
 from raftspec.mutants import MUTANTS, Mutant
 from raftspec.tracing import Tracer
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.explore.broken_steps import Counterexample, Question, as_data, sizes, table, title
 from raftworthy.explore.cases import mutant_called, with_extensions
-from raftworthy.explore.reference import UnusableError
 from raftworthy.prove.counterexample import find
 from raftworthy.prove.inductive import LEFT_OUT, Induction
 from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import z3
 
 from raftspec.graph import BINDERS, OPERATIONS, OVER_SERVERS, Node, free_variables, postorder
-from raftworthy.explore.reference import UnusableError
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.prove.unbounded import values as v
 from raftworthy.prove.unbounded.formulas import (
     Formula,

@@ -16,7 +16,7 @@ import z3
 
 from raftspec.types import VALUE, Type, zero
 from raftspec.values import Map
-from raftworthy.explore.reference import UnusableError
+from raftworthy.explore.bounds import UnusableError
 from raftworthy.prove.unbounded.formulas import Formula, Junction, Quantified, both, either, every, no
 
 Value: TypeAlias = Any  # a Formula, a Z3 term, one of those below, or a tuple: a record's fields
