@@ -16,11 +16,6 @@ from raftworthy.reduce.order import Clock
 from raftworthy.reduce.questions import Questions, Taking
 
 
-def role_of(q: Questions) -> str | None:
-    """The server's variable that is one of a few; the first, if there are several."""
-    return next((f for f, t in q.model.spec.server.types().items() if t.kind == "enum"), None)
-
-
 class Idle:
     """Questions about one kind of message."""
 

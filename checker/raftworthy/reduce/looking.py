@@ -6,15 +6,13 @@ proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from raftspec.graph import Node, postorder
 from raftspec.tracing import Transition
-from raftspec.types import VALUE
 from raftworthy.explore.model import Model
+from raftworthy.reduce.meanings import Transitions, changing, settled
 from raftworthy.reduce.permits import FEW_LEFT, REDUCTIONS, UNWANTED, Permits
-
-Transitions = Mapping[str, Transition]
 
 
 def at_sight(model: Model, properties: Iterable[str], unwanted: Iterable[str]) -> Permits:
@@ -23,7 +21,8 @@ def at_sight(model: Model, properties: Iterable[str], unwanted: Iterable[str]) -
     if off.pop("eager") == UNWANTED:
         return Permits(off={**off, "eager": UNWANTED})
     graph = model.generated.tracer.graph
-    transitions = {name: t.but(graph.without_rules) for name, t in model.generated.transitions.items()}
+    named = {name: t.but(graph.without_rules) for name, t in model.generated.transitions.items()}
+    transitions = settled(model, named)
     if why := lazy(model, transitions, properties):
         return Permits(off={**off, "eager": why})
     return Permits(eager=True, off=off)
@@ -43,17 +42,23 @@ def sends_by_others(transitions: Transitions) -> str:
 
     Whether it sends can change when another server takes a step.
     """
+    changed = changing(transitions)
     for name, t in transitions.items():
         asked = [*(g.condition for g in t.guards), *t.updates.values(), *t.history.values()]
         asked += [x for s in t.sends for x in (s.condition, *s.fields)]
-        alien = (n.op == "past" or (n.op == "get" and n.args[0] is not t.server) for n in postorder(*asked))
-        if t.sends and any(alien):
+        if t.sends and any(_is_of_others(n, t, changed) for n in postorder(*asked)):
             return name
     return ""
 
 
+def _is_of_others(n: Node, t: Transition, changed: frozenset[str]) -> bool:
+    """Whether an expression reads what other servers' steps may change."""
+    return (n.op == "past" and n.attr[0] in changed) or (n.op == "get" and n.args[0] is not t.server)
+
+
 def reads_others(transitions: Transitions) -> str:
     """A step that reads more than its own server's variables, its parameters and its message; or none."""
+    changed = changing(transitions)
     for name, t in transitions.items():
         if t.server.op not in ("param", "message"):
             return name
@@ -61,21 +66,6 @@ def reads_others(transitions: Transitions) -> str:
             if n.op == "get" and n.args[0] is not t.server:
                 return name
         effects = [*t.updates.values(), *(x for s in t.sends for x in (s.condition, *s.fields))]
-        if any(n.op == "past" for n in postorder(*effects)):
+        if any(_is_of_others(n, t, changed) for n in postorder(*effects)):
             return name
-    return ""
-
-
-def looks_into_values(transitions: Transitions, claims: Iterable[Node]) -> str:
-    """An expression that does more with a command's value than compare it with another; or none.
-
-    Where there is none, a behaviour whose commands are renamed is a behaviour, and no property tells.
-    """
-    roots = [n for t in transitions.values() for n in t.roots()]
-    for n in postorder(*roots, *claims):
-        compared = [a for a in n.args if a.type == VALUE]
-        if compared and n.op not in ("eq", "ite", "record", "field", "map_set"):
-            return n.op
-        if n.op == "const" and n.type == VALUE and n.attr != 0:
-            return repr(n)
     return ""

@@ -13,13 +13,16 @@ behaviour is sorted instead.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 from raftspec.graph import Node
 from raftspec.types import Type
 from raftworthy.prove.logic import Number, Truth
 from raftworthy.prove.terms import Variables
-from raftworthy.reduce.looking import looks_into_values, reads_others
+from raftworthy.reduce.lemmas import Claim, kept, recorded
+from raftworthy.reduce.looking import reads_others
+from raftworthy.reduce.meanings import looks_into_values
 from raftworthy.reduce.questions import Questions, Taking
 
 
@@ -109,7 +112,7 @@ class Clock:
         placed = [
             name
             for name, t in q.transitions.items()
-            if t.history or any(op == "past" for op, _ in q.reads(*(g.condition for g in t.guards)))
+            if t.history or self._asks_history(*(g.condition for g in t.guards))
         ]
         for a in q.steps:
             if p := self._depends_on_others(a, bool(recorded[a])):
@@ -122,6 +125,10 @@ class Clock:
                     if reason := self._exchange(b, a):
                         return reason
         return ""
+
+    def _asks_history(self, *roots: Node) -> bool:
+        """Whether expressions read what of history changes."""
+        return any(op == "past" and h in self.q.changing for op, h in self.q.reads(*roots))
 
     def _depends_on_others(self, action: str, writes: bool) -> str:
         """A property of steps that tells the same step of a server in two states apart; or none.
@@ -137,8 +144,8 @@ class Clock:
         with q.apart():
             mine = {f: q.own(q.s, first.i, f) for f in q.s.servers[0]}
             other = q.with_own(q.state(), first.i, mine)
-            if writes:
-                other = Variables(other.servers, q.s.past)
+            same = {h: x for h, x in q.s.past.items() if writes or h not in q.changing}
+            other = Variables(other.servers, {**other.past, **same})
             second = q.take(action, other, first.p)
             cases = {
                 p: logic.both(
@@ -165,6 +172,7 @@ class Clock:
         b_last = q.take(action_b, a.taken.after, b.p)
         was, will = a_last.taken.after, b_last.taken.after
         apart = [
+            *(lemma(q.s) for lemma in self._lemmas),
             logic.no(logic.same(a.i, b.i)),
             logic.less(self.after(a_last), self.after(b)),
             b.possible,
@@ -173,7 +181,8 @@ class Clock:
         possible = logic.both(a.possible, b_last.possible)
         cases = {f"{action_a} may be possible only after {action_b} of a higher {self.f}": logic.no(possible)}
         differs = [logic.no(logic.same(was.past[h], will.past[h])) for h in was.past if h in self.told]
-        fine = logic.both(possible, *self._fine(q.s, a.taken.after, will))
+        steps = [(q.s, a.taken.after), (a.taken.after, will)]
+        fine = logic.both(possible, *self._fine(q.s, a.taken.after, will), *self._fine_steps(*steps))
         what = f"{action_b} and {action_a} of different servers don't come to the same in either order"
         cases[what] = logic.both(fine, logic.either(*differs))
         for p in q.step_properties:
@@ -186,9 +195,9 @@ class Clock:
 
     @cached_property
     def told(self) -> frozenset[str]:
-        """What of history anything reads: a guard, a checked property, or what is recorded for them."""
+        """What of history anything reads: a step, a checked property, or what is recorded for them."""
         q = self.q
-        roots: list[Node] = [g.condition for t in q.transitions.values() for g in t.guards]
+        roots: list[Node] = [n for t in q.transitions.values() for n in replace(t, history={}).roots()]
         roots += [q.machine.claims[p] for p in (*q.state_properties, *q.step_properties)]
         told: set[str] = set()
         while new := {h for op, h in q.reads(*roots) if op == "past"} - told:
@@ -201,3 +210,13 @@ class Clock:
         q = self.q
         about = [p for p in q.state_properties if any(op == "past" for op, _ in q.claimed(p))]
         return [q.holds(p, s) for s in states for p in about]
+
+    def _fine_steps(self, *steps: tuple[Variables, Variables]) -> list[Truth]:
+        """That the properties of steps about what differs hold of these."""
+        q = self.q
+        about = [p for p in q.step_properties if any(op == "past" for op, _ in q.claimed(p))]
+        return [q.holds(p, *states) for states in steps for p in about]
+
+    @cached_property
+    def _lemmas(self) -> list[Claim]:
+        return kept(self.q, recorded(self.q))

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from raftworthy.explore.model import Model
 from raftworthy.reduce.absorb import absorbed
-from raftworthy.reduce.idle import Idle, role_of
+from raftworthy.reduce.idle import Idle
 from raftworthy.reduce.lag import Lag, Records
+from raftworthy.reduce.lemmas import role_of
 from raftworthy.reduce.looking import lazy
 from raftworthy.reduce.order import Clock, clocks
 from raftworthy.reduce.permits import FEW_LEFT, REDUCTIONS, UNWANTED, Permits

@@ -21,6 +21,7 @@ from raftworthy.prove.inductive import solver
 from raftworthy.prove.logic import Number, Truth, Value, nothing_like
 from raftworthy.prove.machine import Machine, Taken
 from raftworthy.prove.terms import Environment, Terms, Variables
+from raftworthy.reduce.meanings import changing, settled
 
 import z3  # isort: skip  (the package above says what to do without it)
 
@@ -48,7 +49,8 @@ class Questions:
         names = list(properties)
         self.state_properties = [p for p in names if declared[p].states == 1]
         self.step_properties = [p for p in names if declared[p].states == 2]
-        self.transitions = self.machine.transitions
+        self.transitions = self.machine.transitions = dict(settled(model, self.machine.transitions))
+        self.changing = changing(self.transitions)
         self.kinds: tuple[type[Message], ...] = model.spec.messages
         self.handler = {t.action.message: name for name, t in self.transitions.items() if t.action.message}
         self._sizes: list[Truth] = []
