@@ -9,7 +9,7 @@ from raftspec.claims import conjunct_of, lemma_of
 from raftspec.leadership_transfer import TimeoutNow
 from raftspec.snapshots import InstallSnapshot
 from raftspec.types import Server, Term
-from raftspec.values import exists, implies
+from raftspec.values import exists, forall, implies
 from raftspec.witnesses import W, started
 
 # --- snapshots -----------------------------------------------------------------
@@ -60,3 +60,28 @@ def t1_told_by_leaders(s: W, m: TimeoutNow) -> bool:
 def t2_told_in_terms_with_leaders(s: W, i: Server) -> bool:
     """Who was told to stand is in a term that somebody was elected for."""
     return implies(s[i].told_to_stand, started(s, s[i].current_term))
+
+
+def _has_what_is_older(s: W, i: Server, t: Term) -> bool:
+    """What the leader of term t had from older terms, server i told it that it stores."""
+    log = s.past.logs[t]
+    return forall(log.length, lambda n: (n <= s[i].acked[t]) | (log.at(n).term == t))
+
+
+@conjunct_of("leadership_transfer")
+def t3_told_when_complete(s: W, m: TimeoutNow) -> bool:
+    """Who is asked to stand has acknowledged what its leader had from older terms."""
+    return _has_what_is_older(s, m.target, m.term)
+
+
+@conjunct_of("leadership_transfer")
+def t4_whoever_was_told_is_complete(s: W, i: Server) -> bool:
+    """Who was told to stand has acknowledged what its leader had from older terms."""
+    return implies(s[i].told_to_stand, _has_what_is_older(s, i, s[i].current_term))
+
+
+@lemma_of("leadership_transfer")
+def l4_whoever_was_told_has_what_was_committed(s: W, i: Server, t: Term) -> bool:
+    """Who was told to stand stores what the leader of an earlier term committed."""
+    earlier = s[i].told_to_stand & (t < s[i].current_term)
+    return implies(earlier, s[i].log.agrees(s.past.logs[t], s.past.commits[t]))
