@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,14 +20,24 @@ from raftd.state import Config
 from raftworthy.holes.verdict import complete
 from raftworthy.measure import Progress, machine
 
+CLIENTS = 3
+SNAPSHOT_AFTER = 200  # bytes, some twelve entries
+
+
+def having(extensions: Collection[str]) -> Config:
+    """Simulated servers that have these extensions."""
+    config = SIMULATED.having(set(extensions) - {"snapshots"})
+    return replace(config, snapshot_after=SNAPSHOT_AFTER if "snapshots" in extensions else 0)
+
 
 def simulated(
     seed: int, steps: int, faults: str = "none", servers: int = 3, config: Config = SIMULATED
 ) -> list[dict[str, Any]]:
-    """The lines of a simulation's trace."""
-    out = io.BytesIO()
-    simulate(seed, server_names(servers), steps, Faults.parse(faults), out, config=config)
-    return [json.loads(line) for line in out.getvalue().splitlines()]
+    """The lines of a simulation's trace, of the servers alone. Where they keep sessions, clients use them."""
+    out, clients = io.BytesIO(), CLIENTS if config.sessions else 0
+    simulate(seed, server_names(servers), steps, Faults.parse(faults), out, config=config, clients=clients)
+    header, *events = (json.loads(line) for line in out.getvalue().splitlines())
+    return [header, *(e for e in events if "server" in e)]
 
 
 def with_holes(

@@ -12,6 +12,7 @@ from raftworthy.cli.common import (
     UNUSABLE,
     VIOLATES,
     Json,
+    With,
     app,
     bench,
     check_writable,
@@ -234,9 +235,7 @@ def bench_complete(
     long: Annotated[
         bool, Parameter(help="histories of 10,000 events without a server's lines", negative="")
     ] = False,
-    usual: Annotated[
-        bool, Parameter(help="of servers with all that raftd has by itself, as pre-vote", negative="")
-    ] = False,
+    with_: With = None,
     limit_steps: Annotated[int, Parameter(help="how many steps are tried for a trace")] = 20_000,
     json: Json = False,
 ) -> int:
@@ -247,15 +246,20 @@ def bench_complete(
 
     Examples:
         raftworthy bench complete --seeds 5
+        raftworthy bench complete --with snapshots --with sessions
         raftworthy bench complete --long --seeds 2 --limit-steps 200000
     """
-    from raftd.simulator import EXTENDED, SIMULATED
-    from raftworthy.measure_holes import LONG, MANY, measure_complete
+    from raftworthy.explore.bounds import UnusableError
+    from raftworthy.explore.cases import with_extensions
+    from raftworthy.measure_holes import LONG, MANY, having, measure_complete
 
     if seeds < 1 or limit_steps < 1:
         return fail("at least one seed and one step, or nothing is measured", json)
+    try:
+        config = having(with_extensions(with_, None))
+    except UnusableError as error:
+        return fail(str(error), json)
     with progress_bar("completing", "traces") as progress:
-        config = EXTENDED if usual else SIMULATED
         chosen = range(seed, seed + seeds)
         found = measure_complete(LONG if long else MANY, chosen, limit_steps, config, progress)
     print_json(found) if json else print(found)

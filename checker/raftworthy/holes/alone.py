@@ -43,17 +43,21 @@ def contradiction(lines: Lines) -> Contradiction | None:
 
 
 def _of(lines: Lines, i: str) -> Contradiction | None:
+    if "membership" in lines.extensions:  # which of its entries are configurations, other lines tell
+        return None
     trial = Trial(lines.servers, lines.extensions)
     trial.hints = LaterLines(lines)
     for k, line in enumerate(lines.of[i]):
         m: Any = line.e.message if line.receives else UNSET
         if line.entries_unknown or (line.receives and not whole(m)):
             return None
+        if hasattr(m, "last_included_index"):  # of what, other servers' lines tell
+            return None
         sends = None if line.e.sends is UNSET else line.e.sends
         found = trial.attempt(trial.filled(line, m), line, sends)
         if isinstance(found, Violation):
-            if found.kind == "restart":  # others may have seen what the disk shows
-                return None
+            if found.kind == "restart" or any(m.name.startswith("answers") for m in found.mismatches):
+                return None  # others may have seen what the disk shows, or what an entry means
             return _told(trial, lines.of[i][:k], line, found)
         if found is False or trial.inferred or trial.bounded:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
 from raftworthy.holes.lines import Line, Lines, known
@@ -44,6 +45,35 @@ class LaterLines(Hints):
                     self._note_values(known(m))
             if line.e.event == "restart" and line.e.after is not UNSET:
                 self._note_values({"prev_log_index": line.e.after, "entries": line.e.entries or ()})
+
+        told = (line.told("configured") for line in lines.all() if "membership" in lines.extensions)
+        self.configured = {n for n in told if n}  # entries that are configurations, by what lines say
+        self._note_sessions()
+
+    def _note_sessions(self) -> None:
+        """Which entries opened a session, or were executed first, as requests and answers show."""
+        self.meanings: dict[int, dict[str, int]] = {}
+        self.told: dict[str, dict[str, int]] = {}
+        requests: dict[int, dict[str, int]] = {}
+        for line in self.lines.all():
+            for entry in line.e.entries or ():
+                meaning = getattr(entry, "meaning", None)
+                told = {} if meaning is None else msgspec.to_builtins(meaning)
+                if told:
+                    self.told[entry.value] = told
+                if "client" not in told:
+                    continue
+                opened = self.meanings.setdefault(told["client"], {"registered": told["time"]})
+                opened["registered"] = min(opened["registered"], told["time"])
+                requests[self.places.get((entry.term, entry.value), 0)] = told
+        for line in self.lines.all():
+            for n, first in (getattr(line.e, "answers", None) or {}).items():
+                if first not in (0, n) and n in requests:
+                    self.meanings.setdefault(first, requests[n])
+
+    def meaning(self, value: str, n: int) -> dict[str, int]:
+        """What entry n's command means: as some line says, or as far as other entries show it."""
+        return self.told.get(value) or self.meanings.get(n, {})
 
     def _note_values(self, m: dict[str, Any]) -> None:
         if "prev_log_index" in m:
@@ -95,6 +125,24 @@ class LaterLines(Hints):
             )
         start, term = len(me.log), me.current_term
         return [self.value(term, n) for n in range(start + 1, start + number + 1)]
+
+    def snapshot(self, line: Line) -> int | None:
+        """Up to where a snapshot goes that is taken at a line, if that or a later one says so."""
+        told: int | None = line.told("snapshot_index")
+        for later in self._after(line):
+            if told is not None or later.e.event in ("take_snapshot", "handle_install_snapshot"):
+                break
+            told = later.told("snapshot_index")
+        return told
+
+    def applied(self, line: Line, me: Any) -> int:
+        """Up to where a server has applied its log, where a snapshot is taken before any line says it."""
+        for later in self._after(line):
+            if later.e.event == "take_snapshot":
+                return self.snapshot(later) or int(me.commit_index)
+            if later.e.event == "restart" or later.told("last_applied") is not None:
+                break
+        return 0
 
     def value(self, term: int, n: int) -> str:
         """An entry's value as some message shows it, or one that stands for any."""

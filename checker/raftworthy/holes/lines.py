@@ -17,20 +17,14 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace as but
 
-from raftspec.extensions import having
+from raftspec.extensions import WHOLE, having
 from raftworthy.files import Place, Unusable, open_trace
 from raftworthy.replay.format import trace_format
 from raftworthy.replay.reading import TraceFile, is_clients, is_history
 from raftworthy.structs import snake_case
 
-# The extensions in which holes can be filled. Figure 2's invariant is proved with each of them.
-KNOWN = frozenset({"pre_vote", "check_quorum", "leadership_transfer", "reads"})
-HANDLERS = {a.name: a.message for a in having(*KNOWN).actions.values() if a.message}
+HANDLERS = {a.name: a.message for a in WHOLE.actions.values() if a.message}
 KINDS = {name: snake_case(m.__name__) for name, m in HANDLERS.items()}
-
-
-class BeyondError(Exception):
-    """Traces of servers with an extension in which holes can't be filled."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +55,7 @@ class Lines:
     holes: int  # lines that ordinary replay can't use
     clients: int = 0  # lines that are clients', and left out
     extensions: frozenset[str] = frozenset()  # what the servers' Raft has beside Figure 2
+    voters: tuple[str, ...] = ()  # the first configuration, where membership can change
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -74,7 +69,7 @@ class Lines:
     def keep(self, kept: Mapping[str, Sequence[Line]]) -> Lines:
         """The same trace with these lines only."""
         of = {i: list(kept.get(i, ())) for i in self.servers}
-        return Lines(self.servers, of, self.holes, extensions=self.extensions)
+        return Lines(self.servers, of, self.holes, extensions=self.extensions, voters=self.voters)
 
 
 @cache
@@ -83,7 +78,7 @@ def _lenient(servers: tuple[str, ...], extensions: frozenset[str]) -> tuple[Any,
     strict = trace_format(servers, extensions)
     made = {}
     for m in having(*extensions).messages:
-        known = strict.structs[m]
+        known = {**strict.structs, **strict.told}[m]
         optional = [(f.name, f.type | None | UnsetType, UNSET) for f in msgspec.structs.fields(known)]
         made[known] = msgspec.defstruct(
             m.__name__, optional, frozen=True, gc=False, tag_field="kind", tag=snake_case(m.__name__)
@@ -125,8 +120,9 @@ def decode(
         data["message"].setdefault("kind", KINDS[event])
     if isinstance(data.get("state"), dict):
         data["state"] = {k: x for k, x in data["state"].items() if x is not None or k == "voted_for"}
-    e = msgspec.convert(data, _lenient(servers, extensions)[0])
-    strict = trace_format(servers, extensions).structs.values()
+    e = msgspec.convert(data, _lenient(servers, extensions)[0], str_keys=True)
+    form = trace_format(servers, extensions)
+    strict = {**form.structs, **form.told}.values()
     if e.message is not UNSET:
         e.message = _with_address(e.message, "target", e.server, strict)
     if e.sends is not UNSET:
@@ -148,20 +144,12 @@ def read_lines(paths: Sequence[Path]) -> Lines:
     """Read trace files as far as they go.
 
     Raises:
-        BeyondError: the servers have other extensions than those in which holes can be filled.
         Unusable: no header, unlike headers, or a line that isn't an event of a server of the cluster.
     """
     files = [TraceFile.headed(p) for p in paths if not is_history(p)]
     if not files:
         raise Unusable(str(paths[0]), "no server's trace beside it")
-    for file in files:
-        if file.extensions - KNOWN:
-            named = ", ".join(sorted(file.extensions - KNOWN))
-            known_ones = ", ".join(sorted(KNOWN))
-            raise BeyondError(
-                f"holes in traces of servers with {named} can't be filled, only with {known_ones}"
-            )
-    servers, extensions = files[0].servers, files[0].extensions
+    servers, extensions, voters = files[0].servers, files[0].extensions, files[0].voters
     for file in files:
         if file.servers != servers:
             raise Unusable(
@@ -173,6 +161,12 @@ def read_lines(paths: Sequence[Path]) -> Lines:
                 Place(str(file.path), 1),
                 f"extensions {sorted(file.extensions)} differ from those of {files[0].path}, "
                 f"{sorted(extensions)}",
+            )
+        if sorted(file.voters) != sorted(voters):
+            raise Unusable(
+                Place(str(file.path), 1),
+                f"voters of the first configuration {sorted(file.voters)} differ from those of "
+                f"{files[0].path}, {sorted(voters)}",
             )
     read: list[Line] = []
     holes = 0
@@ -193,7 +187,7 @@ def read_lines(paths: Sequence[Path]) -> Lines:
                 raise Unusable(place, f"{e.event} needs a message of kind {KINDS[e.event]}")
             holes += not usable
             read.append(Line(place, e, len(read), unknown))
-    return Lines(servers, _by_server(servers, read), holes, clients, extensions)
+    return Lines(servers, _by_server(servers, read), holes, clients, extensions, voters)
 
 
 def _texts(path: Path) -> Iterator[tuple[Place, bytes]]:

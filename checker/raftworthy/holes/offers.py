@@ -21,6 +21,10 @@ from raftworthy.holes.lines import Line, known, whole
 from raftworthy.holes.values import Values
 from raftworthy.replay.ledger import SentMessages, Server, Violation, as_leader
 from raftworthy.replay.leeway import answers
+from raftworthy.replay.prefixes import told_as
+
+# What a leader sends when it wants to, by the event that tells of nothing else.
+UNASKED = {"transfer_leadership": "TimeoutNow", "install_snapshot": "InstallSnapshot"}
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +46,7 @@ class Leading(NamedTuple):
     term: int
     length: int
     commit: int
+    compacted: int = 0  # how much of its log its snapshot stands for
 
 
 NOT_YET = Leading(0, "", 0, 0, 0)
@@ -162,6 +167,8 @@ class Offers(Values):
         if self._patterns is None:
             for m in out:
                 self._sends_some(answers(m), news)
+            if options := self.unasked(e.server, UNASKED.get(e.event, "")):
+                self._sends_some(options, news)
         else:
             rest = list(out)
             for x in sorted(self._patterns, key=lambda x: ("target" not in known(x), -len(known(x)))):
@@ -207,7 +214,7 @@ class Offers(Values):
             self._sends(m, news)
             return
         if name == self.append_entries.__name__ and me.role == "leader":
-            leading = Leading(0, e.server, me.current_term, len(me.log), me.commit_index)
+            leading = self.leading(0, e.server)
             targets = (
                 [pattern["target"]] if "target" in pattern else [j for j in self.servers if j != e.server]
             )
@@ -216,6 +223,11 @@ class Offers(Values):
             if likely is not None:
                 self._pending.append(Offer(None, likely, pattern))
                 return
+        wanted = self.unasked(e.server, name, pattern.get("last_included_index"))
+        options = tuple(m for m in wanted if self.fits(m, pattern))
+        if options:
+            self._sends_some(options, news)
+            return
         for (kind, source, _), offers in self.offers.items():  # sent again
             if source == e.server and kind.__name__ == name:
                 for o in offers:
@@ -223,6 +235,26 @@ class Offers(Values):
                         self._sends(o.m, news)
                         return
         raise Violation("sends", e, e.event, (e.server,))
+
+    def leading(self, event: int, i: str) -> Leading:
+        """What leader i could send now, that is after an event."""
+        me = self.world.variables[i]
+        compacted = me.snapshot_index if self.told else 0
+        return Leading(event, i, me.current_term, len(me.log), me.commit_index, compacted)
+
+    def unasked(self, i: str, kind: str, n: int | None = None) -> tuple[Any, ...]:
+        """The messages of a kind that leader i may send when it wants to, beside AppendEntries.
+
+        A snapshot is the one of its entries up to n, or its latest.
+        """
+        action = next((a for a, name in UNASKED.items() if name == kind), "")
+        if action not in self.actions:
+            return ()
+        made: list[Any] = []
+        up_to = () if action != "install_snapshot" else (n or self.world.variables[i].snapshot_index,)
+        for j in self.servers:
+            self.actions[action](self.world, i, j, *up_to, made.append)
+        return tuple(told_as(m, self.told) for m in made)
 
     # --- messages that may be received ---
 
@@ -247,6 +279,8 @@ class Offers(Values):
         if pattern.get("term", leading.term) != leading.term:
             return
         v = as_leader(self.world.variables[leading.source], leading.term, log, leading.commit)
+        if self.told:
+            v.snapshot_index = leading.compacted
         world = World({**self.world.variables, leading.source: v}, self.world.past)
         made: list[Any] = []
         w = wanted or Wanted()

@@ -5,12 +5,13 @@ The likeliest come first. Which of them is taken, and what is done where that le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 from msgspec import UNSET
 
+from raftspec.snapshots import InstallSnapshot
 from raftworthy.holes.bounds import Bounds
 from raftworthy.holes.hints import WAYS, LaterLines
 from raftworthy.holes.lines import HANDLERS, Line, Lines, known
@@ -32,6 +33,7 @@ class Options(Trial):
 
     def __init__(self, lines: Lines, limit: int, patient: bool) -> None:
         super().__init__(lines.servers, lines.extensions, limit)
+        self.begin_with(lines.voters)
         self.lines = lines
         self.patient = patient  # whether a line may wait for a message that is still to be sent
         self.hints = self.later = LaterLines(lines)
@@ -52,6 +54,8 @@ class Options(Trial):
     def _other_ways(self, line: Line) -> list[tuple[bool, int]]:
         """How else the step that was just taken could go on, as its line leaves that open."""
         ways = [(False, 0)] if self.inferred else []
+        if line.e.event in self.entered and not self.said(line.e):
+            ways += [(True, n) for n in range(1, 1 << len(self.servers))]
         if (
             line.entries_unknown
             and not line.e.entries
@@ -105,8 +109,10 @@ class Options(Trial):
         """What the last step came to, as far as it matters to later ones."""
         me, t = self.world.variables[i], self.taken[-1]
         log = me.log[-4:]  # one line's message doesn't make logs that differ further back
+        voters = self.world.past.voters.items() if "membership" in self.extensions else ()
         state = tuple(sorted((k, repr(x)) for k, x in t.values.items()))
-        return state, tuple((x.term, x.value) for x in log), tuple(x for x in t.sends if x is not None)
+        sent = tuple(x for x in t.sends if x is not None)
+        return state, tuple((x.term, x.value) for x in log), sent, tuple(sorted(map(repr, voters)))
 
     def take_line(self, i: str, line: Line, m: Any, eager: bool = True, way: int = 0) -> Violation | bool:
         """Take a server's next line, with its message."""
@@ -162,7 +168,7 @@ class Options(Trial):
         return {} if m is UNSET else known(m)
 
     def _kind(self, line: Line) -> type:
-        return self.generated.structs[HANDLERS[line.e.event]]
+        return self.received[HANDLERS[line.e.event]]
 
     def _offered(self, i: str, line: Line, received: bool) -> Iterator[Option]:
         pattern, kind = self._pattern(line), self._kind(line)
@@ -216,13 +222,26 @@ class Options(Trial):
 
     def _left_open(self, i: str, line: Line) -> Iterator[Option]:
         kind, pattern = self._kind(line), self._pattern(line)
-        if kind is not self.append_entries:
+        if kind not in (self.append_entries, self.received.get(InstallSnapshot)):
             return
         for (source, term), opened in list(self.open.items()):
             if source == i or pattern.get("source", source) != source or pattern.get("term", term) != term:
                 continue
-            if opened:
+            if kind is not self.append_entries:
+                yield from self._snapshots(i, line, opened, pattern)
+            elif opened:
                 yield from self._concrete(i, line, opened[-1], pattern, None)
+
+    def _snapshots(
+        self, i: str, line: Line, opened: Sequence[Leading], pattern: Mapping[str, Any]
+    ) -> Iterator[Option]:
+        """A leader's snapshots, the newest first, each in the last event that could have sent it."""
+        last = {leading.compacted: leading for leading in opened if leading.compacted}
+        for n, leading in sorted(last.items(), reverse=True):
+            log = self.leaders_log(leading.source, leading.term)
+            m = self.received[InstallSnapshot](leading.source, i, leading.term, n, log[n - 1].term)
+            if self.fits(m, pattern):
+                yield from self._try(i, line, m, None, leading)
 
     def _concrete(
         self, i: str, line: Line, leading: Leading, pattern: dict[str, Any], offer: Offer | None

@@ -58,6 +58,7 @@ FROM_LINE_TO_LINE = {
     "commit_never_falls": "commit.never_back",
 }
 RULE_OF = {**AT_A_LINE, **OF_MESSAGES, **OF_THE_PAST, **FROM_LINE_TO_LINE}
+ACKNOWLEDGING = ("handle_append_entries", "handle_install_snapshot")
 ROLES = ("follower", "candidate", "leader")
 TERMS = 64  # how many terms are looked at, at most
 EFFORT = 50_000_000  # of Z3 for one question, in its own measure
@@ -326,7 +327,7 @@ class Refuter:
                 term = UNSET if line.e.state is UNSET else line.e.state.current_term
                 complete = complete and term is not UNSET
                 stood.add(term)
-            if line.e.event == "handle_append_entries":
+            if line.e.event in ACKNOWLEDGING:
                 if line.e.sends is UNSET:
                     complete = False
                 for x in line.e.sends or ():

@@ -23,6 +23,7 @@ from raftworthy.structs import snake_case
 Way = Callable[[], Any]  # takes steps until a message is sent, and returns it; None if it can't be
 FURTHEST = 60  # how many terms a server is taken through by elections of its own
 CANDIDATES = 6  # how many AppendEntries are tried, in each way, that a leader could send or is answered
+GUESSES = 8  # how many configurations are tried for an entry that is one
 NEWEST = 200  # how many acknowledgements a leader looks at
 
 
@@ -32,14 +33,19 @@ class Supplier(MoreUpkeep):
     def ways(self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line) -> Iterator[Way]:
         """Ways for s to send j such a message: with as few entries as it takes, or all it can have."""
         several = (self.search.append_entries, self.search.append_entries_reply)
-        for number in range(CANDIDATES if kind in several else 1):
-            for greedy in (False, True):
-                yield partial(self._send, s, j, kind, pattern, line, greedy, number)
+        self.guessed = False
+        for guess in range(GUESSES):
+            for number in range(CANDIDATES if kind in several else 1):
+                for greedy in (False, True):
+                    yield partial(self._send, s, j, kind, pattern, line, greedy, number, guess)
+            if not self.guessed:
+                break
 
     def _send(
-        self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line, greedy: bool, number: int
-    ) -> Any:
-        self.greedy, self.number = greedy, number
+        self, s: str, j: str, kind: type, pattern: Mapping[str, Any], line: Line, greedy: bool, number: int,
+        guess: int,
+    ) -> Any:  # fmt: skip
+        self.greedy, self.number, self.guess = greedy, number, guess
         with self._attempt():
             return self._message(s, j, kind, pattern, line)
         return None
@@ -169,7 +175,7 @@ class Supplier(MoreUpkeep):
         for k, entry in enumerate(entries, prev + 1):
             if k > len(self._me(s).log) and entry.term == term:
                 self._fill(s, k - 1, term)
-                self._act(s, "client_request", entries=(entry,))
+                self._append(s, entry)
         if prev_term in (term, None):
             self._fill(s, prev, term)
         if "entries" not in pattern and wanted.end:
@@ -235,7 +241,7 @@ class Supplier(MoreUpkeep):
         me = self._me(s)
         for k in range(n, len(me.log) + 1):
             if not t.may_commit(t.world, s, k, None):
-                self._act(s, "advance_commit_index", commit=k)
+                self._act(s, "advance_commit_index", commit_index=k)
                 return
         raise NoWayError
 

@@ -11,6 +11,7 @@ from typing import Any
 from raftspec.leadership_transfer import TimeoutNow
 from raftspec.pre_vote import PreVote, PreVoteReply
 from raftspec.reads import ReadIndex, ReadIndexReply
+from raftspec.snapshots import InstallSnapshot
 from raftspec.types import Message
 from raftworthy.holes.lines import Line
 from raftworthy.holes.upkeep import NoWayError, Upkeep
@@ -23,7 +24,7 @@ class MoreUpkeep(Upkeep):
 
     def _kind(self, cls: type[Message]) -> Any:
         """A message of an extension, as the trace has it; None where the servers don't have it."""
-        return self.search.generated.structs.get(cls)
+        return self.search.received.get(cls)
 
     # --- elections ---
 
@@ -137,6 +138,30 @@ class MoreUpkeep(Upkeep):
         self._leads(s, term)
         self._hear(s)
         self._act(s, "transfer_leadership", sends=(kind(s, j, self._me(s).current_term),))
+        return self._last_sent(j, pattern)
+
+    def _install_snapshot(
+        self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line
+    ) -> Any:
+        """Leader s sends j its snapshot; first it has to take one, of what is committed."""
+        kind = self._kind(InstallSnapshot)
+        found = self._sent(kind, s, j, pattern)
+        if found is not None:
+            return found
+        n = pattern.get("last_included_index") or line.told("snapshot_index")
+        self._leads(s, term)
+        if n is None:
+            self._hear(s)
+            n = self._me(s).commit_index
+        if self._me(s).commit_index < n:
+            self._commit(s, n)
+        if self._me(s).last_applied < n:
+            self._act(s, "apply_entries", last_applied=n)
+        if self._me(s).snapshot_index < n:
+            self._act(s, "take_snapshot", snapshot_index=n)
+        me = self._me(s)
+        last = me.log[n - 1].term if 0 < n <= len(me.log) else 0
+        self._act(s, "install_snapshot", sends=(kind(s, j, me.current_term, n, last),))
         return self._last_sent(j, pattern)
 
     def _read_index(self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line) -> Any:

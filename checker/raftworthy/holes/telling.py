@@ -9,6 +9,9 @@ import msgspec
 from msgspec import UNSET
 
 from raftworthy.holes.search import Search
+from raftworthy.replay.meanings import meaning_of
+
+ANEW = ("server", "event", "state", "sends", "entries", "seq", "start", "time")  # what is written anew
 
 
 def behaviour(found: Search) -> Iterator[dict[str, Any]]:
@@ -17,7 +20,11 @@ def behaviour(found: Search) -> Iterator[dict[str, Any]]:
     `line` says which line of the trace an event stands for; events without it were supplied.
     """
     header = {"raftworthy": 1, "servers": list(found.servers)}
-    yield header | ({"extensions": sorted(found.extensions)} if found.extensions else {})
+    if found.extensions:
+        header["extensions"] = sorted(found.extensions)
+    if "membership" in found.extensions:
+        header["voters"] = list(found.lines.voters)
+    yield header
     found.settle_rest()
     seq = dict.fromkeys(found.servers, 0)
     start = dict.fromkeys(found.servers, 0)
@@ -33,20 +40,26 @@ def behaviour(found: Search) -> Iterator[dict[str, Any]]:
             made["start"] = start[e.server]
         if t.line is not None:
             made["line"] = str(t.line.place)
-        for name in ("message", "after"):
-            if getattr(e, name) is not UNSET:
+        for name in e.__struct_fields__:
+            if name not in ANEW and getattr(e, name) is not UNSET:
                 made[name] = _plain(found, getattr(e, name))
         entries = t.appended if t.appended is not None else e.entries
         if entries is not UNSET:
-            made["entries"] = _plain(found, tuple(entries))
+            made["entries"] = [_entry(found, entry) for entry in entries]
         made["state"] = t.values
         made["sends"] = [_plain(found, m) for m in t.sends]
         yield made
 
 
+def _entry(found: Search, entry: Any) -> Any:
+    """An entry with what it means, if it means anything."""
+    meaning = meaning_of(found.world.past, entry.value, found.appending)
+    return [*_plain(found, entry), meaning] if meaning else _plain(found, entry)
+
+
 def _plain(found: Search, value: Any) -> Any:
     """A value as JSON has it, with values that turned out to be others."""
-    return _known(found, msgspec.to_builtins(value))
+    return _known(found, msgspec.to_builtins(value, str_keys=True, order="deterministic"))
 
 
 def _known(found: Search, data: Any) -> Any:

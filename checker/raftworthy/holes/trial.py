@@ -10,20 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import replace
+from itertools import combinations
 from typing import Any, NamedTuple, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace as but
 
+from raftspec.raft import Entry
 from raftworthy.holes.lines import Line, whole
-from raftworthy.holes.offers import Leading, Offers, Taken
+from raftworthy.holes.offers import Offers, Taken
 from raftworthy.replay.format import trace_format
 from raftworthy.replay.ledger import FIGURE_2, Server, Violation
+from raftworthy.replay.meanings import mean, meaning_of
+
+LEFT_OUT = ("message", "sends", "seq", "time")  # of a line, where it is put together anew
 
 
 class Saved(NamedTuple):
     """What it takes to go back."""
 
+    past: Any
     variables: dict[str, Any]
     state: dict[str, Server]
     at: dict[str, int]
@@ -48,6 +55,7 @@ class Trial(Offers):
         self.inferred = False  # the last step did more than its line says
         self.bounded = False  # or less, as a later line says
         self.hints: Hints | None = None
+        self.tables = None  # a wrong guess may have made them
         self._event = trace_format(servers, extensions).event
         of_state = next(f.type for f in msgspec.structs.fields(self._event) if f.name == "state")
         self.state_type: Any = next(t for t in get_args(of_state) if t is not UnsetType)
@@ -56,7 +64,7 @@ class Trial(Offers):
 
     def save(self) -> Saved:
         return Saved(
-            dict(self.world.variables), dict(self.state), dict(self.at), dict(self.depends),
+            self.world.past, dict(self.world.variables), dict(self.state), dict(self.at), dict(self.depends),
             len(self.taken), len(self.trail), dict(self.owed),
         )  # fmt: skip
 
@@ -64,7 +72,7 @@ class Trial(Offers):
         while len(self.trail) > s.trail:
             self.trail.pop()()
         del self.taken[s.taken :]
-        self.world.variables = dict(s.variables)
+        self.world.past, self.world.variables = s.past, dict(s.variables)
         self.state, self.at, self.depends = dict(s.state), dict(s.at), dict(s.depends)
         self.owed = dict(s.owed)
 
@@ -85,6 +93,7 @@ class Trial(Offers):
         i = e.server
         self.spend()
         before = self.save()
+        self.world.past = self.world.past.copy()
         held = self.world.variables[i]
         me = self.world.variables[i] = held.copy()
         me.log.cut = held.log.cut
@@ -119,7 +128,7 @@ class Trial(Offers):
         if self.extensions:
             more = {name: getattr(me, name) for name in me.__slots__ if name not in FIGURE_2}
             t.values |= {k: sorted(x) if isinstance(x, Set) else x for k, x in more.items()}
-        leading = Leading(event, i, me.current_term, len(me.log), me.commit_index)
+        leading = self.leading(event, i)
         for offer in self._pending:
             self._offer(t, offer, leading)
         if self._patterns is None and me.role == "leader":
@@ -151,7 +160,37 @@ class Trial(Offers):
             return True
         if e.event == "apply_entries" and (state is UNSET or state.last_applied is UNSET):
             return self._do(e, e.event, e.server, me.last_applied + 1, last=last)
+        if e.event in self.entered:
+            self._settle_entry(e, me)
+        if e.event == "take_snapshot" and (state is UNSET or state.snapshot_index is UNSET):
+            assert self._line is not None
+            assert self.hints is not None
+            n = self.hints.snapshot(self._line)
+            return self._do(e, e.event, e.server, n or me.last_applied, last=last)
         return super()._act(e, me, last)
+
+    def _settle_entry(self, e: Any, me: Any) -> None:
+        """Decide which entry an event appends, and for whom it lets vote, where the line doesn't say so."""
+        assert self.hints is not None
+        if not e.entries:
+            value = self.hints.value(me.current_term, len(me.log) + 1)
+            e.entries = (self.generated.structs[Entry](me.current_term, value),)
+        (name,) = (x for x, t in self.entered[e.event].items() if t.name != "value")
+        if getattr(e, name) is UNSET:
+            made = self.configurations(e.event, e.server, e.entries[0].value)
+            if self._way >= len(made):
+                raise Violation("guard", e, e.event, (e.server, e.entries[0].value), guard=1)
+            setattr(e, name, made[self._way])
+
+    def configurations(self, event: str, i: str, value: str) -> list[frozenset[str]]:
+        """Whom leader i may let vote now, the smallest changes first."""
+        me, past = self.world.variables[i], self.world.past
+        newest = me.log[me.configured - 1].value if me.configured else ""
+        now = past.voters.get(newest, frozenset(self.servers) - past.joining)
+        some = (x for k in range(len(self.servers)) for x in combinations(self.servers, k + 1))
+        fails = self.generated.guards_of(event)
+        made = [x for x in map(frozenset, some) if not fails(self.world, i, value, x, None)]
+        return sorted(made, key=lambda x: (len(x ^ now), sorted(x)))
 
     def follow_up(self, e: Any, me: Any, last: bool) -> bool:
         """What else the event stands for: as its line says, and as its holes let it."""
@@ -164,18 +203,34 @@ class Trial(Offers):
                 self._do(e, "become_leader", i)
             elif (state is UNSET or state.role is UNSET) and self._eager and self.hints.leads(line, me):
                 self.inferred |= not self.actions["become_leader"](self.world, i, self._out.append)
-        if e.entries and e.event != "client_request":
+        if e.entries and e.event not in ("client_request", *self.entered):
             self._client_request(e, me)
         if line.entries_unknown and not e.entries:
             before = len(me.log)
             for value in self.hints.entries(line, me, self._way):
+                self._mean(value, len(me.log) + 1)
                 self.actions["client_request"](self.world, i, value, self._out.append)
             self.taken[-1].appended = me.log[before:]
         if state is UNSET or state.commit_index is UNSET:
             self._commit_unseen(line, i, me)
-        return super().follow_up(
-            e if not e.entries else self.event_of(i, e.event, e.message, state=state), me, last
-        )
+        done = super().follow_up(but(e, entries=UNSET), me, last)
+        if done and (state is UNSET or state.last_applied is UNSET):
+            n = self.hints.applied(line, me)
+            if me.last_applied < n <= me.commit_index:
+                self._apply(e, me, n)
+        return done
+
+    def _client_request(self, e: Any, me: Any) -> None:
+        for n, entry in enumerate(e.entries, len(me.log) + 1):
+            self._mean(entry.value, n)
+        super()._client_request(e, me)
+
+    def _mean(self, value: str, n: int) -> None:
+        """Let entry n, of which no line says what it means, mean what later lines need it to."""
+        if not self.appending or self.hints is None or meaning_of(self.world.past, value, self.appending):
+            return
+        if told := self.hints.meaning(value, n):
+            mean(self.world.past, value, told, self.appending)
 
     def _commit_unseen(self, line: Line, i: str, me: Any) -> None:
         """Commit as far as the lines let it, where this one doesn't tell."""
@@ -218,11 +273,11 @@ class Trial(Offers):
 
     def filled(self, line: Line, m: Any) -> Any:
         """A line's event with its message, as replay takes it. What it sends is seen to elsewhere."""
-        e = line.e
-        sends = tuple(x for x in e.sends or () if whole(x))
-        return self.event_of(
-            e.server, e.event, m, state=e.state, sends=sends, entries=e.entries, after=e.after, start=e.start
-        )
+        told = {f: getattr(line.e, f) for f in self._event.__struct_fields__ if f not in LEFT_OUT}
+        if told["event"] in self.appending:  # as replay takes it
+            told["event"] = "client_request"
+        sends = tuple(x for x in line.e.sends or () if whole(x))
+        return self._event(**told, message=m, sends=sends)
 
 
 class Hints:
@@ -238,4 +293,16 @@ class Hints:
         raise NotImplementedError
 
     def entries(self, line: Line, me: Any, way: int) -> Sequence[str]:
+        raise NotImplementedError
+
+    def snapshot(self, line: Line) -> int | None:
+        raise NotImplementedError
+
+    def applied(self, line: Line, me: Any) -> int:
+        raise NotImplementedError
+
+    def value(self, term: int, n: int) -> str:
+        raise NotImplementedError
+
+    def meaning(self, value: str, n: int) -> dict[str, int]:
         raise NotImplementedError

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from raftspec.raft import Entry
+from raftspec.snapshots import InstallSnapshot
 from raftworthy.holes.lines import HANDLERS, Line, Lines, known
 from raftworthy.holes.offers import Offer, Wanted
 from raftworthy.replay.ledger import Violation
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from raftworthy.holes.options import Options
 
 
+NOTHING: Mapping[str, Any] = {}
 LIKELIEST = 20  # of what a message may be that is known in part, how many are tried
 
 
@@ -60,6 +62,10 @@ class Upkeep:
             ]
             self.asked[s] = sorted(asked, key=lambda x: (x[0], x[1].number))
         self.greedy = False
+        self.guess, self.guessed = (
+            0,
+            False,
+        )  # which configuration an entry is taken to be, and whether one was
         self.number = 0  # which of the messages that would do is asked for
         self.busy: set[Line] = set()
         # Where the first entries join that a leader sent in a term: by leader, receiver and term.
@@ -90,12 +96,14 @@ class Upkeep:
         reply = None
         for _ in range(10_000):
             me = self._me(s)
-            m = self._next_append(s, j, term, match)
+            m, event = self._next_append(s, j, term, match), "handle_append_entries"
+            if m is None:
+                m, event = self._next_snapshot(s, j, term, match), "handle_install_snapshot"
             if m is None:
                 return None
             before = len(t.taken)
             self._receive(s, m)
-            self._act(s, "handle_append_entries", m)
+            self._act(s, event, m)
             reply = self._last_sent(j, pattern)
             if reply is not None:
                 return reply
@@ -132,6 +140,18 @@ class Upkeep:
                     if self._joins(m, log) and end in (None, m.prev_log_index + len(m.entries)):
                         self._opened(leading, m)
                         return m
+        return None
+
+    def _next_snapshot(self, s: str, j: str, term: int, match: int | None) -> Any:
+        """Leader j's snapshot, where s lacks what it stands for."""
+        t, kind = self.search, self.search.received.get(InstallSnapshot)
+        for o in t.offered(kind, j, s) if kind is not None else ():
+            m = o.m if o.m is not None else next((m for m in o.options if m.target == s), None)
+            if m is None or m.term != term or m.last_included_index <= self._me(s).commit_index:
+                continue
+            if match is None or m.last_included_index <= match:
+                self._settle(o, m)
+                return m
         return None
 
     def _bridges(self, s: str, j: str, term: int, match: int | None) -> Iterator[int | None]:
@@ -180,7 +200,21 @@ class Upkeep:
         while len(self._me(s).log) < length:
             n = len(self._me(s).log) + 1
             entry = t.generated.structs[Entry](term, t.later.value(term, n))
+            self._append(s, entry)
+
+    def _append(self, s: str, entry: Any) -> None:
+        """Leader s appends an entry; if lines say that it is a configuration, one that it may be."""
+        t = self.search
+        if len(self._me(s).log) + 1 not in t.later.configured:
             self._act(s, "client_request", entries=(entry,))
+            return
+        self.guessed = True
+        changes = {"change_voters": "voters", "enter_joint": "joint"}
+        made = [(x, {f: y}) for x, f in changes.items() for y in t.configurations(x, s, entry.value)]
+        if self.guess >= len(made):
+            raise NoWayError
+        event, voters = made[self.guess]
+        self._act(s, event, entries=(entry,), said=voters)
 
     # --- before a server goes to a newer term ---
 
@@ -340,18 +374,17 @@ class Upkeep:
     def _me(self, s: str) -> Any:
         return self.search.world.variables[s]
 
-    def _act(self, s: str, event: str, m: Any = UNSET, entries: Any = UNSET, commit: int | None = None,
-             sends: Any = None) -> None:  # fmt: skip
-        """Take a step.
+    def _act(self, s: str, event: str, m: Any = UNSET, entries: Any = UNSET, sends: Any = None,
+             said: Mapping[str, Any] = NOTHING, **state: int) -> None:  # fmt: skip
+        """Take a step, after which variables have these values.
 
         Raises:
             NoWayError: it isn't possible.
         """
         t = self.search
-        state = UNSET
-        if commit is not None:
-            state = t.state_type(commit_index=commit)
-        e = t.event_of(s, event, m, state=state, sends=() if sends is None else tuple(sends), entries=entries)
+        told = t.state_type(**state) if state else UNSET
+        sent = () if sends is None else tuple(sends)
+        e = t.event_of(s, event, m, state=told, sends=sent, entries=entries, **said)
         if isinstance(t.attempt(e, None, sends), Violation):
             raise NoWayError
 

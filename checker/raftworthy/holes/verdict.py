@@ -12,7 +12,7 @@ from typing import Any
 
 from raftworthy.files import Unusable
 from raftworthy.holes.alone import Contradiction, contradiction
-from raftworthy.holes.lines import BeyondError, Line, Lines, read_lines
+from raftworthy.holes.lines import Line, Lines, read_lines
 from raftworthy.holes.refute import Refutation, Refuter, describe
 from raftworthy.holes.search import Search
 from raftworthy.holes.telling import behaviour
@@ -75,8 +75,6 @@ def complete(paths: Sequence[Path], limit: int = STEPS, progress: Progress | Non
         lines = read_lines(paths)
     except Unusable as error:
         return Completed("unusable", files, error=str(error))
-    except BeyondError as error:
-        return Completed("undecided", files, tried=(f"nothing: {error}",))
     if not any(lines.of.values()):
         return Completed("unusable", files, error=f"{', '.join(files)}: no events, so nothing was checked")
     made = _decide(lines, limit, progress)
@@ -157,6 +155,9 @@ def _refute(lines: Lines, where: Line | None, tried: list[str]) -> Refutation | 
         tried.append(
             "no contradictions between lines were looked for: that needs pip install 'raftworthy[prove]'"
         )
+        return None
+    if "membership" in lines.extensions:
+        tried.append("no contradictions between lines: where membership changes the invariant isn't proved")
         return None
     at = where.number if where is not None else 0
     refuter = Refuter(lines, lambda line: abs(line.number - at) <= NEAR)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -255,6 +255,11 @@ class Ledger:
         structs: dict[Any, Any] = dict(self.generated.structs)
         self.request_vote, self.request_vote_reply = structs[RequestVote], structs[RequestVoteReply]
         self.append_entries, self.append_entries_reply = structs[AppendEntries], structs[AppendEntriesReply]
+
+    def begin_with(self, voters: Collection[str]) -> None:
+        """Who votes in the first configuration, where membership can change; none: all servers."""
+        if voters and "membership" in self.extensions:
+            self.world.past.joining = frozenset(self.servers) - frozenset(voters)
 
     def said(self, e: Any) -> dict[str, list[Any]]:
         """The actions that append one entry of which an event says what it means, and what it says."""

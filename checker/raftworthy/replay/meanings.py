@@ -27,15 +27,19 @@ def note(past: Any, e: Any, entry_struct: Any, known: dict[str, frozenset[str]])
     """
     for entry in e.entries:
         if (meaning := getattr(entry, "meaning", None)) is not None:
-            _note(past, entry.value, meaning, known)
+            told = {name: getattr(meaning, name) for name in meaning.__struct_fields__}
+            mean(past, entry.value, {name: x for name, x in told.items() if x is not UNSET}, known)
     e.entries = tuple(entry_struct(x.term, x.value) for x in e.entries)
     if e.event in known:
         e.event = "client_request"  # the leader's step is the same, whatever the command means
 
 
-def _note(past: Any, command: str, meaning: Any, known: dict[str, frozenset[str]]) -> None:
-    told = {name: getattr(meaning, name) for name in meaning.__struct_fields__}
-    told = {name: x for name, x in told.items() if x is not UNSET}
+def mean(past: Any, command: str, told: dict[str, int], known: dict[str, frozenset[str]]) -> None:
+    """Put into history what a command means.
+
+    Raises:
+        Unusable: no command means that, or this one has meant something else.
+    """
     if told.keys() not in known.values():
         ways = ", or ".join(" and ".join(sorted(names)) for names in known.values())
         raise Unusable("", f"no command means {told}; a meaning has {ways}")
@@ -43,12 +47,18 @@ def _note(past: Any, command: str, meaning: Any, known: dict[str, frozenset[str]
         raise Unusable("", f"a command can't mean {told}: numbers and times begin with 1")
     if told.get("lowest", 0) > told.get("sequence", 0):
         raise Unusable("", f"a command can't mean {told}: who asks has no response to sequence yet")
-    for name in told.keys() & {"sequence", "lowest"}:
-        told[name] += told["client"] * NUMBERS
-    for name, x in told.items():
+    for name, number in told.items():
+        x = number + told["client"] * NUMBERS if name in ("sequence", "lowest") else number
         if getattr(past, name).setdefault(command, x) != x:
             what = f"the command {command} has meant something else before"
             raise Unusable("", f"{what}; different commands need different digests")
+
+
+def meaning_of(past: Any, command: str, known: dict[str, frozenset[str]]) -> dict[str, int]:
+    """What a command means, as a trace tells it; empty if it is one like any other."""
+    names = sorted(frozenset[str]().union(*known.values()))
+    told = {name: x for name in names if (x := getattr(past, name).get(command))}
+    return {name: x % NUMBERS if name in ("sequence", "lowest") else x for name, x in told.items()}
 
 
 def requests_of(past: Any, entries: list[Any]) -> tuple[dict[int, tuple[int, int]], frozenset[int]]:

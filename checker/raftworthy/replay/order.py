@@ -38,8 +38,7 @@ class Replay(Steps):
     ) -> None:
         """`voters` are those of the first configuration, where membership can change; none: all servers."""
         super().__init__(servers, extensions)
-        if voters and "membership" in extensions:
-            self.world.past.joining = frozenset(servers) - frozenset(voters)
+        self.begin_with(voters)
         self.observer = observer
         self.stop_at: int | None = None
         self.fast: Mapping[str, Callable[[Any], bool]] = {}

@@ -59,8 +59,8 @@ class Steps(Ledger):
         handled = ((a.name, a.message) for a in self.spec.actions.values() if a.message)
         self.appending = appending(self.spec)  # actions by which an entry is more than a command
         self._entry = self.generated.structs[Entry]
-        received = {**self.generated.structs, **self.told}
-        self._handlers: dict[str, Any] = {name: received[m] for name, m in handled}
+        self.received = {**self.generated.structs, **self.told}  # messages as a trace has them
+        self._handlers: dict[str, Any] = {name: self.received[m] for name, m in handled}
 
     def take(self, e: Any, last: bool = False) -> int | None:
         """Replay one event. None if it happened; otherwise the message it waits for (its hash), or what else.

@@ -1,0 +1,112 @@
+"""Holes in traces of servers that compact their logs, keep sessions, or change who belongs to them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from tests.raftworthy.test_holes import PLANTED, Event, assert_explained, unnumbered
+
+from raftworthy.holes.verdict import complete
+from raftworthy.measure_holes import Setting, having, holes_in, simulated, with_holes, written
+from raftworthy.replay.verdict import check
+
+pytest.importorskip("z3")
+EACH = ("snapshots", "sessions", "membership")
+SETTINGS = (
+    Setting(200, 0.15, faults="all"), Setting(300, 0, "follower", "all"), Setting(300, 0, "leader"),
+)  # fmt: skip
+
+
+@pytest.fixture(params=EACH)
+def extension(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_what_is_missing_is_supplied(extension: str, setting: Setting, seed: int, tmp_path: Path) -> None:
+    lines = holes_in(setting, seed, having([extension]))
+    assert_explained(complete([path := written(lines, tmp_path / "holes.ndjson")]), lines, path)
+
+
+def without(lines: list[Event], event: str, *names: str) -> list[Event]:
+    """The same lines; those of one kind of event don't tell everything."""
+    return [
+        {k: x for k, x in e.items() if k not in names} | dict.fromkeys({"entries"} & {*names})
+        if e.get("event") == event
+        else e
+        for e in lines
+    ]
+
+
+def test_a_snapshot_may_be_of_anything_that_is_applied(tmp_path: Path) -> None:
+    """Neither how far it goes is told, nor what was applied before."""
+    lines = simulated(1, 150, config=having(["snapshots"]))
+    told = without(lines, "take_snapshot", "state")
+    for e in told[1:]:
+        e.get("state", {}).pop("last_applied", None)
+    assert len(told) - sum(e == x for e, x in zip(told, lines, strict=True)) > 3
+    assert_explained(complete([path := written(told, tmp_path / "holes.ndjson")]), told, path)
+
+
+@pytest.mark.parametrize("hidden", ["sends", "last_included_index"])
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_snapshot_that_nobody_says_was_sent_was(hidden: str, seed: int, tmp_path: Path) -> None:
+    """A leader doesn't tell of it, or nobody which one it was."""
+    told = simulated(seed, 250, "all", config=having(["snapshots"]))
+    found = 0
+    for e in told[1:]:
+        for m in (e.get("message", {}), *e.get("sends", ())):
+            found += m.get("kind") == "install_snapshot" and m.pop(hidden, None) is not None
+        if hidden in e and any(m.get("kind") == "install_snapshot" for m in e["sends"]):
+            found += e.pop(hidden) is not None
+    assert found
+    assert_explained(complete([path := written(told, tmp_path / "holes.ndjson")]), told, path)
+
+
+@pytest.mark.parametrize("event", ["change_voters", "enter_joint"])
+@pytest.mark.parametrize("names", [("voters", "joint"), ("voters", "joint", "entries")])
+def test_who_may_vote_is_guessed(event: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    lines = simulated(4, 120, servers=4, config=having(["membership"]))
+    told = without(lines, event, *names)
+    assert told != lines
+    assert_explained(complete([path := written(told, tmp_path / "holes.ndjson")]), told, path)
+
+
+def test_who_asked_for_an_entry_is_guessed_from_what_was_answered(tmp_path: Path) -> None:
+    """A registration, and a request that is tried again later."""
+    lines = simulated(3, 300, "all", config=having(["sessions"]))
+    told = [
+        {**e, "entries": [entry[:2] for entry in e["entries"]]}
+        if any(len(entry) > 2 and "registered" in entry[2] for entry in e.get("entries") or ())
+        else e
+        for e in lines
+    ]
+    assert told != lines
+    path = written(told, tmp_path / "holes.ndjson")
+    assert check([path]).verdict == "violates"  # replay takes it for a command of no session
+    assert complete([path]).verdict == "explained"
+
+
+@pytest.mark.parametrize("extension", ["snapshots", "sessions"])
+@pytest.mark.parametrize("rule", ["vote.once_per_term", "election.majority"])
+def test_lines_that_cannot_both_be_true_are_named(extension: str, rule: str, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    lines = unnumbered(simulated(1, 120, config=having([extension])))
+    planted = PLANTED[rule](lines, rng)
+    kept = {k: lines[k] for k in planted}
+    lines = [kept.get(k, e) for k, e in enumerate(with_holes(lines, rng, 0.2))]
+    done = complete([written(lines, tmp_path / "bad.ndjson")])
+    assert done.verdict == "violates"
+    assert rule in {t.rule for t in done.ties}
+
+
+def test_where_membership_changes_nothing_is_called_a_contradiction(tmp_path: Path) -> None:
+    """The invariant isn't proved there for any number of servers; so it's said that none was looked for."""
+    lines = unnumbered(simulated(2, 120, "all", config=having(["membership"])))
+    PLANTED["vote.once_per_term"](lines, random.Random(2))
+    done = complete([written(lines, tmp_path / "bad.ndjson")], 2000)
+    assert done.verdict == "undecided"
+    assert any(said.startswith("no contradictions between lines") for said in done.tried)
