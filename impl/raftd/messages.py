@@ -84,7 +84,7 @@ class ReadIndex(msgspec.Struct, frozen=True, tag="read_index", tag_field="kind",
 
 
 class ReadIndexReply(msgspec.Struct, frozen=True, tag="read_index_reply", tag_field="kind", gc=False):
-    """A server answers, with its own term.
+    """A server answers, with its own term. To a question of an older term it names no round, but 0.
 
     `promise` is for how many seconds from now, by its clock, it will vote for nobody: what a lease rests on.
     No trace has it, for the specification has no clocks.

@@ -78,7 +78,8 @@ class Reads(Elections):
         if m.term == self.current_term and self.role is not Role.LEADER:
             self._restart_election_timer()
             promise = self._promise()
-        self._send(ReadIndexReply(self.server, m.source, self.current_term, m.round, promise))
+        answered = m.round if self._asks_now(m) else 0
+        self._send(ReadIndexReply(self.server, m.source, self.current_term, answered, promise))
 
     def _on_read_index_reply(self, m: ReadIndexReply) -> None:
         """A leader counts who knows of no newer term."""
@@ -95,6 +96,10 @@ class Reads(Elections):
     def _knows_what_is_committed(self) -> bool:
         """A leader knows what earlier ones committed once an entry of its own term is. Section 8."""
         return self.log.term_at(self.commit_index) == self.current_term
+
+    def _asks_now(self, m: ReadIndex) -> bool:
+        """A question of an older term is of an earlier leadership: rounds are numbered anew in each."""
+        return m.term == self.current_term
 
     def _counts_for_read(self, m: ReadIndexReply) -> bool:
         """An acknowledgement counts for the round, and in the term, that it answers."""

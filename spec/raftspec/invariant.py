@@ -23,10 +23,11 @@ from raftspec.extensions import joined
 from raftspec.invariant_membership import Elections, went_by
 from raftspec.properties import raft
 from raftspec.raft import AppendEntriesReply, RequestVoteReply
+from raftspec.reads import ReadIndexReply
 from raftspec.spec import Action, OnlyIf, Property, Spec, Step, when
-from raftspec.types import Message, Type
+from raftspec.types import Message, Record, Type
 from raftspec.values import ite
-from raftspec.witnesses import Chronicle, Witnesses
+from raftspec.witnesses import Answering, Chronicle, Witnesses
 
 
 def conjuncts(spec: Spec) -> dict[str, Property]:
@@ -83,11 +84,26 @@ def _own_entries(s: Any, i: str, me: Any, step: Step) -> dict[str, Any]:
     return {"acked": _further(me.acked, True, now.current_term, now.log.length)}
 
 
+def _answered(s: Any, i: str, me: Any, step: Step) -> dict[str, Any]:
+    answered = me.answered
+    for condition, m in _sent(step, ReadIndexReply):
+        answered = _further(answered, condition, m.term, m.round)
+    return {"answered": answered}
+
+
+def _own_round(s: Any, i: str, me: Any, step: Step) -> dict[str, Any]:
+    """A leader counts itself among those that answer."""
+    now: Any = step.then
+    return {"answered": _further(me.answered, True, now.current_term, now.read_round)}
+
+
 _TOLD: dict[str, Callable[..., dict[str, Any]]] = {
     "timeout": _own_vote,
     "handle_request_vote": _vote,
     "handle_append_entries": _acknowledgement,
     "handle_install_snapshot": _acknowledgement,
+    "begin_read": _own_round,
+    "handle_read_index": _answered,
 }
 _BY_LEADERS = (
     "become_leader", "client_request", "register_client", "session_request", "expire_sessions",
@@ -96,11 +112,17 @@ _BY_LEADERS = (
 _TOLD |= dict.fromkeys(_BY_LEADERS, _own_entries)
 
 
+def _witnesses(spec: Spec) -> type[Record]:
+    """A server's variables with the witnesses beside them."""
+    kinds = (Witnesses, Answering) if "reads" in spec.extensions else (Witnesses,)
+    return joined(*kinds, spec.server)
+
+
 def _recorded(
     name: str, original: Callable[..., Step], taken: Mapping[str, Type], spec: Spec
 ) -> Callable[..., Step]:
     """An action that also keeps the witnesses."""
-    witnesses = joined(Witnesses, spec.server)
+    witnesses = _witnesses(spec)
     configured = "membership" in spec.extensions
 
     def changed(s: Any, *params: Any) -> Step:
@@ -110,7 +132,8 @@ def _recorded(
         if then is not None:
             protocol = {name: getattr(then, name) for name in spec.server.types()}
             told = _TOLD[name](s, step.server, me, step) if name in _TOLD else {}
-            then = witnesses(**protocol, **{"voted": me.voted, "acked": me.acked, **told})
+            kept = {f: getattr(me, f) for f in witnesses.types() if f not in protocol}
+            then = witnesses(**protocol, **{**kept, **told})
         if name in _BY_LEADERS:
             log, term = then.log, then.current_term  # type: ignore[union-attr]
             history = history.but(logs=s.past.logs.set(term, log))  # type: ignore[union-attr]
@@ -134,5 +157,5 @@ def with_witnesses(spec: Spec = raft) -> Spec:
     }
     properties = {**conjuncts(spec), **lemmas(spec), **spec.properties}
     chronicle = Elections if "membership" in spec.extensions else Chronicle
-    kinds = joined(Witnesses, spec.server), joined(chronicle, spec.history)
+    kinds = _witnesses(spec), joined(chronicle, spec.history)
     return Spec(*kinds, spec.rules, actions, properties, extensions=spec.extensions)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from raftspec.claims import conjunct_of, lemma_of
 from raftspec.leadership_transfer import TimeoutNow
+from raftspec.raft import is_quorum
+from raftspec.reads import ReadIndex, ReadIndexReply
 from raftspec.snapshots import InstallSnapshot
 from raftspec.types import Server, Term
-from raftspec.values import exists, forall, implies
-from raftspec.witnesses import W, started
+from raftspec.values import count, exists, forall, implies, no
+from raftspec.witnesses import W, leads, started
 
 # --- snapshots -----------------------------------------------------------------
 
@@ -85,3 +87,74 @@ def l4_whoever_was_told_has_what_was_committed(s: W, i: Server, t: Term) -> bool
     """Who was told to stand stores what the leader of an earlier term committed."""
     earlier = s[i].told_to_stand & (t < s[i].current_term)
     return implies(earlier, s[i].log.agrees(s.past.logs[t], s.past.commits[t]))
+
+
+# --- reads -----------------------------------------------------------------------
+
+
+@conjunct_of("reads")
+def f1_only_leaders_count_answers(s: W, i: Server, j: Server) -> bool:
+    """Who doesn't lead has no round under way."""
+    return leads(s, i) | no(s[i].read_acks.has(j))
+
+
+@conjunct_of("reads")
+def f2_counted_answers_were_given(s: W, i: Server, j: Server) -> bool:
+    """Whom a leader counts has answered its round, or a later one."""
+    me = s[i]
+    return implies(me.read_acks.has(j), me.read_round <= s[j].answered[me.current_term])
+
+
+@conjunct_of("reads")
+def f3_answers_sent_were_given(s: W, m: ReadIndexReply) -> bool:
+    """An answer names a round only if its sender, in this term, has answered it."""
+    return m.round <= s[m.source].answered[m.term]  # type: ignore[no-any-return]
+
+
+@conjunct_of("reads")
+def f4_questions_come_from_leaders(s: W, m: ReadIndex) -> bool:
+    """Who asks was elected for the term, and as long as it leads has begun that round."""
+    me = s[m.source]
+    begun = implies(leads(s, m.source) & (m.term == me.current_term), m.round <= me.read_round)
+    return (s.past.leaders[m.term] == m.source) & begun & (m.term <= me.current_term)
+
+
+@conjunct_of("reads")
+def f5_answered_rounds_were_begun(s: W, i: Server, j: Server) -> bool:
+    """Nobody has answered a round that its leader hasn't begun."""
+    return implies(leads(s, i), s[j].answered[s[i].current_term] <= s[i].read_round)
+
+
+@conjunct_of("reads")
+def f6_answers_are_to_leaders(s: W, j: Server, t: Term) -> bool:
+    """Only in terms that somebody was elected for are there rounds."""
+    return implies(s[j].answered[t] > 0, started(s, t))
+
+
+@conjunct_of("reads")
+def f7_a_round_fails_or_its_readers_see_all(s: W, i: Server) -> bool:
+    """If a leader didn't know all that was committed when its round began, a quorum can't answer any more."""
+    me, term = s[i], s[i].current_term
+    gone = count((s[j].current_term > term) & (s[j].answered[term] < me.read_round) for j in s.servers)
+    return implies(me.read_acks.has(i), (s.past.asked[i] <= me.read_index) | is_quorum(s, gone))
+
+
+@conjunct_of("reads")
+def f8_readers_saw_what_was_committed(s: W) -> bool:
+    """Who was answered saw all that had been committed when it asked."""
+    return s.past.needed <= s.past.seen  # type: ignore[no-any-return]
+
+
+@lemma_of("reads")
+def l5_leaders_know_what_earlier_ones_committed(s: W, i: Server, t: Term) -> bool:
+    """Once an entry of its term is committed, a leader knows all that leaders up to then committed."""
+    me = s[i]
+    knows = leads(s, i) & (me.log.at(me.commit_index).term == me.current_term)
+    return implies(knows & (t <= me.current_term), s.past.commits[t] <= me.commit_index)
+
+
+@lemma_of("reads")
+def l6_commits_are_in_terms_reached(s: W, t: Term) -> bool:
+    """Where a leader committed anything, a quorum has reached its term."""
+    reached = count(s[j].current_term >= t for j in s.servers)
+    return implies(s.past.commits[t] > 0, is_quorum(s, reached))

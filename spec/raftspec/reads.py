@@ -39,8 +39,9 @@ reads.one_round       | policy | D 6.4 | Readers who come during a round wait fo
 reads.majority        | safety | D 6.4 | Only if a majority is still in its term, no other leader can have committed anything since.
 reads.current_round   | safety | D 6.4 | An answer to an earlier question says nothing of what has happened since.
 reads.ack_current_term| safety | D 6.4 | An answer of an older term is to a question of an earlier leadership.
+reads.ask_current_term| safety | D 6.4 | A question of an older term is of an earlier leadership, whose rounds were numbered from 1, too.
 reads.wait_applied    | safety | D 6.4 | What is committed and not applied yet can't be seen in the state machine.
-reads.give_up         | safety | D 6.4 | Who leads no more may find a majority in the term that has deposed it.
+reads.give_up         | liveness | D 6.4 | Who leads no more gets no answers that count: its readers would wait for ever, and those after them.
 """),
     name="reads",
 )
@@ -54,7 +55,7 @@ class ReadIndex(Message):
 
 
 class ReadIndexReply(Message):
-    round: Count
+    round: Count  # 0: of a question of an older term
 
 
 # --- actions -----------------------------------------------------------------
@@ -80,7 +81,8 @@ def begin_read(s: S, i: Server) -> Step:
 def handle_read_index(s: S, m: ReadIndex) -> Step:
     """Server m.target says which term it is in. Dissertation, section 6.4."""
     i, me = m.target, adopt(s, s[m.target], m.term)
-    return Step(i, then=me, send=ReadIndexReply(i, m.source, me.current_term, m.round))
+    answered = ite(s.rule("reads.ask_current_term", m.term == me.current_term), m.round, 0)
+    return Step(i, then=me, send=ReadIndexReply(i, m.source, me.current_term, answered))
 
 
 @reads.action

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from raftspec.raft import CANDIDATE, LEADER, NOBODY, Entry, History, ServerVariables, is_quorum
 from raftspec.spec import State
-from raftspec.types import Index, Server, Term, type_of, zero
+from raftspec.types import Count, Index, Server, Term, type_of, zero
 from raftspec.values import Map, Seq, ServerSet, count
 
 
@@ -19,6 +19,12 @@ class Witnesses(ServerVariables):
 
     voted: Map[Term, ServerSet] = Map(default=ServerSet())  # for whom it said to vote
     acked: Map[Term, Index] = Map(default=0)  # up to where it said to store what the leader has
+
+
+class Answering(Witnesses):
+    """What a server has told readers' leaders."""
+
+    answered: Map[Term, Count] = Map(default=0)  # up to which round of the term's leader
 
 
 class Chronicle(History):

@@ -104,6 +104,7 @@ OF_EXTENSIONS: list[tuple[str, Bounds, str | None, set[str]]] = [
     ("reads.leader_only", READING, "reads.leader_only", {"answer"}),
     ("reads.majority", READING, "reads.majority", {"answer"}),
     ("reads.current_round", READING, "reads.current_round", {"read_acks"}),
+    ("reads.ask_current_term", READING_TWO_TERMS, "reads.ask_current_term", {"sends"}),
     ("reads.own_term", READING_TWO_TERMS, "reads.own_term", {"answer"}),
     ("reads.give_up", READING_TWO_TERMS, "reads.give_up", {"read_index", "read_round", "read_acks"}),
     # What the core puts into a snapshot it takes for committed, so it commits without a majority.

@@ -119,7 +119,8 @@ def test_a_server_that_joins_meanwhile_may_be_asked(tmp_path: Path) -> None:
         ("reads.own_term", 3, STORMY),
         ("reads.majority", 1, STORMY),
         ("reads.current_round", 1, STORMY),
-        ("reads.ack_current_term", 13, LATE),
+        ("reads.ack_current_term", 22, LATE),
+        ("reads.ask_current_term", 1, STORMY),
         ("reads.give_up", 3, STORMY),
     ],
 )

@@ -213,10 +213,14 @@ def outdone(w: Walk) -> Walk:
     return _outdone(committed(w).do("apply_entries", "n1", 1), 1)
 
 
+def _asks(w: Walk) -> Walk:
+    """As `committed`; n1 has applied entry 1, and begun its first round of readers."""
+    return committed(w).do("apply_entries", "n1", 1).do("begin_read", "n1")
+
+
 def _asked(w: Walk) -> Walk:
-    """As `committed`; n1 has applied entry 1, and n2 has acknowledged n1's first round of readers."""
-    w = committed(w).do("apply_entries", "n1", 1).do("begin_read", "n1")
-    return w.receive("read_index", "n1", "n2")
+    """As `_asks`, and n2 has acknowledged the round."""
+    return _asks(w).receive("read_index", "n1", "n2")
 
 
 def outdone_reader(w: Walk) -> Walk:
@@ -225,11 +229,21 @@ def outdone_reader(w: Walk) -> Walk:
     return _outdone(w, 1)
 
 
+def _returned(w: Walk) -> Walk:
+    """n1 leads again, in term 3, and has committed and applied entry 2."""
+    w = w.do("timeout", "n3").do("timeout", "n3").receive("request_vote", "n3", "n1")
+    w = w.elect("n1", "n2").ask("n1").send("n1", "n2").do("advance_commit_index", "n1", 2)
+    return w.do("apply_entries", "n1", 2)
+
+
 def returned_reader(w: Walk) -> Walk:
     """As `outdone` with terms 3 and 4; n2's answer to n1's readers of term 1 is still under way."""
-    w = _asked(w).do("timeout", "n3").do("timeout", "n3").receive("request_vote", "n3", "n1")
-    w = w.elect("n1", "n2").ask("n1").send("n1", "n2").do("advance_commit_index", "n1", 2)
-    return _outdone(w.do("apply_entries", "n1", 2), 2)
+    return _outdone(_returned(_asked(w)), 2)
+
+
+def late_question(w: Walk) -> Walk:
+    """As `returned_reader`, but n2 got n1's question of term 1 only in term 3, and answered it then."""
+    return _outdone(_returned(_asks(w)).receive("read_index", "n1", "n2"), 2)
 
 
 def compacted(w: Walk) -> Walk:
@@ -273,7 +287,7 @@ EXTENSION_BEGINNINGS: dict[str, Callable[[Walk], Walk]] = {
     f.__name__: f
     for f in (
         change_left_behind, changed_beside, joint, alone, registered, asked_of_two, asked_of_another,
-        candidates_ask, followed, succeeded, behind, outdone, outdone_reader, returned_reader,
+        candidates_ask, followed, succeeded, behind, outdone, outdone_reader, returned_reader, late_question,
         compacted, appended, ahead, follower_compacted, compacted_beside,
     )
 }  # fmt: skip
@@ -482,8 +496,8 @@ EXTENSION_CASES: Mapping[str, Case] = {
     "reads.majority": Case(_reading(max_log=2), "outdone"),
     "reads.current_round": Case(_reading(max_log=2, reads=2), "outdone_reader"),
     "reads.ack_current_term": Case(_reading(max_term=4, max_log=3, reads=2), "returned_reader"),
+    "reads.ask_current_term": Case(_reading(max_term=4, max_log=3, reads=2), "late_question"),
     "reads.wait_applied": Case(_reading(max_term=1), "committed"),
-    "reads.give_up": Case(_reading(max_log=2), "outdone"),
     "snapshot.applied_only": ALONE,
     "snapshot.last_term": Case(Bounds(max_term=3, commands=2, max_messages=18, **WITH_SNAPSHOTS), "settled"),
     "snapshot.send_kept": Case(COMPACTED, "compacted", any_policy=True),

@@ -163,6 +163,11 @@ EXTENSION_NEEDLESS: Mapping[str, Needless] = {
         "A round given up for another is as if it had been asked in vain; its readers wait for the next.",
         (Bounds(servers=2, max_term=1, reads=2, extensions=("reads",)),),
     ),
+    "reads.give_up": Needless(
+        "No answer counts any more for whoever was deposed, nor in a later term, as a round is under way: it "
+        "only never ends, so that readers wait until the server restarts.",
+        (Bounds(servers=2, max_messages=8, extensions=("reads",)),),
+    ),
     "transfer.to_voter": Needless(
         "Who leads without a vote is elected by those who vote, as always, and stops once it is committed.",
         (Bounds(servers=2, max_term=1, max_log=2, max_messages=7, **TRANSFER_MEMBERS),),

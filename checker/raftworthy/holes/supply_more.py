@@ -191,7 +191,8 @@ class MoreUpkeep(Upkeep):
         if found is not None:
             return found
         for o in list(t.offered(self._kind(ReadIndex), j, s)):
-            if o.m.round != pattern.get("round", o.m.round) or (term is not None and o.m.term > term):
+            answered = o.m.round if term in (None, o.m.term) else 0
+            if answered != pattern.get("round", answered) or (term is not None and o.m.term > term):
                 continue
             with self._attempt():
                 self._before(s, o.m.term if term is None else term)

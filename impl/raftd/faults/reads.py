@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftd.faults.breaking import Broken, breaks
-from raftd.messages import ReadIndexReply
+from raftd.messages import ReadIndex, ReadIndexReply
 
 
 @breaks("reads.leader_only")
@@ -44,6 +44,14 @@ class CountsAnswersOfOlderTerms(Broken):
 
     def _counts_for_read(self, m: ReadIndexReply) -> bool:
         return m.round == self.read_round
+
+
+@breaks("reads.ask_current_term")
+class AnswersEarlierLeaderships(Broken):
+    """A server's answer to a question of an older term passes for one to a question of its own term."""
+
+    def _asks_now(self, m: ReadIndex) -> bool:
+        return True
 
 
 @breaks("reads.give_up")

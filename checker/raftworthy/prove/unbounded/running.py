@@ -104,7 +104,8 @@ def run_unbounded(
     failed = [p for p in proofs if p.verdict != "proved"]
     example = _finite(failed[0].question, (), None, extensions) if failed else None
     verdict = "proved" if not failed and not cannot else "broken" if example else "undecided"
-    known, unproved = recorded(), {p.question.claim for p in failed}
+    unproved = {p.question.claim for p in failed}
+    known = {p.question: p.used for p in proofs} | dict(recorded())
     promises = induction.properties.keys() - induction.conjuncts.keys() - induction.lemmas.keys()
     bases = {n: needed(n, known, induction) for n in induction.properties if n in promises}
     data: dict[str, Any] = {
