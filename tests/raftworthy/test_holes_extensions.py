@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.raftworthy.test_holes import PLANTED, Event, assert_explained, unnumbered
 
+from raftworthy.holes.alone import contradiction
+from raftworthy.holes.lines import read_lines
 from raftworthy.holes.verdict import complete
 from raftworthy.measure_holes import Setting, having, holes_in, simulated, with_holes, written
 from raftworthy.replay.verdict import check
@@ -101,6 +103,29 @@ def test_lines_that_cannot_both_be_true_are_named(extension: str, rule: str, tmp
     done = complete([written(lines, tmp_path / "bad.ndjson")])
     assert done.verdict == "violates"
     assert rule in {t.rule for t in done.ties}
+
+
+@pytest.mark.parametrize("lost", ["n1", "n2"])
+def test_a_snapshot_of_what_is_not_applied_is_refuted(lost: str, tmp_path: Path) -> None:
+    """The server that took it has lines, another has none."""
+    lines = simulated(1, 200, config=having(["snapshots"]))
+    k = next(k for k, e in enumerate(lines) if e.get("event") == "take_snapshot" and e["server"] == "n3")
+    lines[k]["state"]["snapshot_index"] += 1
+    lines = [e for e in lines[: k + 1] if e.get("server") != lost]
+    path = written(lines, tmp_path / "bad.ndjson")
+    done = complete([path], 1_500)
+    assert done.verdict == "violates", done
+    assert [t.rule for t in done.ties] == ["snapshot.applied_only"]
+    assert done.refuted[0].place == f"{path}:{len(lines)}"
+
+
+@pytest.mark.parametrize("seed", [104, 105])
+def test_a_table_of_sessions_is_made_again_from_a_snapshot(seed: int, tmp_path: Path) -> None:
+    """A server that starts again has applied what its snapshot stands for: no line contradicts that."""
+    lines = holes_in(Setting(250, 0, "any", "all"), seed, having(["snapshots", "sessions"]))
+    path = written(lines, tmp_path / "holes.ndjson")
+    assert contradiction(read_lines([path])) is None
+    assert_explained(complete([path], 6_000), lines, path)
 
 
 def test_where_membership_changes_nothing_is_called_a_contradiction(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 from msgspec import UNSET
 
 from raftspec.graph import postorder
-from raftspec.rules import RULES
 from raftspec.spec import Rule
 from raftworthy.holes.hints import LaterLines
 from raftworthy.holes.lines import Line, Lines, known, whole
@@ -71,7 +70,7 @@ def _told(trial: Trial, before: Sequence[Line], line: Line, v: Violation) -> Con
     if v.kind == "guard" and v.guard:
         guard = trial.generated.transitions[v.action].guards[v.guard - 1]
         names = [n.attr for n in postorder(guard.condition) if n.op == "rule"]
-        rule = RULES[names[0]] if names else None
+        rule = trial.spec.rules[names[0]] if names else None
         params = ", ".join(show(x) for x in v.params if x != i)
         claim = f"{i} may not {v.action}({params}) here: it doesn't hold that {guard.text}"
     elif v.mismatches:

@@ -66,6 +66,7 @@ def _load_table(ledger: Ledger, e: Any, me: Any) -> None:
     """With sessions the state that a snapshot holds is made again, entry by entry, if it isn't known."""
     if ledger.tables:
         ledger.tables.give(me)
+    if ledger.told and "sessions" in ledger.extensions:
         for n in range(me.last_applied + 1, me.snapshot_index + 1):
             ledger.actions["apply_entries"](ledger.world, e.server, n, _send_nothing)
 
