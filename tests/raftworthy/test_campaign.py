@@ -40,11 +40,11 @@ def test_right_servers_conform_in_all_weathers() -> None:
     assert found.conforming == 24
 
 
-@pytest.mark.parametrize("seed", [143, 369, 2923, 4103, 5563, 6978])
+@pytest.mark.parametrize("seed", [143, 369, 1595, 2923, 4103, 5563, 6978])
 def test_what_right_servers_do_is_no_false_alarm_any_more(seed: int) -> None:
     """A leader asks who joined within a round; a refused message commits nothing; the only voter's last step
     is lost, with what it committed in it; a leader that was removed sent what reached a disk; a step is lost
-    that came after one which isn't logged.
+    that came after one which isn't logged; a leader starts again, and only a follower says what it committed.
     """
     assert not (found := campaign([seed], 1000, None, None)).wrong, found.wrong
 

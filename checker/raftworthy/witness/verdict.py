@@ -121,17 +121,28 @@ def _counted(events: Iterable[Event], before: int, progress: Progress) -> Iterat
 
 
 def links(replay: Replay) -> Links:
-    """The log that a replay found committed, and what its last leader may have committed without a line."""
+    """The log that a replay found committed, and what its last leader may have committed without a line.
+
+    That leader may have told followers of it, and may have been started again since.
+    """
+    servers = list(replay.state.values())
+    ahead = max((s.me for s in servers), key=lambda me: me.commit_index)
     committed = list(replay.world.past.committed)
-    leaders = [s for s in replay.state.values() if s.me.role == "leader"]
-    last = max(leaders, key=lambda s: s.me.current_term, default=None)
-    unlogged = [] if last is None or last.logs_sends else last.me.log[len(committed) :]
+    committed += ahead.log[len(committed) : ahead.commit_index]
+    last = max(servers, key=lambda s: _led(s.me))
+    unlogged = [] if last.logs_sends else last.me.log[len(committed) :]
     entries = [*committed, *unlogged]
     sessions = "sessions" in replay.extensions
     if sessions:
         _apply_all(replay)
     requests, refused = requests_of(replay.world.past, entries) if sessions else ({}, frozenset())
     return Links(entries, len(committed), requests, refused)
+
+
+def _led(me: Any) -> tuple[bool, int]:
+    """Whether a server leads, and in which term it does, or may have."""
+    leads = me.role == "leader"
+    return leads, me.current_term if leads else me.log[-1].term if me.log else 0
 
 
 def _apply_all(replay: Replay) -> None:
