@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import NamedTuple
 
 from raftworthy.prove.unbounded.cores import recorded
@@ -24,27 +26,33 @@ class Run(NamedTuple):
 
 
 def measure_prove(seeds: int, cores: bool, progress: Callable[[int, int | None], None]) -> list[Run]:
-    """Prove all for each seed; the seconds include reading the specification and making the questions."""
-    out = []
-    for seed in range(seeds):
-        progress(seed, seeds)
-        began = time.process_time()
-        induction = Unbounded()
-        prover = Prover(induction, recorded() if cores else {}, seed)
-        proofs = [prover.prove(q) for q in induction.questions()]
-        proved = sum(p.verdict == "proved" for p in proofs)
-        out.append(
-            Run(
-                seed,
-                cores,
-                proved,
-                len(proofs) - proved,
-                sum(p.tries > 1 for p in proofs),
-                round(max(p.seconds for p in proofs), 2),
-                round(time.process_time() - began, 2),
-            )
-        )
+    """Prove all for each seed, in a process of its own: what Z3 was asked before changes its ways.
+
+    The seconds are the whole process's: start, reading the specification and making the questions included.
+    """
+    alone = get_context("spawn")
+    with ProcessPoolExecutor(1, alone, max_tasks_per_child=1) as pool:
+        out = []
+        for run in pool.map(_run, range(seeds), [cores] * seeds):
+            out.append(run)
+            progress(len(out), seeds)
     return out
+
+
+def _run(seed: int, cores: bool) -> Run:
+    induction = Unbounded()
+    prover = Prover(induction, recorded() if cores else {}, seed)
+    proofs = [prover.prove(q) for q in induction.questions()]
+    proved = sum(p.verdict == "proved" for p in proofs)
+    return Run(
+        seed,
+        cores,
+        proved,
+        len(proofs) - proved,
+        sum(p.tries > 1 for p in proofs),
+        round(max(p.seconds for p in proofs), 2),
+        round(time.process_time(), 2),
+    )
 
 
 def table(runs: list[Run]) -> str:
