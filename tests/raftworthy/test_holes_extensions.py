@@ -10,8 +10,10 @@ from tests.raftworthy.test_holes import PLANTED, Event, assert_explained, unnumb
 
 from raftworthy.holes.alone import contradiction
 from raftworthy.holes.lines import read_lines
+from raftworthy.holes.missing import information_missing
 from raftworthy.holes.verdict import complete
 from raftworthy.measure_holes import Setting, having, holes_in, simulated, with_holes, written
+from raftworthy.replay.reading import TraceFile
 from raftworthy.replay.verdict import check
 
 pytest.importorskip("z3")
@@ -135,3 +137,17 @@ def test_where_membership_changes_nothing_is_called_a_contradiction(tmp_path: Pa
     done = complete([written(lines, tmp_path / "bad.ndjson")], 2000)
     assert done.verdict == "undecided"
     assert any(said.startswith("no contradictions between lines") for said in done.tried)
+
+
+def test_a_server_that_joined_later_may_be_unknown_to_older_files(tmp_path: Path) -> None:
+    """That the lines of another are lost is held against nobody."""
+    header, *events = simulated(4, 250, servers=4, config=having(["membership"]))
+    lost, *rest = header["servers"]
+    paths = []
+    for i in rest:
+        known = header["servers"] if i not in header["voters"] else header["voters"]
+        lines = [{**header, "servers": known}, *(e for e in events if e["server"] == i)]
+        paths.append(written(lines, tmp_path / f"{i}.ndjson"))
+    assert len({len(TraceFile.headed(path).servers) for path in paths}) == 2
+    assert read_lines(paths).servers == tuple(header["voters"] + rest[-1:])
+    assert information_missing(check(paths), paths) == f"there are no lines of {lost}"

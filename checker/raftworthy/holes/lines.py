@@ -20,7 +20,7 @@ from msgspec.structs import replace as but
 from raftspec.extensions import WHOLE, having
 from raftworthy.files import Place, Unusable, open_trace
 from raftworthy.replay.format import trace_format
-from raftworthy.replay.reading import TraceFile, is_clients, is_history
+from raftworthy.replay.reading import TraceFile, agreed, is_clients, is_history
 from raftworthy.structs import snake_case
 
 HANDLERS = {a.name: a.message for a in WHOLE.actions.values() if a.message}
@@ -149,25 +149,7 @@ def read_lines(paths: Sequence[Path]) -> Lines:
     files = [TraceFile.headed(p) for p in paths if not is_history(p)]
     if not files:
         raise Unusable(str(paths[0]), "no server's trace beside it")
-    servers, extensions, voters = files[0].servers, files[0].extensions, files[0].voters
-    for file in files:
-        if file.servers != servers:
-            raise Unusable(
-                Place(str(file.path), 1),
-                f"servers {file.servers} differ from those of {files[0].path}, {servers}",
-            )
-        if file.extensions != extensions:
-            raise Unusable(
-                Place(str(file.path), 1),
-                f"extensions {sorted(file.extensions)} differ from those of {files[0].path}, "
-                f"{sorted(extensions)}",
-            )
-        if sorted(file.voters) != sorted(voters):
-            raise Unusable(
-                Place(str(file.path), 1),
-                f"voters of the first configuration {sorted(file.voters)} differ from those of "
-                f"{files[0].path}, {sorted(voters)}",
-            )
+    servers, extensions, voters = agreed(files)
     read: list[Line] = []
     holes = 0
     clients = sum(1 for path in paths if is_history(path) for _ in _texts(path))

@@ -1,4 +1,4 @@
-"""What servers without lines send in Raft with pre-vote, leadership transfer, and reads.
+"""What servers without lines send in Raft with pre-vote, leadership transfer, reads, and snapshots.
 
 s  the server without lines     j  who received from it     m  the message that is asked for
 """

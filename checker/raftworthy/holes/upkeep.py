@@ -62,10 +62,8 @@ class Upkeep:
             ]
             self.asked[s] = sorted(asked, key=lambda x: (x[0], x[1].number))
         self.greedy = False
-        self.guess, self.guessed = (
-            0,
-            False,
-        )  # which configuration an entry is taken to be, and whether one was
+        self.guess = 0  # which configuration an entry is taken to be that is one
+        self.guessed = False  # whether there was such an entry
         self.number = 0  # which of the messages that would do is asked for
         self.busy: set[Line] = set()
         # Where the first entries join that a leader sent in a term: by leader, receiver and term.

@@ -23,6 +23,40 @@ class _Anybody(msgspec.Struct):
     servers: Any = UNSET  # of a header
 
 
+def agreed(files: Sequence[TraceFile]) -> tuple[tuple[str, ...], frozenset[str], tuple[str, ...]]:
+    """The servers, extensions, and first voters that the headers of files of one cluster have in common.
+
+    Where membership can change, a server that joined later is known to the files that were begun later.
+
+    Raises:
+        Unusable: the headers differ.
+    """
+    servers, extensions, voters = files[0].servers, files[0].extensions, files[0].voters
+    if "membership" in extensions:
+        servers = tuple(dict.fromkeys(i for file in files for i in file.servers))
+        for file in files:
+            file.servers = servers
+    for file in files:
+        if file.extensions != extensions:
+            raise Unusable(
+                Place(str(file.path), 1),
+                f"extensions {sorted(file.extensions)} differ from those of {files[0].path}, "
+                f"{sorted(extensions)}",
+            )
+        if sorted(file.voters) != sorted(voters) and "membership" in extensions:
+            raise Unusable(
+                Place(str(file.path), 1),
+                f"voters of the first configuration {sorted(file.voters)} differ from those of "
+                f"{files[0].path}, {sorted(voters)}",
+            )
+        if file.servers != servers:
+            raise Unusable(
+                Place(str(file.path), 1),
+                f"servers {file.servers} differ from those of {files[0].path}, {servers}",
+            )
+    return servers, extensions, voters
+
+
 def is_clients(text: bytes) -> bool:
     """Whether a line of a trace is a client's event."""
     if b'"invoke"' not in text and b'"return"' not in text:

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftworthy.files import Place, Unusable
+from raftworthy.files import Unusable
 from raftworthy.replay.ledger import (
     NOT_ASKED,
     Log,
@@ -29,7 +29,7 @@ from raftworthy.replay.ledger import (
     replay_actions,
 )
 from raftworthy.replay.order import Observer, Replay
-from raftworthy.replay.reading import TraceFile
+from raftworthy.replay.reading import TraceFile, agreed
 
 
 class Stream:
@@ -87,29 +87,7 @@ def replay_files(
     files = [TraceFile.open(p) for p in paths]
     if not files:
         raise Unusable("replay", "no files given")
-    servers, extensions, voters = files[0].servers, files[0].extensions, files[0].voters
-    if "membership" in extensions:  # a server that joined later is known to the files that were begun later
-        servers = tuple(dict.fromkeys(i for file in files for i in file.servers))
-        for file in files:
-            file.servers = servers
-    for file in files:
-        if file.extensions != extensions:
-            raise Unusable(
-                Place(str(file.path), 1),
-                f"extensions {sorted(file.extensions)} differ from those of {files[0].path}, "
-                f"{sorted(extensions)}",
-            )
-        if sorted(file.voters) != sorted(voters) and "membership" in extensions:
-            raise Unusable(
-                Place(str(file.path), 1),
-                f"voters of the first configuration {sorted(file.voters)} differ from those of "
-                f"{files[0].path}, {sorted(voters)}",
-            )
-        if file.servers != servers:
-            raise Unusable(
-                Place(str(file.path), 1),
-                f"servers {file.servers} differ from those of {files[0].path}, {servers}",
-            )
+    servers, extensions, voters = agreed(files)
     replay = Replay(servers, observer, extensions, voters)
     replay.stop_at = stop_at
     replay.hurry()
