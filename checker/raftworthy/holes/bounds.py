@@ -29,6 +29,7 @@ class Most:
     vote: tuple[int, str | None] | None = None  # a term, and who is voted for in it
     match_index: Mapping[str, int] = field(default_factory=dict)  # of a leader
     log_length: int | None = None  # of a leader
+    stored: tuple[int, int] | None = None  # a term, and the length of a log that has entries of it
 
     def exceeded(self, me: Any) -> Mismatch | None:
         """A variable that has come too far."""
@@ -40,6 +41,9 @@ class Most:
             assert self.vote is not None
             if me.current_term == self.vote[0]:
                 return Mismatch("voted_for", me.voted_for, self.vote[1])
+        if self.stored is not None and me.log and me.log[-1].term == me.current_term == self.stored[0]:
+            if len(me.log) > self.stored[1]:
+                return Mismatch("log_length", len(me.log), self.stored[1])
         if me.role == "leader":
             if self.log_length is not None and len(me.log) > self.log_length:
                 return Mismatch("log_length", len(me.log), self.log_length)
@@ -77,6 +81,8 @@ def _before(line: Line, most: Most) -> Most:
         most = replace(most, match_index={**most.match_index, **known_of})
     if "log_length" in told and line.e.event != "handle_append_entries":
         most = replace(most, log_length=told["log_length"])
+    if "log_length" in told and "current_term" in growing:
+        most = replace(most, stored=(growing["current_term"], told["log_length"]))
     return most
 
 

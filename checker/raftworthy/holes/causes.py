@@ -18,6 +18,7 @@ class Chosen(Protocol):
     """A choice: the line for which it was made."""
 
     line: Line
+    astray: bool  # whether the message might have been for another server
 
 
 def own_choices(line: Line, choices: Sequence[Chosen]) -> int:
@@ -28,7 +29,7 @@ def own_choices(line: Line, choices: Sequence[Chosen]) -> int:
 def sending_choices(line: Line, choices: Sequence[Chosen]) -> int:
     """Those by which the message that a line received, and nobody sent, may be sent after all.
 
-    Or by which its server received it too early, for another line.
+    Or by which its server received it too early, for another line, or another server did.
     """
     i, event = line.e.server, line.e.event
     asked = event.removesuffix("_reply")  # a reply is sent where its request is handled
@@ -36,7 +37,8 @@ def sending_choices(line: Line, choices: Sequence[Chosen]) -> int:
     for k, c in enumerate(choices):
         e = c.line.e
         own = e.server == i and e.event == event
-        if own or (e.server != i and asked in (event, e.event) and _may_send(c.line, line)):
+        taken = c.astray and e.server != i and e.event == event
+        if own or taken or (e.server != i and asked in (event, e.event) and _may_send(c.line, line)):
             bits |= 1 << k
     return bits
 

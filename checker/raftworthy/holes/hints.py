@@ -148,6 +148,9 @@ class LaterLines(Hints):
         """An entry's value as some message shows it, or one that stands for any."""
         return self.values.get((term, n)) or f"{UNKNOWN}{term}.{n}"
 
+    def _configured(self, line: Line) -> int:
+        return (line.told("configured") or 0) if self.configured else 0
+
     def _until_told(self, line: Line, me: Any) -> int:
         """How many entries later lines speak for."""
         top, has = len(me.log), {x.value for x in me.log[-20:]}
@@ -159,16 +162,30 @@ class LaterLines(Hints):
                 top = max(top, len(me.log) + len([x for x in m["entries"] if x.value not in has]))
         if top > len(me.log):
             return top - len(me.log)
+        least = max(self._held(line) - len(me.log), 0)
         own = unknown = 0
         for later in self._after(line):
-            length = later.told("log_length")
             if later.e.event == "restart":
                 break
-            unknown += later.entries_unknown
-            own += len(later.e.entries or ())
+            entries = later.e.entries or ()
+            length = self._place(entries) - 1 if self._place(entries) else None
+            if length is None:
+                unknown += later.entries_unknown
+                own += len(entries)
+                length = later.told("log_length")
             if length is not None:
-                return max(0, int(length) - own - unknown - len(me.log))
-        return 0
+                number = length - own - len(me.log)
+                return max(least, number if not unknown else least or -(-number // (unknown + 1)))
+        return least
+
+    def _place(self, entries: Sequence[Any]) -> int:
+        """Where the first of some entries stands, as some message shows it; 0 if none does."""
+        return self.places.get((entries[0].term, entries[0].value), 0) if entries else 0
+
+    def _held(self, line: Line) -> int:
+        """How long a server's log is at least, after a line."""
+        told = (line.told("commit_index"), line.told("last_applied"), self._configured(line))
+        return max(n or 0 for n in told)
 
     def wanted(self, line: Line, me: Any, likely: bool = False) -> Wanted:
         """Which AppendEntries a receiver's line speaks for."""
@@ -176,18 +193,20 @@ class LaterLines(Hints):
         ends: list[int] = []
         for x in line.e.sends or ():
             m = known(x)
-            if m.get("success") and "match_index" in m:
+            if m.get("success", m.get("match_index")) and "match_index" in m:
                 ends.append(m["match_index"])
         sure = bool(ends)
         if length is not None:
             ends.append(length)
-        ends.append(len(me.log))
         applied = line.told("last_applied")
+        if (held := self._held(line)) > len(me.log):
+            ends.append(held)
+        ends.append(len(me.log))
         commits = [n for n in (commit, applied) if n is not None and n > me.commit_index]
         entries = () if line.e.message is UNSET else known(line.e.message).get("entries", ())
         before = [max(0, n - len(entries)) for n in ends] if entries else []
-        if entries and (entries[0].term, entries[0].value) in self.places:
-            before.insert(0, self.places[entries[0].term, entries[0].value] - 1)
+        if place := self._place(entries):
+            before.insert(0, place - 1)
         if any(_refuses(known(x)) for x in line.e.sends or ()):  # they follow what it lacks
             gap = [n for n in before if n > len(me.log)]
             return Wanted((*gap, *range(len(me.log) + 1, len(me.log) + GAP)), (), (), False, likely)

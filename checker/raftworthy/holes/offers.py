@@ -9,11 +9,12 @@ be refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+from msgspec import UNSET
 from msgspec.structs import replace as but
 
 from raftworthy.generated import World
@@ -25,6 +26,9 @@ from raftworthy.replay.prefixes import told_as
 
 # What a leader sends when it wants to, by the event that tells of nothing else.
 UNASKED = {"transfer_leadership": "TimeoutNow", "install_snapshot": "InstallSnapshot"}
+SENDING = ("append_entries", "client_request", "become_leader")  # leaders' events that send to all
+NEWEST = 3  # after how many of a leader's last entries it is likely to send some
+BEFORE_ENTRIES = ("source", "target", "term", "prev_log_index", "prev_log_term")  # of AppendEntries
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +67,11 @@ class Offer:
     leading: Leading = NOT_YET
     place: int = 0  # in the sends of the event
     received: int = 0
+
+    @property
+    def astray(self) -> bool:
+        """Whether nothing says to whom it was sent."""
+        return self.m is None and not self.options and "target" not in self.pattern
 
 
 class Sent(SentMessages):
@@ -118,6 +127,19 @@ def _numbers(given: int | None, likely: Sequence[int], top: int, only_likely: bo
             yield n
 
 
+def _ends(prev: int, length: int, pattern: Mapping[str, Any], w: Wanted) -> Sequence[int]:
+    """Where entries after `prev` may end, likely ones first."""
+    if "entries" in pattern:
+        ends: Sequence[int] = (prev + len(pattern["entries"]),)
+    else:
+        ends = [n for n in dict.fromkeys((*w.end, length, prev)) if prev <= n]
+        if w.only_ends:
+            ends = [n for n in ends if n > prev or n in w.end]
+        if not (w.only_ends or w.likely):
+            ends = [*ends, *(n for n in range(prev, length) if n not in ends)]
+    return [n for n in ends if n <= length]
+
+
 class Offers(Values):
     """Knows what was sent. What is open of a message is settled when it is received."""
 
@@ -139,7 +161,8 @@ class Offers(Values):
         offer.leading, offer.place = leading, len(t.sends)
         t.sends.append(offer.m)
         target = offer.pattern.get("target") if offer.pattern else offer.likely.target
-        for j in self.servers if target is None else (target,):
+        targets = tuple(dict.fromkeys(m.target for m in offer.options)) or (target,)
+        for j in self.servers if None in targets else targets:
             offers = self.offers.setdefault((type(offer.likely), t.e.server, j), [])
             offers.append(offer)
             self.trail.append(offers.pop)
@@ -195,12 +218,15 @@ class Offers(Values):
         """Offer a message that the line lists, as far as it is known."""
         pattern = known(x)
         name = type(x).__name__
-        for m in rest:
-            options = tuple(x for x in answers(m) if type(x).__name__ == name and self.fits(x, pattern))
-            if options:
-                rest.remove(m)
-                self._sends_some(options, news)
-                return
+        made = {m: tuple(x for x in answers(m) if type(x).__name__ == name and self.fits(x, pattern)) for m in rest}
+        likely = [m for m, options in made.items() if options]
+        if len({m.target for m in likely}) > self._without_target(name):
+            self._sends_some(tuple(x for m in likely for x in made[m]), news)  # to whom isn't told
+            return
+        for m in likely[:1]:
+            rest.remove(m)
+            self._sends_some(made[m], news)
+            return
         me = self.world.variables[e.server]
         if "entries" in pattern and "prev_log_index" in pattern:
             n = pattern["prev_log_index"]
@@ -236,6 +262,11 @@ class Offers(Values):
                         return
         raise Violation("sends", e, e.event, (e.server,))
 
+    def _without_target(self, name: str) -> int:
+        """To how many of a step's messages of a kind the line doesn't say who got them."""
+        of_kind = [known(x) for x in self._patterns or () if type(x).__name__ == name]
+        return sum("target" not in x for x in of_kind) or len(of_kind)
+
     def leading(self, event: int, i: str) -> Leading:
         """What leader i could send now, that is after an event."""
         me = self.world.variables[i]
@@ -264,6 +295,18 @@ class Offers(Values):
             if o.m is None or o.m.target == target:
                 yield o
 
+    def for_another(self, offer: Offer, i: str) -> bool:
+        """Whether a message of an unknown receiver is likely to be for another than i.
+
+        What a leader sends to all it sends to each once; an answer to a reply goes to whom it came from.
+        """
+        if not offer.astray:
+            return False
+        t = self.taken[offer.leading.event]
+        if t.e.event in SENDING:
+            return any(m is not None and m.target == i for m in t.sends)
+        return bool(t.e.message is not UNSET and t.e.message.source != i)
+
     def leaders_log(self, source: str, term: int) -> list[Any]:
         """The log of a term's leader, as of its last step in it."""
         me = self.world.variables[source]
@@ -282,34 +325,46 @@ class Offers(Values):
         if self.told:
             v.snapshot_index = leading.compacted
         world = World({**self.world.variables, leading.source: v}, self.world.past)
-        made: list[Any] = []
         w = wanted or Wanted()
-        for prev in _numbers(pattern.get("prev_log_index"), w.prev, leading.length, w.likely):
-            if "entries" in pattern:
-                ends: Sequence[int] = (prev + len(pattern["entries"]),)
-            else:
-                ends = [n for n in dict.fromkeys((*w.end, leading.length, prev)) if prev <= n]
-                if w.only_ends:
-                    ends = [n for n in ends if n > prev or n in w.end]
-                if not (w.only_ends or w.likely):
-                    ends = [*ends, *(n for n in range(prev, leading.length) if n not in ends)]
-            for end in ends:
-                if end > leading.length:
-                    continue
-                commits = (*w.commit, leading.commit)
-                for commit in _numbers(pattern.get("leader_commit"), commits, leading.commit, w.likely):
-                    if commit > leading.commit:
-                        continue
-                    self.spend()
-                    if self.actions["append_entries"](
-                        world, leading.source, target, prev, end - prev, commit, made.append
-                    ):
-                        continue
-                    m = made.pop()
-                    if self.fits(m, pattern):
-                        yield m
-                    elif "prev_log_term" in pattern and m.prev_log_term != pattern["prev_log_term"]:
-                        break
+        for prev in self._joins(pattern, log, leading.length, w):
+            for end in _ends(prev, leading.length, pattern, w):
+                commits = _numbers(
+                    pattern.get("leader_commit"), (*w.commit, leading.commit), leading.commit, w.likely
+                )
+                args = leading.source, target, prev, end - prev
+                differs = yield from self._of_these(world, args, pattern, (n for n in commits if n <= leading.commit))
+                if differs in BEFORE_ENTRIES:
+                    break
+
+    def _joins(self, pattern: Mapping[str, Any], log: list[Any], length: int, w: Wanted) -> Iterator[int]:
+        """After which entry of a leader's log those of AppendEntries may come, likely ones first."""
+        entries = pattern.get("entries", ())
+        if "prev_log_index" in pattern or not entries:
+            likely = (*w.prev, *range(length, length - NEWEST, -1))
+            yield from _numbers(pattern.get("prev_log_index"), likely, length, w.likely)
+            return
+        first = entries[:1]
+        yield from (n for n in dict.fromkeys(w.prev) if 0 <= n < length and self.alike(log[n : n + 1], first))
+        for n in reversed(range(length)):
+            if n not in w.prev and self.alike(log[n : n + 1], first):
+                yield n
+
+    def _of_these(
+        self, world: World, args: tuple[Any, ...], pattern: Mapping[str, Any], commits: Iterable[int]
+    ) -> Generator[Any, None, str]:
+        """AppendEntries of some entries that fit a pattern. Returns a field in which others don't, if any."""
+        made: list[Any] = []
+        for commit in commits:
+            self.spend()
+            if self.actions["append_entries"](world, *args, commit, made.append):
+                continue
+            m = made.pop()
+            misfit = self.misfit(m, pattern)
+            if misfit is None:
+                yield m
+            elif misfit != "leader_commit":
+                return misfit  # whatever is committed
+        return ""
 
     def settle_rest(self) -> None:
         """Let what was sent, and received by nobody, be what it was likely to be."""

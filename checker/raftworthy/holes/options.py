@@ -15,14 +15,13 @@ from raftspec.snapshots import InstallSnapshot
 from raftworthy.holes.bounds import Bounds
 from raftworthy.holes.hints import WAYS, LaterLines
 from raftworthy.holes.lines import HANDLERS, Line, Lines, known
-from raftworthy.holes.offers import Leading, Offer
+from raftworthy.holes.offers import SENDING, Leading, Offer
 from raftworthy.holes.supply import Supplier
 from raftworthy.holes.trial import Trial
 from raftworthy.replay.ledger import Violation
 from raftworthy.replay.restarts import added_unseen, newer_term
 
 Option: TypeAlias = Callable[[], Any]  # does something, and returns True if it is possible
-SENDING = ("append_entries", "client_request", "become_leader")
 LATEST = 4  # how many messages that were received already are tried once more, in a hurry
 RECENT = 40  # how many events of a leader are looked at that don't tell what they send
 MANY = 400  # AppendEntries that are tried for one line, at most
@@ -39,6 +38,7 @@ class Options(Trial):
         self.hints = self.later = LaterLines(lines)
         self.bounds = Bounds(lines)
         self.supplier = Supplier(self)
+        self.astray = False  # whether the last message that was received might have been for another
         self.outcomes: set[Any] = set()  # of what was tried where something is being chosen
         self.deferred: frozenset[str] = frozenset()
         self.last = False  # whether restarts must be explained now
@@ -74,6 +74,7 @@ class Options(Trial):
             offer.received += 1
             self.trail.append(lambda: setattr(offer, "received", offer.received - 1))
             if offer.m is None:
+                self.astray = offer.astray
                 self.settle_offer(offer, m)
             self.depends[i] |= self.depends[m.source]
         elif leading is not None:
@@ -98,6 +99,7 @@ class Options(Trial):
     ) -> Violation | bool:
         """Take a server's next line with a message. What had been left open of its sending is settled."""
         saved = self.save()
+        self.astray = False
         if m is not UNSET:
             self.receive_from(i, offer, leading, m)
         found = self.take_line(i, line, m, eager, way)
@@ -186,7 +188,7 @@ class Options(Trial):
             found = found[-LATEST:]
         if kind is self.append_entries and not received:
             found += [(leading.event, None, leading) for leading in self._unused(i, pattern)]
-        for _, o, leading in sorted(found, key=_likeliest):
+        for _, o, leading in sorted(found, key=partial(self._likeliest, i)):
             if o is not None and o.m is not None:
                 if (
                     o.m.target != i
@@ -207,6 +209,13 @@ class Options(Trial):
                     both[f] == x or (f == "entries" and self.alike(both[f], x)) for f, x in pattern.items()
                 ):
                     yield from self._concrete(i, line, leading, both, o)
+
+    def _likeliest(self, i: str, x: tuple[int, Offer | None, Leading]) -> tuple[bool, int, bool, int]:
+        """Messages in the order in which they were sent; of one event, what is known best first."""
+        event, o, _ = x
+        if o is None:
+            return False, event, True, 0
+        return self.for_another(o, i), event, o.astray, -len(o.pattern)
 
     def _unused(self, i: str, pattern: dict[str, Any]) -> Iterator[Leading]:
         """Events of leaders that as a rule send to all, of which i has received nothing."""
@@ -312,10 +321,3 @@ class Options(Trial):
 
         yield now
 
-
-def _likeliest(x: tuple[int, Offer | None, Leading]) -> tuple[int, bool, int]:
-    """Messages in the order in which they were sent; of one event, what is known best first."""
-    event, o, _ = x
-    if o is None:
-        return event, True, 0
-    return event, o.m is None and "target" not in o.pattern, -len(o.pattern)

@@ -42,6 +42,7 @@ class Choice:
     server: str
     outcomes: set[Any] = field(default_factory=set)  # of what was tried
     conflicts: int = 0
+    astray: bool = False  # whether what was received might have been for another server
 
 
 class Search(Options):
@@ -197,6 +198,7 @@ class Search(Options):
             self._go_on()
             self.outcomes = choice.outcomes
             if option() is True:
+                choice.astray = self.astray
                 self._chosen(choice)
                 return True
             self.restore(choice.saved)

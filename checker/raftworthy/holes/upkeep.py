@@ -394,7 +394,7 @@ class Upkeep:
         t = self.search
         for o in t.offered(kind, s, j):
             for m in o.options if o.m is None else (o.m,):
-                if t.fits(m, pattern) and not (fresh and o.received):
+                if m.target == j and t.fits(m, pattern) and not (fresh and o.received):
                     self._settle(o, m)
                     return m
         return None
@@ -410,7 +410,7 @@ class Upkeep:
             o = offers[-1] if (s, target) == (last.e.server, j) and offers else None
             if o is not None and o.leading.event == len(t.taken) - 1:
                 for m in o.options:
-                    if t.fits(m, pattern):
+                    if m.target == j and t.fits(m, pattern):
                         self._settle(o, m)
                         return m
         return None

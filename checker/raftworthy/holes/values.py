@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from msgspec import UNSET
+
 from raftworthy.replay.steps import Steps
 
 UNKNOWN = "?"  # a value that begins so stands for any
@@ -37,11 +39,15 @@ class Values(Steps):
 
     def fits(self, m: Any, pattern: Mapping[str, Any]) -> bool:
         """Whether a message is what is known of it, or may be: unknown values may be any."""
-        for f, x in pattern.items():
-            y = getattr(m, f)
-            if y != x and not (f == "entries" and self.alike(y, x)):
-                return False
-        return True
+        return self.misfit(m, pattern) is None
+
+    def misfit(self, m: Any, pattern: Mapping[str, Any]) -> str | None:
+        """The first field of a message that isn't what is known of it, and can't be."""
+        for f in m.__struct_fields__:
+            x, y = pattern.get(f, UNSET), getattr(m, f)
+            if x is not UNSET and y != x and not (f == "entries" and self.alike(y, x)):
+                return f
+        return None
 
     def alike(self, entries: Sequence[Any], others: Sequence[Any]) -> bool:
         pairs = zip(entries, others, strict=False)
