@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.raftworthy.test_holes import PLANTED, Event, assert_explained, unnumbered
 
+from raftspec.extensions import EXTENSIONS
 from raftworthy.holes.alone import contradiction
 from raftworthy.holes.lines import read_lines
 from raftworthy.holes.missing import information_missing
@@ -151,3 +152,27 @@ def test_a_server_that_joined_later_may_be_unknown_to_older_files(tmp_path: Path
     assert len({len(TraceFile.headed(path).servers) for path in paths}) == 2
     assert read_lines(paths).servers == tuple(header["voters"] + rest[-1:])
     assert information_missing(check(paths), paths) == f"there are no lines of {lost}"
+
+
+@pytest.mark.parametrize("seed", [3, 9])
+def test_servers_with_every_extension_are_completed(seed: int, tmp_path: Path) -> None:
+    """A read is served of what no line says was applied, among others."""
+    lines = holes_in(Setting(200, 0.1, faults="all"), seed, having(EXTENSIONS))
+    assert_explained(complete([path := written(lines, tmp_path / "holes.ndjson")]), lines, path)
+
+
+@pytest.mark.parametrize("kind", ["request_vote", "append_entries"])
+def test_to_whom_a_message_was_sent_is_left_open(kind: str, tmp_path: Path) -> None:
+    """It may be for one server of three, as the others don't vote, and another receives more."""
+    told = simulated(10, 250, config=having(["membership"]))
+    hidden = [m for e in told[1:] for m in e.get("sends", ()) if m["kind"] == kind and m.pop("target", None)]
+    for m in hidden:
+        m.pop("prev_log_index", None)
+        m.pop("entries", None)
+    assert hidden
+    assert_explained(complete([path := written(told, tmp_path / "holes.ndjson")]), told, path)
+
+
+def test_how_much_was_appended_is_told_by_where_later_entries_stand(tmp_path: Path) -> None:
+    lines = holes_in(Setting(1_000, 0.3), 14, having(["membership"]))
+    assert_explained(complete([path := written(lines, tmp_path / "holes.ndjson")], 20_000), lines, path)

@@ -14,13 +14,17 @@ from typing import Any
 
 from msgspec import UNSET
 
+from raftspec.extensions import having
 from raftspec.graph import postorder
 from raftspec.spec import Rule
 from raftworthy.holes.hints import LaterLines
 from raftworthy.holes.lines import Line, Lines, known, whole
 from raftworthy.holes.trial import Trial
-from raftworthy.replay.ledger import Violation
+from raftworthy.replay.ledger import FIGURE_2, Violation
 from raftworthy.wording import show
+
+# What follows from what entries mean, which other servers' lines may tell.
+TABLE = {"answers", *having("sessions").server.types()} - FIGURE_2
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def _of(lines: Lines, i: str) -> Contradiction | None:
         sends = None if line.e.sends is UNSET else line.e.sends
         found = trial.attempt(trial.filled(line, m), line, sends)
         if isinstance(found, Violation):
-            if found.kind == "restart" or any(m.name.startswith("answers") for m in found.mismatches):
+            if found.kind == "restart" or any(m.name.partition("[")[0] in TABLE for m in found.mismatches):
                 return None  # others may have seen what the disk shows, or what an entry means
             return _told(trial, lines.of[i][:k], line, found)
         if found is False or trial.inferred or trial.bounded:

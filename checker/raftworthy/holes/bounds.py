@@ -29,7 +29,7 @@ class Most:
     vote: tuple[int, str | None] | None = None  # a term, and who is voted for in it
     match_index: Mapping[str, int] = field(default_factory=dict)  # of a leader
     log_length: int | None = None  # of a leader
-    stored: tuple[int, int] | None = None  # a term, and the length of a log that has entries of it
+    stored: tuple[int, int] = (0, 0)  # a term, and the length of a log that has entries of it
 
     def exceeded(self, me: Any) -> Mismatch | None:
         """A variable that has come too far."""
@@ -41,9 +41,9 @@ class Most:
             assert self.vote is not None
             if me.current_term == self.vote[0]:
                 return Mismatch("voted_for", me.voted_for, self.vote[1])
-        if self.stored is not None and me.log and me.log[-1].term == me.current_term == self.stored[0]:
-            if len(me.log) > self.stored[1]:
-                return Mismatch("log_length", len(me.log), self.stored[1])
+        term, length = self.stored
+        if me.log and me.log[-1].term == me.current_term == term and len(me.log) > length:
+            return Mismatch("log_length", len(me.log), length)
         if me.role == "leader":
             if self.log_length is not None and len(me.log) > self.log_length:
                 return Mismatch("log_length", len(me.log), self.log_length)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
+from raftworthy.holes.appends import Wanted
 from raftworthy.holes.lines import Line, Lines, known
-from raftworthy.holes.offers import Wanted
 from raftworthy.holes.trial import Hints
 from raftworthy.holes.values import UNKNOWN
 
@@ -27,16 +27,8 @@ class LaterLines(Hints):
     def __init__(self, lines: Lines) -> None:
         self.index = {line: (i, k) for i, own in lines.of.items() for k, line in enumerate(own)}
         self.lines = lines
-        self.most: dict[Line, int | None] = {}
-        for own in lines.of.values():
-            bound: int | None = None
-            for line in reversed(own):
-                n = line.told("commit_index")
-                if n is not None:
-                    bound = n
-                self.most[line] = bound
-                if line.e.event == "restart":
-                    bound = None
+        self.most = _most(lines, lambda line: line.told("commit_index"))
+        self.most_applied = _most(lines, lambda line: line.told("last_applied"), _answered_first)
         self.values: dict[tuple[int, int], str] = {}
         self.places: dict[tuple[int, str], int] = {}  # where an entry stands, by its term and value
         for line in sorted(lines.all(), key=lambda x: x.number):
@@ -136,13 +128,9 @@ class LaterLines(Hints):
         return told
 
     def applied(self, line: Line, me: Any) -> int:
-        """Up to where a server has applied its log, where a snapshot is taken before any line says it."""
-        for later in self._after(line):
-            if later.e.event == "take_snapshot":
-                return self.snapshot(later) or int(me.commit_index)
-            if later.e.event == "restart" or later.told("last_applied") is not None:
-                break
-        return 0
+        """Up to where a server has applied its log, if its line doesn't say it: as far as others let it."""
+        most = self.most_applied[line]
+        return int(me.commit_index) if most is None else min(most, me.commit_index)
 
     def value(self, term: int, n: int) -> str:
         """An entry's value as some message shows it, or one that stands for any."""
@@ -216,3 +204,27 @@ class LaterLines(Hints):
 def _refuses(m: Mapping[str, Any]) -> bool:
     """Whether a reply is a refusal, by what is known of it: who acknowledges something says how much."""
     return m.get("success") is False or ("success" not in m and m.get("match_index") == 0)
+
+
+def _answered_first(line: Line) -> int | None:
+    """The last entry that was applied before a line, by which clients it says were answered."""
+    answers = getattr(line.e, "answers", None)
+    return min(answers) - 1 if answers else None
+
+
+def _most(
+    lines: Lines, told: Callable[[Line], int | None], before: Callable[[Line], int | None] | None = None
+) -> dict[Line, int | None]:
+    """How far what never goes back has come at each line at most, by the next line that tells it."""
+    most: dict[Line, int | None] = {}
+    for own in lines.of.values():
+        bound: int | None = None
+        for line in reversed(own):
+            bound = _or(told(line), bound)
+            most[line] = bound
+            bound = None if line.e.event == "restart" else _or(before(line) if before else None, bound)
+    return most
+
+
+def _or(n: int | None, other: int | None) -> int | None:
+    return other if n is None else n

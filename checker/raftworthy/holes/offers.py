@@ -9,17 +9,16 @@ be refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import replace as but
 
-from raftworthy.generated import World
+from raftworthy.holes.appends import Appends, Leading
 from raftworthy.holes.lines import Line, known, whole
-from raftworthy.holes.values import Values
 from raftworthy.replay.ledger import SentMessages, Server, Violation, as_leader
 from raftworthy.replay.leeway import answers
 from raftworthy.replay.prefixes import told_as
@@ -27,8 +26,6 @@ from raftworthy.replay.prefixes import told_as
 # What a leader sends when it wants to, by the event that tells of nothing else.
 UNASKED = {"transfer_leadership": "TimeoutNow", "install_snapshot": "InstallSnapshot"}
 SENDING = ("append_entries", "client_request", "become_leader")  # leaders' events that send to all
-NEWEST = 3  # after how many of a leader's last entries it is likely to send some
-BEFORE_ENTRIES = ("source", "target", "term", "prev_log_index", "prev_log_term")  # of AppendEntries
 
 
 @dataclass(slots=True, eq=False)
@@ -40,17 +37,6 @@ class Taken:
     sends: list[Any] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
     appended: list[Any] | None = None  # what its line doesn't say was appended
-
-
-class Leading(NamedTuple):
-    """What a leader could send after one of its events."""
-
-    event: int  # its number among those taken
-    source: str
-    term: int
-    length: int
-    commit: int
-    compacted: int = 0  # how much of its log its snapshot stands for
 
 
 NOT_YET = Leading(0, "", 0, 0, 0)
@@ -102,45 +88,7 @@ class Sent(SentMessages):
         return {key: receiver for key, receiver in receivers.items() if receiver}
 
 
-class Wanted(NamedTuple):
-    """What would make an AppendEntries come out as its receiver's line says, most likely first."""
-
-    prev: Sequence[int] = ()
-    end: Sequence[int] = ()
-    commit: Sequence[int] = ()
-    only_ends: bool = False
-    likely: bool = False  # nothing but what is likely
-
-
-def _numbers(given: int | None, likely: Sequence[int], top: int, only_likely: bool) -> Iterator[int]:
-    """A number that is known, or all from 0 to `top`, the likely ones first."""
-    if given is not None:
-        yield given
-        return
-    seen = set()
-    for n in likely:
-        if 0 <= n <= top and n not in seen:
-            seen.add(n)
-            yield n
-    for n in () if only_likely else reversed(range(top + 1)):
-        if n not in seen:
-            yield n
-
-
-def _ends(prev: int, length: int, pattern: Mapping[str, Any], w: Wanted) -> Sequence[int]:
-    """Where entries after `prev` may end, likely ones first."""
-    if "entries" in pattern:
-        ends: Sequence[int] = (prev + len(pattern["entries"]),)
-    else:
-        ends = [n for n in dict.fromkeys((*w.end, length, prev)) if prev <= n]
-        if w.only_ends:
-            ends = [n for n in ends if n > prev or n in w.end]
-        if not (w.only_ends or w.likely):
-            ends = [*ends, *(n for n in range(prev, length) if n not in ends)]
-    return [n for n in ends if n <= length]
-
-
-class Offers(Values):
+class Offers(Appends):
     """Knows what was sent. What is open of a message is settled when it is received."""
 
     def __init__(self, servers: tuple[str, ...], extensions: frozenset[str], limit: int | None) -> None:
@@ -150,7 +98,6 @@ class Offers(Values):
         self.offers: dict[tuple[type, str, str], list[Offer]] = {}  # by kind, sender and receiver
         # Events of leaders that don't tell what they send, by server and term.
         self.open: dict[tuple[str, int], list[Leading]] = {}
-        self.past_logs: dict[tuple[str, int], tuple[list[Any], int]] = {}
         self._patterns: Sequence[Any] | None = None
         self._pending: list[Offer] = []  # what the step that is being taken sends
 
@@ -218,14 +165,7 @@ class Offers(Values):
         """Offer a message that the line lists, as far as it is known."""
         pattern = known(x)
         name = type(x).__name__
-        made = {m: tuple(x for x in answers(m) if type(x).__name__ == name and self.fits(x, pattern)) for m in rest}
-        likely = [m for m, options in made.items() if options]
-        if len({m.target for m in likely}) > self._without_target(name):
-            self._sends_some(tuple(x for m in likely for x in made[m]), news)  # to whom isn't told
-            return
-        for m in likely[:1]:
-            rest.remove(m)
-            self._sends_some(made[m], news)
+        if self._sends_one_of(rest, name, pattern, news):
             return
         me = self.world.variables[e.server]
         if "entries" in pattern and "prev_log_index" in pattern:
@@ -261,6 +201,20 @@ class Offers(Values):
                         self._sends(o.m, news)
                         return
         raise Violation("sends", e, e.event, (e.server,))
+
+    def _sends_one_of(self, rest: list[Any], name: str, pattern: Mapping[str, Any], news: list[int]) -> bool:
+        """Offer the message of a step that a line lists; all that it may be if it has no target."""
+        may_be = {
+            m: tuple(x for x in answers(m) if self.fits(x, pattern)) for m in rest if type(m).__name__ == name
+        }
+        those = [m for m, options in may_be.items() if options]
+        if len({m.target for m in those}) > self._without_target(name):
+            self._sends_some(tuple(x for m in those for x in may_be[m]), news)
+            return True
+        for m in those[:1]:
+            rest.remove(m)
+            self._sends_some(may_be[m], news)
+        return bool(those)
 
     def _without_target(self, name: str) -> int:
         """To how many of a step's messages of a kind the line doesn't say who got them."""
@@ -306,65 +260,6 @@ class Offers(Values):
         if t.e.event in SENDING:
             return any(m is not None and m.target == i for m in t.sends)
         return bool(t.e.message is not UNSET and t.e.message.source != i)
-
-    def leaders_log(self, source: str, term: int) -> list[Any]:
-        """The log of a term's leader, as of its last step in it."""
-        me = self.world.variables[source]
-        if me.role == "leader" and me.current_term == term:
-            return me.log  # type: ignore[no-any-return]
-        return self.past_logs.get((source, term), ([], 0))[0]
-
-    def appends(
-        self, leading: Leading, target: str, pattern: Mapping[str, Any], log: list[Any],
-        wanted: Wanted | None = None,
-    ) -> Iterator[Any]:  # fmt: skip
-        """AppendEntries that a leader could send after one of its events, most likely first."""
-        if pattern.get("term", leading.term) != leading.term:
-            return
-        v = as_leader(self.world.variables[leading.source], leading.term, log, leading.commit)
-        if self.told:
-            v.snapshot_index = leading.compacted
-        world = World({**self.world.variables, leading.source: v}, self.world.past)
-        w = wanted or Wanted()
-        for prev in self._joins(pattern, log, leading.length, w):
-            for end in _ends(prev, leading.length, pattern, w):
-                commits = _numbers(
-                    pattern.get("leader_commit"), (*w.commit, leading.commit), leading.commit, w.likely
-                )
-                args = leading.source, target, prev, end - prev
-                differs = yield from self._of_these(world, args, pattern, (n for n in commits if n <= leading.commit))
-                if differs in BEFORE_ENTRIES:
-                    break
-
-    def _joins(self, pattern: Mapping[str, Any], log: list[Any], length: int, w: Wanted) -> Iterator[int]:
-        """After which entry of a leader's log those of AppendEntries may come, likely ones first."""
-        entries = pattern.get("entries", ())
-        if "prev_log_index" in pattern or not entries:
-            likely = (*w.prev, *range(length, length - NEWEST, -1))
-            yield from _numbers(pattern.get("prev_log_index"), likely, length, w.likely)
-            return
-        first = entries[:1]
-        yield from (n for n in dict.fromkeys(w.prev) if 0 <= n < length and self.alike(log[n : n + 1], first))
-        for n in reversed(range(length)):
-            if n not in w.prev and self.alike(log[n : n + 1], first):
-                yield n
-
-    def _of_these(
-        self, world: World, args: tuple[Any, ...], pattern: Mapping[str, Any], commits: Iterable[int]
-    ) -> Generator[Any, None, str]:
-        """AppendEntries of some entries that fit a pattern. Returns a field in which others don't, if any."""
-        made: list[Any] = []
-        for commit in commits:
-            self.spend()
-            if self.actions["append_entries"](world, *args, commit, made.append):
-                continue
-            m = made.pop()
-            misfit = self.misfit(m, pattern)
-            if misfit is None:
-                yield m
-            elif misfit != "leader_commit":
-                return misfit  # whatever is committed
-        return ""
 
     def settle_rest(self) -> None:
         """Let what was sent, and received by nobody, be what it was likely to be."""

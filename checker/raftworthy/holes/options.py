@@ -12,10 +12,11 @@ from typing import Any, TypeAlias
 from msgspec import UNSET
 
 from raftspec.snapshots import InstallSnapshot
+from raftworthy.holes.appends import Leading
 from raftworthy.holes.bounds import Bounds
 from raftworthy.holes.hints import WAYS, LaterLines
 from raftworthy.holes.lines import HANDLERS, Line, Lines, known
-from raftworthy.holes.offers import SENDING, Leading, Offer
+from raftworthy.holes.offers import SENDING, Offer
 from raftworthy.holes.supply import Supplier
 from raftworthy.holes.trial import Trial
 from raftworthy.replay.ledger import Violation
@@ -320,4 +321,3 @@ class Options(Trial):
             return True
 
         yield now
-

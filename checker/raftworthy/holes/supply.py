@@ -14,10 +14,10 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from raftworthy.holes.appends import Leading, Wanted
 from raftworthy.holes.lines import Line
-from raftworthy.holes.offers import Leading, Wanted
 from raftworthy.holes.supply_more import MoreUpkeep
-from raftworthy.holes.upkeep import NoWayError
+from raftworthy.holes.supplying import NoWayError
 from raftworthy.structs import snake_case
 
 Way = Callable[[], Any]  # takes steps until a message is sent, and returns it; None if it can't be
@@ -86,15 +86,13 @@ class Supplier(MoreUpkeep):
         found = self._sent(t.request_vote_reply, s, j, pattern)
         if found is not None:
             return found
-        asked = [o.m for o in t.offered(t.request_vote, j, s) if o.m is not None]
-        for m in asked:
-            if hash(m) not in t.sent.recent:
-                continue
+        for o, m in list(self._heard(t.request_vote, j, s)):
             if granted and term is not None and m.term != term:
                 continue
             if term is not None and m.term > term:
                 continue
             with self._attempt():
+                self._settle(o, m)
                 self._before(s, term if term is not None else m.term)
                 if not granted and term is not None and term > m.term:
                     self._reach(s, term)
@@ -217,15 +215,11 @@ class Supplier(MoreUpkeep):
     def _try_to_lead(self, s: str) -> bool:
         t, me = self.search, self._me(s)
         for j in t.servers:
-            for o in list(t.offered(t.request_vote_reply, j, s)):
-                if (
-                    o.m is not None
-                    and o.m.granted
-                    and o.m.term == me.current_term
-                    and j not in self._me(s).votes
-                ):
-                    self._receive(s, o.m)
-                    self._act(s, "handle_request_vote_reply", o.m)
+            for o, m in list(self._heard(t.request_vote_reply, j, s)):
+                if m.granted and m.term == me.current_term and j not in self._me(s).votes:
+                    self._settle(o, m)
+                    self._receive(s, m)
+                    self._act(s, "handle_request_vote_reply", m)
         try:
             self._act(s, "become_leader")
         except NoWayError:
@@ -273,10 +267,11 @@ class Supplier(MoreUpkeep):
                     self._act(s, "handle_append_entries", o.m)
                     return
         for j in t.servers:
-            for o in t.offered(t.request_vote, j, s):
-                if o.m is not None and o.m.term == term and hash(o.m) in t.sent.recent:
-                    self._receive(s, o.m)
+            for o, m in self._heard(t.request_vote, j, s):
+                if m.term == term:
+                    self._settle(o, m)
+                    self._receive(s, m)
                     refusal = (t.request_vote_reply(s, j, term, False),)
-                    self._act(s, "handle_request_vote", o.m, sends=refusal)
+                    self._act(s, "handle_request_vote", m, sends=refusal)
                     return
         self._stand(s, term)

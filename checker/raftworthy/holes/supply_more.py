@@ -14,7 +14,8 @@ from raftspec.reads import ReadIndex, ReadIndexReply
 from raftspec.snapshots import InstallSnapshot
 from raftspec.types import Message
 from raftworthy.holes.lines import Line
-from raftworthy.holes.upkeep import NoWayError, Upkeep
+from raftworthy.holes.supplying import NoWayError
+from raftworthy.holes.upkeep import Upkeep
 
 ROUNDS = 100  # how many rounds of reads a leader is taken through
 
@@ -48,10 +49,11 @@ class MoreUpkeep(Upkeep):
         """Let s stand because its leader said so, if one did."""
         t, kind = self.search, self._kind(TimeoutNow)
         for j in t.servers if kind is not None else ():
-            for o in t.offered(kind, j, s):
-                if o.m.term == self._me(s).current_term:
-                    self._receive(s, o.m)
-                    self._act(s, "handle_timeout_now", o.m)
+            for o, m in self._heard(kind, j, s):
+                if m.term == self._me(s).current_term:
+                    self._settle(o, m)
+                    self._receive(s, m)
+                    self._act(s, "handle_timeout_now", m)
                     return self._try(s, "timeout")
         return False
 
@@ -92,14 +94,15 @@ class MoreUpkeep(Upkeep):
         self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line | None = None
     ) -> Any:
         """Server s says whether it would vote for j."""
-        t = self.search
         kind = self._kind(PreVoteReply)
         found = self._sent(kind, s, j, pattern)
         if found is not None:
             return found
-        asked = [o.m for o in t.offered(self._kind(PreVote), j, s) if o.m is not None]
-        for m in [m for m in asked if m.term == pattern.get("asked_term", m.term)]:
+        for o, m in list(self._heard(self._kind(PreVote), j, s)):
+            if m.term != pattern.get("asked_term", m.term):
+                continue
             with self._attempt():
+                self._settle(o, m)
                 if term is not None:
                     self._before(s, term)
                     self._reach(s, term)
@@ -186,18 +189,18 @@ class MoreUpkeep(Upkeep):
         self, s: str, j: str, term: int | None, pattern: Mapping[str, Any], line: Line
     ) -> Any:
         """Server s says to j which term it is in."""
-        t = self.search
         found = self._sent(self._kind(ReadIndexReply), s, j, pattern)
         if found is not None:
             return found
-        for o in list(t.offered(self._kind(ReadIndex), j, s)):
-            answered = o.m.round if term in (None, o.m.term) else 0
-            if answered != pattern.get("round", answered) or (term is not None and o.m.term > term):
+        for o, m in list(self._heard(self._kind(ReadIndex), j, s)):
+            answered = m.round if term in (None, m.term) else 0
+            if answered != pattern.get("round", answered) or (term is not None and m.term > term):
                 continue
             with self._attempt():
-                self._before(s, o.m.term if term is None else term)
-                self._reach(s, o.m.term if term is None else term)
-                self._receive(s, o.m)
-                self._act(s, "handle_read_index", o.m)
+                self._before(s, m.term if term is None else term)
+                self._reach(s, m.term if term is None else term)
+                self._settle(o, m)
+                self._receive(s, m)
+                self._act(s, "handle_read_index", m)
                 return self._need(self._last_sent(j, pattern))
         return None

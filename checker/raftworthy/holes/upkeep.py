@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +14,16 @@ from msgspec import UNSET
 
 from raftspec.raft import Entry
 from raftspec.snapshots import InstallSnapshot
+from raftworthy.holes.appends import Wanted
 from raftworthy.holes.lines import HANDLERS, Line, Lines, known
-from raftworthy.holes.offers import Offer, Wanted
-from raftworthy.replay.ledger import Violation
+from raftworthy.holes.offers import Offer
+from raftworthy.holes.supplying import NoWayError, Supplying
 
 if TYPE_CHECKING:
     from raftworthy.holes.options import Options
 
 
-NOTHING: Mapping[str, Any] = {}
 LIKELIEST = 20  # of what a message may be that is known in part, how many are tried
-
-
-class NoWayError(Exception):
-    """A server can't be brought to send what is asked for."""
 
 
 def _by_term(lines: Lines) -> Iterator[tuple[int, Line]]:
@@ -48,11 +43,11 @@ def _openness(o: Offer) -> int:
     return 0 if o.m is not None else len(o.likely.__struct_fields__) - len(o.pattern)
 
 
-class Upkeep:
+class Upkeep(Supplying):
     """Takes steps for servers without lines, none too late for what they show afterwards."""
 
     def __init__(self, search: Options) -> None:
-        self.search = search
+        super().__init__(search)
         self.asked: dict[str, list[tuple[int, Line]]] = {}  # by server: what of it others received, by term
         for s in search.lines.lost:
             asked = [
@@ -142,10 +137,9 @@ class Upkeep:
 
     def _next_snapshot(self, s: str, j: str, term: int, match: int | None) -> Any:
         """Leader j's snapshot, where s lacks what it stands for."""
-        t, kind = self.search, self.search.received.get(InstallSnapshot)
-        for o in t.offered(kind, j, s) if kind is not None else ():
-            m = o.m if o.m is not None else next((m for m in o.options if m.target == s), None)
-            if m is None or m.term != term or m.last_included_index <= self._me(s).commit_index:
+        kind = self.search.received.get(InstallSnapshot)
+        for o, m in self._heard(kind, j, s) if kind is not None else ():
+            if m.term != term or m.last_included_index <= self._me(s).commit_index:
                 continue
             if match is None or m.last_included_index <= match:
                 self._settle(o, m)
@@ -184,13 +178,6 @@ class Upkeep:
         """Whether entries are found where they should follow. What comes of it, the specification says."""
         n = m.prev_log_index
         return bool(n <= len(log) and (n == 0 or log[n - 1].term == m.prev_log_term))
-
-    def _settle(self, o: Offer, m: Any) -> None:
-        if o.m is None:
-            self.search.settle_offer(o, m)
-
-    def _opened(self, leading: Any, m: Any) -> None:
-        self.search.offer_from(leading, m)
 
     def _fill(self, s: str, length: int, term: int) -> None:
         """Give leader s entries up to this length that nobody else shows, or shows elsewhere."""
@@ -357,65 +344,3 @@ class Upkeep:
                     self._need(right() or None)
                     return
         raise NoWayError
-
-    # --- steps ---
-
-    @contextmanager
-    def _attempt(self) -> Iterator[None]:
-        """Steps of which none is taken if one of them is not possible."""
-        saved = self.search.save()
-        try:
-            yield
-        except NoWayError:
-            self.search.restore(saved)
-
-    def _me(self, s: str) -> Any:
-        return self.search.world.variables[s]
-
-    def _act(self, s: str, event: str, m: Any = UNSET, entries: Any = UNSET, sends: Any = None,
-             said: Mapping[str, Any] = NOTHING, **state: int) -> None:  # fmt: skip
-        """Take a step, after which variables have these values.
-
-        Raises:
-            NoWayError: it isn't possible.
-        """
-        t = self.search
-        told = t.state_type(**state) if state else UNSET
-        sent = () if sends is None else tuple(sends)
-        e = t.event_of(s, event, m, state=told, sends=sent, entries=entries, **said)
-        if isinstance(t.attempt(e, None, sends), Violation):
-            raise NoWayError
-
-    def _receive(self, s: str, m: Any) -> None:
-        self.search.sent.receive(hash(m), s)
-
-    def _sent(self, kind: type, s: str, j: str, pattern: Mapping[str, Any], fresh: bool = False) -> Any:
-        """A message that s has sent already, one that nobody has received yet if need be."""
-        t = self.search
-        for o in t.offered(kind, s, j):
-            for m in o.options if o.m is None else (o.m,):
-                if m.target == j and t.fits(m, pattern) and not (fresh and o.received):
-                    self._settle(o, m)
-                    return m
-        return None
-
-    def _last_sent(self, j: str, pattern: Mapping[str, Any]) -> Any:
-        """What the last step sent to j, if it is what is asked for."""
-        t = self.search
-        last = t.taken[-1]
-        for m in last.sends:
-            if m is not None and m.target == j and t.fits(m, pattern):
-                return m
-        for (_, s, target), offers in t.offers.items() if None in last.sends else ():
-            o = offers[-1] if (s, target) == (last.e.server, j) and offers else None
-            if o is not None and o.leading.event == len(t.taken) - 1:
-                for m in o.options:
-                    if m.target == j and t.fits(m, pattern):
-                        self._settle(o, m)
-                        return m
-        return None
-
-    def _need(self, m: Any) -> Any:
-        if m is None:
-            raise NoWayError
-        return m

@@ -43,6 +43,7 @@ class Values(Steps):
 
     def misfit(self, m: Any, pattern: Mapping[str, Any]) -> str | None:
         """The first field of a message that isn't what is known of it, and can't be."""
+        f: str
         for f in m.__struct_fields__:
             x, y = pattern.get(f, UNSET), getattr(m, f)
             if x is not UNSET and y != x and not (f == "entries" and self.alike(y, x)):
