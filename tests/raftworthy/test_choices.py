@@ -274,7 +274,7 @@ def test_a_property_of_steps_that_one_of_them_breaks_is_searched_for() -> None:
 def _to_all(s: Any, i: Server) -> Step:
     """A candidate asks itself, too."""
     step = having("pre_vote").actions["timeout"].function(s, i)
-    return Step(i, *step.guards, then=step.then, send=[x.message for x in step.sends])  # type: ignore[union-attr]
+    return Step(i, *step.guards, then=step.then, send=[x.message for x in step.sends])
 
 
 BUGS = [m.name for m in MUTANTS.values() if m.extensions == ("pre_vote",)]
