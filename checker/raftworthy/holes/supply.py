@@ -113,12 +113,15 @@ class Supplier(MoreUpkeep):
     ) -> Any:
         """Server s answers AppendEntries of leader j."""
         t = self.search
+        told = (line.told("match_index") or {}).get(s, 0)
+        if told > t.world.variables[j].match_index.get(s, 0):  # this is what tells j of so much
+            pattern = {"match_index": told, **pattern}
         found = self._sent(t.append_entries_reply, s, j, pattern, fresh=True)
         if found is not None:
             return found
         success, match = pattern.get("success"), pattern.get("match_index")
         if match is None:  # the line may show what came of it
-            match = (line.told("match_index") or {}).get(s, line.told("commit_index"))
+            match = told or line.told("commit_index")
         if success is None and match is not None and match > 0:
             success = True
         me = self._me(s)

@@ -149,8 +149,9 @@ class Upkeep(Supplying):
     def _bridges(self, s: str, j: str, term: int, match: int | None) -> Iterator[int | None]:
         """Where entries that nobody shows may end: where those begin that somebody shows, or as asked."""
         if match is not None:
-            known = {o.m.prev_log_index for o in self._appends_to(s, j, term) if o.m is not None}
-            yield from sorted(n for n in known if len(self._me(s).log) < n < match)
+            offers = self._appends_to(s, j, term)
+            begin = {o.m.prev_log_index if o.m else o.pattern.get("prev_log_index", 0) for o in offers}
+            yield from sorted(n for n in begin if len(self._me(s).log) < n < match)
         yield match
 
     def _wanted(self, s: str, end: int | None) -> Wanted:
