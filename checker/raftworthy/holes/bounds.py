@@ -95,6 +95,6 @@ def _told(line: Line) -> dict[str, Any]:
         have = known(m)
         if "term" in have:
             told.setdefault("current_term", have["term"])
-        if have.get("granted") and "asked_term" not in have and "target" in have:
+        if type(m).__name__ == "RequestVoteReply" and have.get("granted") and "target" in have:
             told.setdefault("voted_for", have["target"])
     return told

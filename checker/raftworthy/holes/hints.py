@@ -228,3 +228,20 @@ def _most(
 
 def _or(n: int | None, other: int | None) -> int | None:
     return other if n is None else n
+
+
+def answered(line: Line, source: str, me: Any) -> dict[str, Any]:
+    """What is likely of the message that a line received, by what came of it."""
+    likely: dict[str, Any] = {}
+    term = line.told("current_term")
+    if term is not None and term > me.current_term:
+        likely["term"] = term
+    for x in line.e.sends or ():
+        m = known(x)
+        if m.get("round"):
+            likely["round"] = m["round"]
+        if m.get("granted"):
+            likely |= {"term": m[f]} if (f := "asked_term") in m or (f := "term") in m else {}
+    if source in (line.told("read_acks") or ()):
+        likely["round"] = me.read_round
+    return likely

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from raftspec.snapshots import InstallSnapshot
 from raftworthy.holes.appends import Leading
 from raftworthy.holes.bounds import Bounds
-from raftworthy.holes.hints import WAYS, LaterLines
+from raftworthy.holes.hints import WAYS, LaterLines, answered
 from raftworthy.holes.lines import HANDLERS, Line, Lines, known
 from raftworthy.holes.offers import SENDING, Offer
 from raftworthy.holes.supply import Supplier
@@ -267,9 +267,12 @@ class Options(Trial):
     def _supplied(self, i: str, line: Line) -> Iterator[Option]:
         pattern, kind = self._pattern(line), self._kind(line)
         for s in self.lines.lost:
-            if pattern.get("source", s) == s:
-                self.exhaustive = False
-                for way in self.supplier.ways(s, i, kind, pattern, line):
+            if pattern.get("source", s) != s:
+                continue
+            self.exhaustive = False
+            likely = {**answered(line, s, self.world.variables[i]), **pattern}
+            for p in (likely, pattern) if likely != pattern else (pattern,):
+                for way in self.supplier.ways(s, i, kind, p, line):
                     yield from self._try(i, line, None, None, None, way)
 
     def _stored_unseen(self, i: str, line: Line) -> Iterator[Option]:

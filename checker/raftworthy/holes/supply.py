@@ -15,7 +15,8 @@ from itertools import islice
 from typing import Any
 
 from raftworthy.holes.appends import Leading, Wanted
-from raftworthy.holes.lines import Line
+from raftworthy.holes.lines import HANDLERS, Line
+from raftworthy.holes.offers import Offer
 from raftworthy.holes.supply_more import MoreUpkeep
 from raftworthy.holes.supplying import NoWayError
 from raftworthy.structs import snake_case
@@ -258,23 +259,30 @@ class Supplier(MoreUpkeep):
                 self._act(s, "handle_append_entries_reply", best)
 
     def _reach(self, s: str, term: int) -> None:
-        """Bring s to a term: by a message of it, or by elections of its own."""
-        t = self.search
+        """Bring s to a term: by a message of it that leaves its log as it is, or by elections of its own."""
         if self._me(s).current_term >= term:
             return
         self._before(s, term)
-        for j in t.servers:
-            for o in t.offered(t.append_entries, j, s):
-                if o.m is not None and o.m.term == term and not o.m.entries and hash(o.m) in t.sent.recent:
-                    self._receive(s, o.m)
-                    self._act(s, "handle_append_entries", o.m)
-                    return
-        for j in t.servers:
-            for o, m in self._heard(t.request_vote, j, s):
-                if m.term == term:
-                    self._settle(o, m)
-                    self._receive(s, m)
-                    refusal = (t.request_vote_reply(s, j, term, False),)
-                    self._act(s, "handle_request_vote", m, sends=refusal)
-                    return
+        log = list(self._me(s).log)
+        for event, o, m in self._of_term(s, term):
+            with self._attempt():
+                self._settle(o, m)
+                self._receive(s, m)
+                refuses = event == "handle_request_vote"
+                refusal = (self.search.request_vote_reply(s, m.source, term, False),)
+                self._act(s, event, m, sends=refusal if refuses else None)
+                self._need((self._me(s).current_term == term and self._me(s).log == log) or None)
+                return
         self._stand(s, term)
+
+    def _of_term(self, s: str, term: int) -> Iterator[tuple[str, Offer, Any]]:
+        """Messages of a term that s could receive, with the events in which it does."""
+        t = self.search
+        kinds = [(event, t.received[x]) for event, x in HANDLERS.items() if x in t.received]
+        for event, kind in kinds:
+            for j in (j for j in t.servers if j != s):
+                yield from ((event, o, m) for o, m in list(self._heard(kind, j, s)) if m.term == term)
+                if kind is t.append_entries:
+                    heartbeat = Wanted(range(len(self._me(s).log), -1, -1), only_ends=True, likely=True)
+                    for o in self._appends_to(s, j, term):
+                        yield from ((event, o, m) for m in self._made(o, s, heartbeat) if not m.entries)
