@@ -242,6 +242,6 @@ def answered(line: Line, source: str, me: Any) -> dict[str, Any]:
             likely["round"] = m["round"]
         if m.get("granted"):
             likely |= {"term": m[f]} if (f := "asked_term") in m or (f := "term") in m else {}
-    if source in (line.told("read_acks") or ()):
+    if line.e.event == "handle_read_index_reply" and source in (line.told("read_acks") or ()):
         likely["round"] = me.read_round
     return likely

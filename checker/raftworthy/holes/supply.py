@@ -243,6 +243,15 @@ class Supplier(MoreUpkeep):
                 return
         raise NoWayError
 
+    def _commit_all(self, s: str) -> None:
+        """Leader s commits what it can."""
+        self._hear(s)
+        me = self._me(s)
+        for n in range(len(me.log), me.commit_index, -1):
+            if not self.search.may_commit(self.search.world, s, n, None):
+                self._act(s, "advance_commit_index", commit_index=n)
+                return
+
     def _hear(self, s: str) -> None:
         """Leader s hears what others store, as far as they have said so."""
         t = self.search

@@ -195,12 +195,24 @@ class Upkeep(Supplying):
             self._act(s, "client_request", entries=(entry,))
             return
         self.guessed = True
-        changes = {"change_voters": "voters", "enter_joint": "joint"}
-        made = [(x, {f: y}) for x, f in changes.items() for y in t.configurations(x, s, entry.value)]
+        made = self._changes(s, entry)
+        if not made:  # the last one has to be committed first
+            self._commit_all(s)
+            made = self._changes(s, entry)
         if self.guess >= len(made):
             raise NoWayError
         event, voters = made[self.guess]
         self._act(s, event, entries=(entry,), said=voters)
+
+    def _changes(self, s: str, entry: Any) -> list[tuple[str, dict[str, Any]]]:
+        """What leader s could append as a configuration."""
+        events = {"change_voters": "voters", "enter_joint": "joint"}
+        made = ((x, f, self.search.configurations(x, s, entry.value)) for x, f in events.items())
+        return [(x, {f: voters}) for x, f, those in made for voters in those]
+
+    def _commit_all(self, s: str) -> None:
+        """Leader s commits what it can."""
+        raise NotImplementedError
 
     # --- before a server goes to a newer term ---
 
