@@ -18,12 +18,18 @@ class Chosen(Protocol):
     """A choice: the line for which it was made."""
 
     line: Line
+    voters: bool  # whether it was guessed who votes
     astray: bool  # whether the message might have been for another server
 
 
 def own_choices(line: Line, choices: Sequence[Chosen]) -> int:
     """Those of the line's own server."""
     return sum(1 << k for k, c in enumerate(choices) if c.line.e.server == line.e.server)
+
+
+def guesses_of_voters(choices: Sequence[Chosen]) -> int:
+    """Those where it was guessed who votes: whether anybody may lead or commit depends on it."""
+    return sum(1 << k for k, c in enumerate(choices) if c.voters)
 
 
 def sending_choices(line: Line, choices: Sequence[Chosen]) -> int:

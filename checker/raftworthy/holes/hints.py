@@ -41,6 +41,21 @@ class LaterLines(Hints):
         told = (line.told("configured") for line in lines.all() if "membership" in lines.extensions)
         self.configured = {n for n in told if n}  # entries that are configurations, by what lines say
         self._note_sessions()
+        self._note_voters()
+
+    def _note_voters(self) -> None:
+        """Which configurations entries are, as servers say that start with them."""
+        self.voters_of: dict[str, frozenset[str]] = {}
+        at = {k: value for (_, k), value in sorted(self.values.items())}
+        for line in self.lines.all():
+            voters = next((x for f in ("voters", "joint") if (x := getattr(line.e, f, None))), None)
+            value = at.get(self._configured(line))
+            if line.e.event == "restart" and voters and value:
+                self.voters_of[value] = frozenset(voters)
+
+    def voters(self, value: str) -> frozenset[str] | None:
+        """Who votes in a configuration, if some line says so that didn't append it."""
+        return self.voters_of.get(value)
 
     def _note_sessions(self) -> None:
         """Which entries opened a session, or were executed first, as requests and answers show."""
@@ -62,6 +77,27 @@ class LaterLines(Hints):
             for n, first in (getattr(line.e, "answers", None) or {}).items():
                 if first not in (0, n) and n in requests:
                     self.meanings.setdefault(first, requests[n])
+        self._note_forgotten()
+
+    def _note_forgotten(self) -> None:
+        """Which entries say that their client has had the response that another asks for in vain."""
+        at = {k: self.told.get(value, {}) for (_, k), value in sorted(self.values.items())}
+        answers: dict[int, int] = {}
+        for line in self.lines.all():
+            answers |= getattr(line.e, "answers", None) or {}
+        before: dict[tuple[int, int], int] = {}  # where a request stands
+        for n, told in sorted(at.items()):
+            if "client" not in told:
+                continue
+            sequence = told["sequence"]
+            request = told["client"], sequence
+            first, before[request] = before.get(request), n
+            if first is None or answers.get(n) != 0:
+                continue
+            newer = (k for k in range(n - 1, first, -1) if answers.get(k) == k)
+            k = next((k for k in newer if not at.get(k) and k not in self.meanings), None)
+            if k is not None:
+                self.meanings[k] = {**told, "sequence": sequence + 1, "lowest": sequence + 1}
 
     def meaning(self, value: str, n: int) -> dict[str, int]:
         """What entry n's command means: as some line says, or as far as other entries show it."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from raftworthy.holes.causes import own_choices, sending_choices
+from raftworthy.holes.causes import guesses_of_voters, own_choices, sending_choices
 from raftworthy.holes.lines import Line, Lines, whole
 from raftworthy.holes.offers import Offer
 from raftworthy.holes.options import Option, Options
@@ -43,6 +43,7 @@ class Choice:
     outcomes: set[Any] = field(default_factory=set)  # of what was tried
     conflicts: int = 0
     astray: bool = False  # whether what was received might have been for another server
+    voters: bool = False  # whether it was guessed who votes
 
 
 class Search(Options):
@@ -105,7 +106,7 @@ class Search(Options):
             return self._all()
         line = self.head(i)
         if self.narrow and line is not None:
-            return sending_choices(line, self.choices)
+            return sending_choices(line, self.choices) | guesses_of_voters(self.choices)
         source = self._pattern(line).get("source") if line is not None else None
         servers = {i, source} if source else set(self.servers)
         return sum(1 << k for k, choice in enumerate(self.choices) if choice.server in servers)
@@ -152,11 +153,14 @@ class Search(Options):
         if found is False:
             return False
         if isinstance(found, Violation):
-            raise Conflict(line, found, own_choices(line, self.choices) if self.narrow else depends)
+            if self.narrow:
+                guessed = guesses_of_voters(self.choices) if found.kind == "guard" else 0
+                depends = own_choices(line, self.choices) | guessed
+            raise Conflict(line, found, depends)
         others = self._other_ways(line)
         if others:  # doing more than the line says, or less, is another choice
             rest = (lambda way=way: self._with(i, line, m, offer, None, *way) for way in others)
-            self._chosen(Choice(saved, line, rest, self.deferred, i))
+            self._chosen(Choice(saved, line, rest, self.deferred, i, voters=line.e.event in self.entered))
         return True
 
     # --- what has to be chosen ---
@@ -197,8 +201,9 @@ class Search(Options):
         for option in choice.options:
             self._go_on()
             self.outcomes = choice.outcomes
+            self.supplier.changed = False
             if option() is True:
-                choice.astray = self.astray
+                choice.astray, choice.voters = self.astray, self.supplier.changed
                 self._chosen(choice)
                 return True
             self.restore(choice.saved)

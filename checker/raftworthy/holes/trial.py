@@ -183,14 +183,15 @@ class Trial(Offers):
             setattr(e, name, made[self._way])
 
     def configurations(self, event: str, i: str, value: str) -> list[frozenset[str]]:
-        """Whom leader i may let vote now, the smallest changes first."""
+        """Whom leader i may let vote now, the smallest changes first, or what some line says."""
         me, past = self.world.variables[i], self.world.past
         newest = me.log[me.configured - 1].value if me.configured else ""
         now = past.voters.get(newest, frozenset(self.servers) - past.joining)
         some = (x for k in range(len(self.servers)) for x in combinations(self.servers, k + 1))
         fails = self.generated.guards_of(event)
         made = [x for x in map(frozenset, some) if not fails(self.world, i, value, x, None)]
-        return sorted(made, key=lambda x: (len(x ^ now), sorted(x)))
+        told = self.hints.voters(value) if self.hints is not None else None
+        return sorted(made, key=lambda x: (x != told, len(x ^ now), sorted(x)))
 
     def follow_up(self, e: Any, me: Any, last: bool) -> bool:
         """What else the event stands for: as its line says, and as its holes let it."""
@@ -293,6 +294,9 @@ class Hints:
         raise NotImplementedError
 
     def entries(self, line: Line, me: Any, way: int) -> Sequence[str]:
+        raise NotImplementedError
+
+    def voters(self, value: str) -> frozenset[str] | None:
         raise NotImplementedError
 
     def snapshot(self, line: Line) -> int | None:

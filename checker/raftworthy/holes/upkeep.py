@@ -59,6 +59,7 @@ class Upkeep(Supplying):
         self.greedy = False
         self.guess = 0  # which configuration an entry is taken to be that is one
         self.guessed = False  # whether there was such an entry
+        self.changed = False  # also for this option of the search
         self.number = 0  # which of the messages that would do is asked for
         self.busy: set[Line] = set()
         # Where the first entries join that a leader sent in a term: by leader, receiver and term.
@@ -194,7 +195,7 @@ class Upkeep(Supplying):
         if len(self._me(s).log) + 1 not in t.later.configured:
             self._act(s, "client_request", entries=(entry,))
             return
-        self.guessed = True
+        self.guessed = self.changed = True
         made = self._changes(s, entry)
         if not made:  # the last one has to be committed first
             self._commit_all(s)
