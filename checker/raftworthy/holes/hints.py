@@ -52,6 +52,25 @@ class LaterLines(Hints):
             value = at.get(self._configured(line))
             if line.e.event == "restart" and voters and value:
                 self.voters_of[value] = frozenset(voters)
+        self.votes: dict[int, list[frozenset[str]]] = {}
+        for own in self.lines.of.values() if self.configured else ():
+            self._note_elected(own)
+
+    def _note_elected(self, own: Sequence[Line]) -> None:
+        """Whose votes a server had that stood, or led, with a configuration."""
+        last: dict[str, Any] = {}
+        for line in own:
+            told = {f: x for f in ("configured", "votes", "pre_votes") if (x := _get(line, f)) is not None}
+            last |= told
+            which = "pre_votes" if line.e.event == "timeout" else "votes"
+            if (line.e.event == "timeout" or line.told("role") == "leader") and last.get(which):
+                self.votes.setdefault(last.get("configured", 0), []).append(frozenset(last[which]))
+            if line.e.event in ("timeout", "restart"):
+                last["pre_votes"] = None
+
+    def elected(self, n: int) -> Sequence[frozenset[str]]:
+        """Whose votes those had who stood or led while entry n was the newest configuration."""
+        return self.votes.get(n, ())
 
     def voters(self, value: str) -> frozenset[str] | None:
         """Who votes in a configuration, if some line says so that didn't append it."""
@@ -281,3 +300,9 @@ def answered(line: Line, source: str, me: Any) -> dict[str, Any]:
     if line.e.event == "handle_read_index_reply" and source in (line.told("read_acks") or ()):
         likely["round"] = me.read_round
     return likely
+
+
+def _get(line: Line, variable: str) -> Any:
+    """What a line says of a variable that its server may not have."""
+    x = getattr(line.e.state, variable, None)
+    return None if x is UNSET else x

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple, get_args
 
@@ -183,15 +184,20 @@ class Trial(Offers):
             setattr(e, name, made[self._way])
 
     def configurations(self, event: str, i: str, value: str) -> list[frozenset[str]]:
-        """Whom leader i may let vote now, the smallest changes first, or what some line says."""
-        me, past = self.world.variables[i], self.world.past
-        newest = me.log[me.configured - 1].value if me.configured else ""
-        now = past.voters.get(newest, frozenset(self.servers) - past.joining)
+        """Whom leader i may let vote now, likely ones first."""
         some = (x for k in range(len(self.servers)) for x in combinations(self.servers, k + 1))
         fails = self.generated.guards_of(event)
         made = [x for x in map(frozenset, some) if not fails(self.world, i, value, x, None)]
-        told = self.hints.voters(value) if self.hints is not None else None
-        return sorted(made, key=lambda x: (x != told, len(x ^ now), sorted(x)))
+        return sorted(made, key=partial(self.unlikeliness, i, value))
+
+    def unlikeliness(self, i: str, value: str, voters: frozenset[str]) -> tuple[Any, ...]:
+        """It is as some line says, or who is elected has the votes of all; or else the change is small."""
+        assert self.hints is not None
+        me, past = self.world.variables[i], self.world.past
+        newest = me.log[me.configured - 1].value if me.configured else ""
+        now = past.voters.get(newest, frozenset(self.servers) - past.joining)
+        silent = sum(len(voters - votes) for votes in self.hints.elected(len(me.log) + 1))
+        return voters != self.hints.voters(value), silent, len(voters ^ now), sorted(voters)
 
     def follow_up(self, e: Any, me: Any, last: bool) -> bool:
         """What else the event stands for: as its line says, and as its holes let it."""
@@ -297,6 +303,9 @@ class Hints:
         raise NotImplementedError
 
     def voters(self, value: str) -> frozenset[str] | None:
+        raise NotImplementedError
+
+    def elected(self, n: int) -> Sequence[frozenset[str]]:
         raise NotImplementedError
 
     def snapshot(self, line: Line) -> int | None:

@@ -208,8 +208,10 @@ class Upkeep(Supplying):
     def _changes(self, s: str, entry: Any) -> list[tuple[str, dict[str, Any]]]:
         """What leader s could append as a configuration."""
         events = {"change_voters": "voters", "enter_joint": "joint"}
-        made = ((x, f, self.search.configurations(x, s, entry.value)) for x, f in events.items())
-        return [(x, {f: voters}) for x, f, those in made for voters in those]
+        t = self.search
+        made = [(x, f, v) for x, f in events.items() for v in t.configurations(x, s, entry.value)]
+        made.sort(key=lambda x: t.unlikeliness(s, entry.value, x[2]))
+        return [(x, {f: voters}) for x, f, voters in made]
 
     def _commit_all(self, s: str) -> None:
         """Leader s commits what it can."""
