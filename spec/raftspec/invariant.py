@@ -3,7 +3,7 @@
 Each is a claim about any state and any servers, terms, indices or messages. Together they are inductive: a
 state that satisfies all of them, reachable or not, is followed by such states only, and the promises of
 `raftspec.properties` follow. Those of Figure 2 are in `invariant_figure_2`, others with their extensions
-in `invariant_extended` and `invariant_membership`, with lemmas in `membership_lemmas`.
+in `invariant_extended`, `invariant_sessions` and `invariant_membership`, with lemmas in `membership_lemmas`.
 
 Some speak of what no server remembers: for whom it voted in past terms, what it acknowledged to past
 leaders, what a leader's log was. `with_witnesses` keeps that beside the protocol's own variables; no rule
@@ -21,13 +21,14 @@ import raftspec.membership_lemmas  # noqa: F401  (these declare what holds)
 from raftspec.claims import CONJUNCTS, LEMMAS, OF_EXTENSIONS, REPLACED
 from raftspec.extensions import joined
 from raftspec.invariant_membership import Elections, went_by
+from raftspec.invariant_sessions import Tables, written
 from raftspec.properties import raft
 from raftspec.raft import AppendEntriesReply, RequestVoteReply
 from raftspec.reads import ReadIndexReply
 from raftspec.spec import Action, OnlyIf, Property, Spec, Step, when
 from raftspec.types import Message, Record, Type
 from raftspec.values import ite
-from raftspec.witnesses import Answering, Chronicle, Witnesses
+from raftspec.witnesses import Answering, Chronicle, Made, Witnesses
 
 
 def conjuncts(spec: Spec) -> dict[str, Property]:
@@ -118,12 +119,18 @@ def _witnesses(spec: Spec) -> type[Record]:
     return joined(*kinds, spec.server)
 
 
+def _chronicle(spec: Spec) -> type[Record]:
+    """History with the witnesses beside it."""
+    kinds = {"membership": Elections, "sessions": Tables}
+    return joined(Chronicle, *(kinds[name] for name in sorted(spec.extensions & kinds.keys())), spec.history)
+
+
 def _recorded(
     name: str, original: Callable[..., Step], taken: Mapping[str, Type], spec: Spec
 ) -> Callable[..., Step]:
     """An action that also keeps the witnesses."""
     witnesses = _witnesses(spec)
-    configured = "membership" in spec.extensions
+    chronicle = _chronicle(spec)
 
     def changed(s: Any, *params: Any) -> Step:
         step = original(s, *params)
@@ -138,12 +145,15 @@ def _recorded(
             log, term = then.log, then.current_term  # type: ignore[union-attr]
             history = history.but(logs=s.past.logs.set(term, log))  # type: ignore[union-attr]
         guards = step.guards
-        if configured:
-            given = dict(zip(taken, params, strict=True))
-            v, n = given.get("v"), given.get("n")
+        given = dict(zip(taken, params, strict=True))
+        v, n = given.get("v"), given.get("n")
+        if v is not None and issubclass(chronicle, Made):
+            guards = (*guards, when("v is new", s.past.place[v] == 0))
+            history = history.but(place=s.past.place.set(v, me.log.length + 1))  # type: ignore[union-attr]
+        if issubclass(chronicle, Elections):
             history = went_by(name, me, v, n, s.past if history is None else history)
-            if v is not None:
-                guards = (*guards, when("v is new", s.past.place[v] == 0))
+        if issubclass(chronicle, Tables) and name == "apply_entries":
+            history = written(s, then, history)
         return Step(step.server, *guards, then=then, send=step.sends, history=history)
 
     return changed
@@ -156,6 +166,5 @@ def with_witnesses(spec: Spec = raft) -> Spec:
         for name, a in spec.actions.items()
     }
     properties = {**conjuncts(spec), **lemmas(spec), **spec.properties}
-    chronicle = Elections if "membership" in spec.extensions else Chronicle
-    kinds = _witnesses(spec), joined(chronicle, spec.history)
+    kinds = _witnesses(spec), _chronicle(spec)
     return Spec(*kinds, spec.rules, actions, properties, extensions=spec.extensions)

@@ -20,15 +20,14 @@ from raftspec.raft import Entry
 from raftspec.spec import State
 from raftspec.types import Index, Server, Term, Value
 from raftspec.values import Map, Seq, ServerSet, count, every, exists, forall, implies, ite, no
-from raftspec.witnesses import Chronicle, acknowledged, has_own, leads, stands, started
+from raftspec.witnesses import Made, acknowledged, has_own, leads, stands, started
 
 
-class Elections(Chronicle):
+class Elections(Made):
     """What leaders went by."""
 
     configures: Map[Value, bool] = Map(default=False)  # whether a value stands for a configuration
     joins: Map[Value, bool] = Map(default=False)  # whether for a joint one
-    place: Map[Value, Index] = Map(default=0)  # where an entry of this value was made, if one was
     made: Map[Value, Term] = Map(default=0)  # in which term
     decided: Map[Value, bool] = Map(default=False)  # whether its leader committed just up to it
     by: Map[Value, Index] = Map(default=0)  # by the majority of which configuration
@@ -304,7 +303,6 @@ def went_by(name: str, me: Any, v: Any, n: Any, past: Any) -> Any:
         more["ballots"] = past.ballots.set(term, me.votes)
         more["began"] = past.began.set(term, me.log.length)
     if v is not None:
-        more["place"] = past.place.set(v, me.log.length + 1)
         more["made"] = past.made.set(v, me.current_term)
     if name in ("change_voters", "enter_joint"):
         more["configures"] = past.configures.set(v, True)

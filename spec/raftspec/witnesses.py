@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from raftspec.raft import CANDIDATE, LEADER, NOBODY, Entry, History, ServerVariables, is_quorum
 from raftspec.spec import State
-from raftspec.types import Count, Index, Server, Term, type_of, zero
+from raftspec.types import Count, Index, Server, Term, Value, type_of, zero
 from raftspec.values import Map, Seq, ServerSet, count
 
 
@@ -31,6 +31,12 @@ class Chronicle(History):
     """What leaders had."""
 
     logs: Map[Term, Seq[Entry]] = Map(default=Seq((), zero(type_of(Entry))))  # as of their last own step
+
+
+class Made(Chronicle):
+    """Which entries were ever made, where their values say more than that they are commands."""
+
+    place: Map[Value, Index] = Map(default=0)  # where an entry of this value was made, if one was
 
 
 W = State[Witnesses, Chronicle]

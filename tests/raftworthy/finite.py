@@ -60,6 +60,7 @@ class Finite:
             "Quorum": self.quorums,
             "Crowd": self.quorums,
             "Int": tuple(numbers),
+            "Value": (0, *(f"c{k}" for k in range(1, 4))),
         }
         self.functions: dict[str, Callable[..., Any]] = {
             "quorum": lambda q: 2 * len(q) > n,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from raftworthy.explore.bounds import Bounds, UnusableError
 from raftworthy.explore.broken_steps import DisagreementError, Question, sizes, table, title
 from raftworthy.explore.model import Model
 from raftworthy.explore.reference import explore
+from raftworthy.generated import World
 from raftworthy.prove import inductive
 from raftworthy.prove.counterexample import find
 from raftworthy.prove.inductive import Answer, Induction
@@ -69,22 +71,36 @@ def test_the_states_of_long_walks_satisfy_the_invariant() -> None:
     assert first_broken(("append.truncate_only_conflict",), 30) is not None
 
 
-def test_with_membership_so_do_the_states_of_a_walk() -> None:
-    spec = having("membership")
-    bounds = Bounds(max_term=4, max_log=4, commands=5, entries=2, extensions=("membership",), changes=4)
-    model, rng, changes = Model(with_witnesses(spec), bounds), random.Random(7), 0
-    for _ in range(3):
+def ends(bounds: Bounds, seed: int, walks: int, steps: int, rare: tuple[str, ...] = ()) -> Iterator[World]:
+    """Where random walks end; on the way every claim holds."""
+    spec, rng = having(*bounds.extensions), random.Random(seed)
+    model, rare = Model(with_witnesses(spec), bounds), ("restart", "timeout", *rare)
+    for _ in range(walks):
         s = model.generated.initial()
-        for step in range(70):
+        for step in range(steps):
             moves = list(model.moves(s))
             if not moves:
                 break
-            s = rng.choices(moves, [0.1 if m.action in ("restart", "timeout") else 1 for m in moves])[0].world
+            s = rng.choices(moves, [0.1 if m.action in rare else 1 for m in moves])[0].world
             if step % 9 == 0:
                 for name in (*conjuncts(spec), *lemmas(spec)):
-                    assert model.claim(name)(s), name
-        changes += s.past.changes
-    assert changes > 2
+                    assert model.claim(name)(s), f"{name}, seed {seed}"
+        yield s
+
+
+def test_with_membership_so_do_the_states_of_a_walk() -> None:
+    bounds = Bounds(max_term=4, max_log=4, commands=5, entries=2, extensions=("membership",), changes=4)
+    assert sum(s.past.changes for s in ends(bounds, 7, walks=3, steps=70)) > 2
+
+
+def test_with_sessions_and_snapshots_so_do_those_of_walks_where_requests_are_tried_again() -> None:
+    extensions = ("sessions", "snapshots")
+    bounds = Bounds(
+        servers=2, max_term=2, max_log=3, entries=3, crashes=2, snapshots=2, requests=2, extensions=extensions
+    )
+    past = [s.past for s in ends(bounds, 0, 2, 60, ("client_request", "expire_sessions"))]
+    assert any(n != k > 0 for p in past for n, k in p.answers.items())
+    assert any(p.snapshots for p in past)
 
 
 def test_a_property_with_parameters_is_explored_for_all_their_values() -> None:

@@ -11,12 +11,22 @@ from typing import Any
 import pytest
 import z3
 
+from raftspec import claims
 from raftspec.extensions import EXTENSIONS
+from raftspec.mutants import MUTANTS
+from raftspec.raft import AppendEntries
 from raftspec.rules import RULES
+from raftspec.spec import Property
+from raftspec.types import Index
+from raftspec.values import implies
+from raftspec.values import some as some_of
+from raftspec.witnesses import W, leads
 from raftworthy.cli import app
 from raftworthy.explore.bounds import UnusableError
-from raftworthy.explore.broken_steps import NO_STEP, Counterexample, Question, title
+from raftworthy.explore.broken_steps import NO_STEP, Counterexample, Question, sizes, title
 from raftworthy.explore.unkept import extensions_of, first_unkept
+from raftworthy.prove.counterexample import find
+from raftworthy.prove.inductive import Induction
 from raftworthy.prove.unbounded.cores import needed, recorded
 from raftworthy.prove.unbounded.formulas import Clauses, both, either, every, no, some
 from raftworthy.prove.unbounded.induction import AT_FIRST, Unbounded
@@ -56,15 +66,8 @@ def test_without_a_rule_the_first_conjunct_that_fails_is_named(rule: str) -> Non
     assert Question(**first) == recorded_step(rule).question
 
 
-# As docs/proving.md says: proved with these, but for the promises of their own that are named.
-PROVED = {
-    "check_quorum": set(),
-    "leadership_transfer": set(),
-    "pre_vote": set(),
-    "reads": set(),
-    "sessions": {"exactly_once", "replicas_answer_alike", "responses_are_of_executions"},
-    "snapshots": set(),
-}
+# As docs/proving.md says.
+PROVED = ("check_quorum", "leadership_transfer", "pre_vote", "reads", "sessions", "snapshots")
 
 
 # `replicate.latest_commit`, a policy, asks for more. Who does not lead counts nothing, and is no majority.
@@ -94,13 +97,47 @@ def recorded_step(rule: str) -> Counterexample:
     return found
 
 
-def test_what_fails_with_the_rule_as_well_is_not_held_against_the_rule() -> None:
-    """Promises about responses have no conjuncts, so nothing is said of what sessions need."""
-    data, text, code = run_unbounded(without=["session.kept_response"], extensions=["sessions"])
+def somebody_leads(s: W) -> bool:
+    """In every state there is a leader; which isn't so."""
+    return some_of(leads(s, i) for i in s.servers)
+
+
+def test_what_fails_with_the_rule_as_well_is_not_held_against_the_rule(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claim = {"somebody_leads": Property.of(somebody_leads, states=1)}
+    monkeypatch.setitem(claims.OF_EXTENSIONS, "check_quorum", claim)
+    data, text, code = run_unbounded(without=["check_quorum.leader_only"], extensions=["check_quorum"])
     assert (data["verdict"], code) == ("undecided", 2)
-    assert data["broken_anyway"] == [{"action": "apply_entries", "claim": "replicas_answer_alike"}]
+    assert data["broken_anyway"] == [{"action": "lose_quorum", "claim": "somebody_leads"}]
     assert "counterexample" not in data
     assert "what is broken with it, too" in text
+
+
+def m5_sent_entries_are_not_newer(s: W, m: AppendEntries, n: Index) -> bool:
+    """No entry that is sent is of a later term than the request."""
+    return m.entries.at(n).term <= m.term
+
+
+def m6_sent_entries_are_older(s: W, m: AppendEntries, n: Index) -> bool:
+    """Every entry that is sent is of an earlier term than the request; which isn't so."""
+    return implies(n > 0, m.entries.at(n).term < m.term)
+
+
+def test_a_claim_about_a_message_can_be_about_its_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is assumed of the message received, and of those sent before, for every entry."""
+    for claim in (m5_sent_entries_are_not_newer, m6_sent_entries_are_older):
+        monkeypatch.setitem(claims.CONJUNCTS, claim.__name__, Property.of(claim, states=1))
+    induction, small = Unbounded(), Induction(sizes(*SIZES[0]))
+    prover = Prover(induction, recorded())
+    kept, broken = (q for q in induction.questions() if q.claim.startswith(("m5", "m6")))
+    assert kept.action == broken.action == "append_entries"
+    assert (prover.prove(kept).verdict, small.answer(kept).verdict) == ("proved", "kept")
+    assert (prover.prove(broken).verdict, small.answer(broken).verdict) == ("unknown", "broken")
+    assert find(broken, small).values["n"] == 1
+    (of,) = (q for q in induction.questions() if q.action == "handle_append_entries" and q.claim[:3] == "g4_")
+    few = {of.claim, m5_sent_entries_are_not_newer.__name__}
+    assert Prover(induction, {of: few}).prove(of, effort=100_000).used == few
 
 
 def test_without_a_rule_of_an_extension_a_small_step_is_shown() -> None:
@@ -115,6 +152,15 @@ def test_what_an_extension_promises_rests_on_its_rules(rule: str) -> None:
     """As recorded; Python takes the step again."""
     action, claim = recorded_step(rule).question
     assert f"{action} / {title(claim)}" == FAILS_FIRST[rule]
+
+
+BUGS = dict(re.findall(r"^\| (L\d+), .+? \| (\w+ / .+?) \|$", PROVING.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("bug", [name for name, m in MUTANTS.items() if "sessions" in m.extensions])
+def test_known_bugs_of_sessions_break_what_the_table_says(bug: str) -> None:
+    action, claim = recorded_step(bug).question
+    assert f"{action} / {title(claim)}" == BUGS[bug]
 
 
 def test_of_the_rules_of_reads_only_one_is_not_needed() -> None:
@@ -185,12 +231,10 @@ def test_a_promise_rests_on_what_its_proof_and_their_proofs_use() -> None:
 def test_with_an_extension_it_is_proved_as_well(name: str) -> None:
     """All questions about what the extension changes; the rest are asked without it."""
     induction = Unbounded(extensions=(name,))
-    assert induction.properties.keys() >= PROVED[name]
     actions = changed_actions(induction, Unbounded())
     prover = Prover(induction, recorded())
     wanted = [q for q in induction.questions() if q.action in (*actions, AT_FIRST, NO_STEP)]
     assert {q.action for q in wanted} >= set(actions) != set()
-    wanted = [q for q in wanted if q.claim not in PROVED[name]]
     assert [q for q in wanted if prover.prove(q).verdict != "proved"] == []
     assert agrees(induction) is None
 

@@ -11,9 +11,9 @@ import pytest
 from tests.raftworthy.finite import Finite
 
 from raftspec.anynumber import EACH
-from raftspec.claims import CONJUNCTS
+from raftspec.extensions import having
 from raftspec.graph import free_variables
-from raftspec.invariant import with_witnesses
+from raftspec.invariant import conjuncts, with_witnesses
 from raftworthy.explore.bounds import Bounds
 from raftworthy.explore.model import Model
 from raftworthy.explore.paths import Move
@@ -26,8 +26,16 @@ from raftworthy.prove.unbounded.values import Entries
 BOUNDS = Bounds(servers=3, max_term=2, max_log=2, commands=2, entries=2, crashes=1, applies=True)
 
 
-# Without bounds that a step of the walk could meet: there are none in the proof.
-ROOM = Bounds(servers=3, max_term=9, max_log=9, commands=99, entries=9, crashes=99, applies=True)
+class Endless(Bounds):
+    """Without bounds that a step could meet: there are none in the proof."""
+
+    def guards(self) -> dict[str, Callable[..., bool]]:
+        return {}
+
+
+SESSIONS = Bounds(
+    servers=2, max_term=1, max_log=3, commands=3, entries=3, crashes=1, applies=True, extensions=("sessions",)
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,17 @@ def model() -> Model:
     return Model(with_witnesses(), BOUNDS)
 
 
-def walk(model: Model, rng: random.Random, length: int = 40) -> Iterator[tuple[World, list[Move]]]:
+@pytest.fixture(scope="module")
+def with_sessions() -> Model:
+    return Model(with_witnesses(having("sessions")), SESSIONS)
+
+
+RARE = ("restart", "timeout")
+
+
+def walk(
+    model: Model, rng: random.Random, length: int = 40, rare: tuple[str, ...] = RARE
+) -> Iterator[tuple[World, list[Move]]]:
     """The states of a random walk, with their moves."""
     s = model.generated.initial()
     for _ in range(length):
@@ -43,7 +61,6 @@ def walk(model: Model, rng: random.Random, length: int = 40) -> Iterator[tuple[W
         if not moves:
             return
         yield s, moves
-        rare = ("restart", "timeout")
         s = rng.choices(moves, [0.05 if m.action in rare else 1 for m in moves])[0].world
 
 
@@ -51,13 +68,14 @@ class Interpreted:
     """The proof's state and steps, where the state is a world of the Python back end."""
 
     def __init__(self, model: Model) -> None:
-        self.model, self.induction = model, Unbounded()
-        self.roomy = Model(model.spec, ROOM)
+        b = model.bounds
+        self.model, self.induction = model, Unbounded(extensions=b.extensions)
+        self.roomy = Model(model.spec, Endless(b.servers, max_term=9, max_log=9, extensions=b.extensions))
         self.finite = Finite(model.servers, range(-2, 6))
         self.induction.named = self.finite.named
         self.steps: dict[str, Step] = {}
         self.conjuncts = {
-            n: self.induction._universal(n, p) for n, p in CONJUNCTS.items() if not message_of(p)
+            n: self.induction._universal(n, p) for n, p in conjuncts(model.spec).items() if not message_of(p)
         }
         self.axioms = {
             "types": self.induction._typed(self.induction.s),
@@ -79,7 +97,7 @@ class Interpreted:
         for f, t in spec.server.types().items():
             given(t, f, lambda i, *a, f=f: getattr(world.variables[i], f))
         for f, t in spec.history.types().items():
-            given(t, f, lambda *a, f=f: getattr(world.past, f))
+            given(t, self.induction.of_history(f), lambda *a, f=f: getattr(world.past, f))
 
     def wrong(self, world: World) -> list[str]:
         """The assumptions that don't hold."""
@@ -192,6 +210,20 @@ def test_what_the_proof_assumes_holds_in_reachable_states(model: Model) -> None:
         if k > 1 and taken == interpreted.induction.transitions.keys():
             return
     raise AssertionError(f"never taken: {interpreted.induction.transitions.keys() - taken}")
+
+
+def test_with_sessions_steps_and_assumptions_are_those_of_reachable_states(with_sessions: Model) -> None:
+    """Where requests were tried again: there are maps in maps, which other specifications have not."""
+    interpreted, rng, again = Interpreted(with_sessions), random.Random(0), 0
+    assert compare(interpreted, 1, 40) is None
+    for _ in range(2):
+        s = list(walk(with_sessions, rng, 60, ("restart", "client_request", "expire_sessions")))[-1][0]
+        assert interpreted.wrong(s) == []
+        again += any(n != k > 0 for n, k in s.past.answers.items())
+    assert again
+    s = with_sessions.generated.initial()
+    s.past.responded[0] = {1: 1}
+    assert [n.split("_")[0] for n in interpreted.wrong(s)] == ["h13", "h18"]
 
 
 def test_an_assumption_that_is_wrong_is_noticed(model: Model) -> None:

@@ -53,10 +53,10 @@ class Counterexample:
 def sizes(servers: int = 3, max_term: int = 4, max_log: int = 4, extensions: Iterable[str] = ()) -> Bounds:
     """Bounds that limit nothing but the sizes of a state: any entries a message, restarts, commands twice.
 
-    With membership a command is never given twice, as configurations are told apart by it.
+    With membership or sessions no command is given twice, as what an entry says stands under its value.
     """
     extensions = tuple(extensions)
-    commands = max(2, max_log) if "membership" in extensions else 1
+    commands = 1 if {"membership", "sessions"}.isdisjoint(extensions) else max(2, max_log)
     return Bounds(
         servers, max_term, max_log, crashes=1, commands=commands, entries=max_log, applies=True,
         extensions=extensions,

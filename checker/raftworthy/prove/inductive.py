@@ -101,19 +101,22 @@ class Induction:
         self.steps: dict[str, tuple[Environment, Taken, list[Truth]]] = {}
         self._computing: dict[tuple[int, ...], Terms] = {}
 
-    def instances(self, p: Property) -> Iterator[Truth]:
-        """A conjunct for every value of its parameters; none if it is about a message."""
-        if message_of(p):
+    def instances(self, p: Property, message: Environment | None = None) -> Iterator[Truth]:
+        """A conjunct for every value of its parameters; if it is about a message, only of a known one."""
+        if message_of(p) and message is None:
             return
-        values = [range(t.kind == "server", self.furthest(t) + 1) for t in p.params.values()]
+        types = {name: t for name, t in p.params.items() if t.kind != "record"}
+        values = [range(t.kind == "server", self.furthest(t) + 1) for t in types.values()]
         for params in itertools.product(*values):
-            claim = self.terms.value(self.machine.claims[p.name], dict(zip(p.params, params, strict=True)))
+            known = {**(message or {}), **dict(zip(types, params, strict=True))}
+            claim = self.terms.value(self.machine.claims[p.name], known)
             if claim is not True:
                 yield claim
 
     def furthest(self, t: Type) -> int:
-        """The largest value of a parameter that a claim is about; no log reaches further."""
-        return self.model.bounds.max_log if t.name == "index" else self.machine.shapes.largest(t)
+        """The largest value of a parameter that a claim is about: no log reaches further, but clients may."""
+        in_logs = t.name == "index" and "sessions" not in self.machine.spec.extensions
+        return self.model.bounds.max_log if in_logs else self.machine.shapes.largest(t)
 
     def questions(self) -> list[Question]:
         """Every claim with every action that could make it wrong, conjuncts first."""
@@ -141,7 +144,7 @@ class Induction:
         """What each conjunct says of a message that was sent."""
         for name, p in self.conjuncts.items():
             if kind and message_of(p) is kind:
-                yield name, self.terms.value(self.machine.claims[name], environment)
+                yield from ((name, c) for c in self.instances(p, environment))
 
     def _all(self, said: Iterable[tuple[str, Truth]]) -> Truth:
         return self.logic.both(*(c for _, c in said))

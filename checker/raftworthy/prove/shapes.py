@@ -190,7 +190,9 @@ class Shapes:
                 nothing = zero(t.of)
                 pairs = zip(self.keys(t), (self.decode(t.of, x) for x in value.items), strict=True)
                 return {
-                    k: tuple(x) if isinstance(x, list) else x for k, x in pairs if x != nothing and x != []
+                    k: tuple(x) if isinstance(x, list) else x
+                    for k, x in pairs
+                    if x != nothing and x not in ([], {})
                 }
             case "seq":
                 assert t.of is not None

@@ -85,7 +85,7 @@ class Unbounded:
         self.named = Named(self.clauses)
         types = spec.server.types()
         self._symbols = {f: v.unknown(t, f, SERVER_SORT) for f, t in types.items()}
-        past = {f: v.unknown(t, f)() for f, t in spec.history.types().items()}
+        past = {f: v.unknown(t, self.of_history(f))() for f, t in spec.history.types().items()}
         self.s = State(self._symbols, past, "set")
         self.hypotheses: dict[str, list[Clause]] = {
             name: self.clauses.of(self._universal(name, p))
@@ -111,6 +111,10 @@ class Unbounded:
         self._below: dict[tuple[str, str], list[z3.BoolRef]] = {}
         self._of_message: dict[str, dict[str, list[z3.BoolRef]]] = {}
 
+    def of_history(self, f: str) -> str:
+        """What one of history's variables is called here: servers may have one of the same name."""
+        return f"past.{f}" if f in self.spec.server.types() else f
+
     def _majorities(self) -> Iterable[Formula]:
         yield quorums_intersect()
         if "membership" in self.spec.extensions:
@@ -124,25 +128,30 @@ class Unbounded:
         ]
         return both(*out, *(v.typed(t, s.past[f]) for f, t in self.spec.history.types().items()))
 
-    def _universal(self, name: str, p: Property, below: Sequence[Any] = ()) -> Formula:
+    def _universal(
+        self, name: str, p: Property, below: Sequence[Any] = (), of: Terms | None = None
+    ) -> Formula:
         """A conjunct for every value of its parameters: of their types, as it is proved of no others.
 
-        With `below`, only where a lemma's rank is smaller than this one.
+        With `below`, only where a lemma's rank is smaller than this one. If it is about a message, about that
+        which is known where `of` computes.
         """
-        todo = list(p.params.items())
+        todo = [(param, t) for param, t in p.params.items() if t.kind != "record"]
+        of = of or Terms(self.named, self.s)
 
-        def rest(k: int, environment: Environment) -> Formula:
+        def rest(k: int, w: Terms) -> Formula:
             if k == len(todo):
-                value = Terms(self.named, self.s, environment=environment).value(self.claims[name])
-                return implies(smaller(ranked(name, environment), below), value) if below else value
+                value = w.value(self.claims[name])
+                return implies(smaller(ranked(name, w.environment), below), value) if below else value
             param, t = todo[k]
 
             def claim(x: Any) -> Formula:
-                return implies(v.typed(t, x), rest(k + 1, {**environment, param: x}))
+                known = {**w.environment, param: x}
+                return implies(v.typed(t, x), rest(k + 1, Terms(w.named, self.s, environment=known)))
 
             return every(v.sort_of(t), claim, param)
 
-        return rest(0, {})
+        return rest(0, of)
 
     def _parameters(self, types: Mapping[str, Type], prefix: str) -> tuple[dict[Any, Value], Formula]:
         """Unknown values for parameters; a message's fields by class and name."""
@@ -171,8 +180,8 @@ class Unbounded:
         w = Terms(named, self.s, environment=environment)
         assumed = [typed, *(w.value(g.condition) for g in t.guards)]
         kind = t.action.message
-        said = (n for n, p in self.conjuncts.items() if kind and message_of(p) is kind)
-        about = {n: w.value(self.claims[n]) for n in said}
+        said = {n: p for n, p in self.conjuncts.items() if kind and message_of(p) is kind}
+        about = {n: self._universal(n, p, of=w) for n, p in said.items()}
         server = w.value(t.server)
         servers = dict(self.s.servers)
         changed = {}
@@ -244,8 +253,9 @@ class Unbounded:
                     condition, fields = send.made(environment[kind, "target"])
                     new.append(both(condition, *map(same_value, fields, x)))
             before = Terms(named, self.s, environment=environment)
-            about = (n for n in self.of_kind(question.claim) if n in assumed or n == question.claim)
-            parts.append(either(both(*(before.value(self.claims[n]) for n in sorted(about))), *new))
+            about = sorted(n for n in self.of_kind(question.claim) if n in assumed or n == question.claim)
+            said = (self._universal(n, self.properties[n], of=before) for n in about)
+            parts.append(either(both(*said), *new))
         return both(*parts), named
 
     def cases(self, question: Question) -> list[list[z3.BoolRef]]:

@@ -7,7 +7,7 @@ hypotheses. It is a place to begin, no more: what is proved is proved from what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import z3
 
@@ -17,6 +17,7 @@ from raftworthy.prove.inductive import Induction
 from raftworthy.prove.unbounded.induction import Unbounded
 
 SIZES = ((3, 2, 2), (3, 3, 2))  # of servers, terms, entries, in turn
+WITH_SESSIONS = ((3, 2, 2), (3, 2, 3), (3, 3, 2))  # somebody is registered, asks, and asks again
 # What is said of leaders' logs alone: little of the short ones at these sizes, much of longer ones.
 OF_LONG_LOGS = frozenset({"g8_terms_grow_along_logs", "g9_leader_logs_share_prefixes"})
 LIMIT = 20_000_000  # Z3's steps for one answer; most take a hundredth
@@ -50,6 +51,11 @@ TOLD: Mapping[str, str] = {
     # With snapshots, the one question for which fixed sizes name too few.
     "handle_append_entries/d3": "d3 d7 g3 g6 g9 l1 l2 l3 m1 m3 m4 s1",
 }
+
+
+def sizes_for(extensions: Collection[str]) -> tuple[tuple[int, int, int], ...]:
+    """The sizes at which to ask first."""
+    return WITH_SESSIONS if "sessions" in extensions else SIZES
 
 
 def written_down(question: Question, known: Iterable[str]) -> frozenset[str]:

@@ -6,7 +6,7 @@ The exit code is 0 if all is proved, 1 if a step breaks the invariant, 2 if some
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from raftspec.anynumber import disagreement
@@ -22,12 +22,11 @@ from raftworthy.prove.inductive import LEFT_OUT, Induction
 from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED
 from raftworthy.prove.unbounded.cores import Cores, needed, record, recorded
 from raftworthy.prove.unbounded.induction import AT_FIRST, NATURAL, Unbounded
+from raftworthy.prove.unbounded.narrowing import sizes_for
 from raftworthy.prove.unbounded.solving import EFFORT, Proof, Prover
 
 Told = Callable[[Proof, int, int], None]
 UNTOLD: Told = lambda proof, done, total: None  # noqa: E731
-# Where a counterexample is looked for, in turn.
-FINITE = ((3, 2, 2), (3, 3, 2))
 IN_PART = frozenset({"membership"})  # extensions for which much is expected to fail
 SMALL = EFFORT // 3  # Z3's steps for one try where most questions are expected to fail
 
@@ -265,7 +264,7 @@ def _without(
     if example:
         data["counterexample"] = as_data(example)
         out += [table(example), ""]
-    out.append(_verdict(search))
+    out.append(_verdict(search, induction.extensions))
     for q in failed:
         if not example or q != example.question:
             out.append(f"  not proved either: {q.action} / {title(q.claim)}")
@@ -281,14 +280,15 @@ def _without(
     return data, "\n".join(out), {"broken": BROKEN, "proved": HOLDS}.get(verdict, UNDECIDED)
 
 
-def _verdict(search: Failing) -> str:
+def _verdict(search: Failing, extensions: Collection[str]) -> str:
     """The first line of the answer."""
     if search.example:
         action, claim = search.example.question
         return f"not inductive: {action} / {title(claim)}"
     if search.failed:
         action, claim = search.failed[0]
-        looked = ", ".join(f"{s} servers, terms up to {t}, logs up to {n}" for s, t, n in FINITE)
+        tried = sizes_for(extensions)
+        looked = ", ".join(f"{s} servers, terms up to {t}, logs up to {n}" for s, t, n in tried)
         return (
             f"undecided: {action} / {title(claim)} is not proved, and no counterexample was found at {looked}"
         )
@@ -303,7 +303,7 @@ def _finite(
     """The smallest counterexample at fixed sizes, taken again by Python; None if there is none."""
     if question.action == AT_FIRST or question.claim == NATURAL:
         return None
-    for size in FINITE:
+    for size in sizes_for(tuple(extensions)):
         small = Induction(sizes(*size, extensions), without, bug)
         if question in small.questions() and small.answer(question).verdict == "broken":
             return find(question, small)

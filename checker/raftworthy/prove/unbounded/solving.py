@@ -17,7 +17,7 @@ import z3
 from raftspec.claims import CONJUNCTS
 from raftworthy.explore.broken_steps import NO_STEP, Question
 from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
-from raftworthy.prove.unbounded.narrowing import OF_LONG_LOGS, SIZES, Narrowing, written_down
+from raftworthy.prove.unbounded.narrowing import OF_LONG_LOGS, SIZES, Narrowing, sizes_for, written_down
 
 EFFORT = 4_000_000  # of Z3's steps, for one try; about two seconds
 LEVELS = (EFFORT // 40, EFFORT // 10, EFFORT // 3, EFFORT)  # with how much a question is tried in turn
@@ -113,7 +113,7 @@ class Prover:
         yield few, self.seed, LEVELS[0]
         used: frozenset[str] | None = known
         fewest = frozenset[str]()
-        for size, levels in zip(SIZES, (1, 3), strict=True):
+        for size in sizes_for(self.induction.extensions):
             narrowing = self._narrowing(size)
             if not fewest or narrowing.used(question, fewest) is None:  # others, or more than before
                 used = narrowing.used(question, known)
@@ -121,7 +121,7 @@ class Prover:
                     return
                 yield used | few, self.seed, LEVELS[0]
                 fewest = narrowing.used(question, used, fewest=True) or frozenset()
-            yield from self._with_more(fewest | few, levels=levels)
+            yield from self._with_more(fewest | few, levels=1 if size == SIZES[0] else 3)
             yield fewest | few | (OF_LONG_LOGS & known), self.seed, LEVELS[0]
         assert used is not None
         yield from self._with_more(used | few, known | few)
