@@ -108,11 +108,11 @@ class Variables:
         """The values, hashable, in order. Equal keys are equal values, as `same` says sooner."""
         return tuple(_frozen(getattr(self, name), self.nothing.get(name)) for name in self.__slots__)
 
-    def same(self, other: Variables) -> bool:
-        """Whether all values are equal; what a step didn't change is the same object."""
+    def same(self, other: Variables, names: Iterable[str] | None = None) -> bool:
+        """Whether all values are equal, or those of these names; what a step didn't change is one object."""
         return self is other or all(
             mine == theirs or (name in self.nothing and self._same_map(name, mine, theirs))
-            for name in self.__slots__
+            for name in names or self.__slots__
             for mine, theirs in [(getattr(self, name), getattr(other, name))]
         )
 

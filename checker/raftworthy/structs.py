@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Optional
 
 import msgspec
@@ -29,16 +30,24 @@ def name_of(servers: tuple[str, ...]) -> Any:
     return Literal[servers] if servers else str
 
 
-def structs_of(spec: Spec, servers: tuple[str, ...] = ()) -> dict[type[Record], type[msgspec.Struct]]:
+def structs_of(
+    spec: Spec,
+    servers: tuple[str, ...] = (),
+    known: Mapping[type[Record], type[msgspec.Struct]] = MappingProxyType({}),
+) -> dict[type[Record], type[msgspec.Struct]]:
     """A struct for each record that is sent or stored.
 
     Messages carry their name in snake_case as `kind`. Entries are JSON arrays in the order of their fields.
     If the servers are given, no other names are read, and each is always one string, quick to compare.
+    What is `known` isn't made again.
     """
     made: dict[type[Record], type[msgspec.Struct]] = {}
     held = (*spec.server.types().values(), *spec.history.types().values())
     stored = [t.of.cls for t in held if t.of and t.of.kind == "record" and t.of.cls]
     for cls in dict.fromkeys((*stored, *spec.messages)):
+        if cls in known:
+            made[cls] = known[cls]
+            continue
         fields = [(name, annotation_of(t, made, servers)) for name, t in cls.types().items()]
         if issubclass(cls, Message):
             made[cls] = msgspec.defstruct(

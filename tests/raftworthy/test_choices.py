@@ -15,7 +15,11 @@ pytest.importorskip("llvmlite")
 pytest.importorskip("numpy")
 pytest.importorskip("z3")
 
-from raftspec.mutants import Mutant
+from tests.raftworthy.test_reduced_extensions import seen
+
+from raftspec.extensions import having
+from raftspec.mutants import MUTANTS, Mutant
+from raftspec.pre_vote import PreVote, PreVoteReply
 from raftspec.properties import raft
 from raftspec.raft import S
 from raftspec.spec import Step, when
@@ -29,13 +33,14 @@ from raftworthy.explore.paths import Progress
 from raftworthy.native import engine
 from raftworthy.native.checkpoint import read
 from raftworthy.native.engine import explore_native
-from raftworthy.reduce.choices import NO_CHOICE, Opened, _without, opened
+from raftworthy.native.narrowing import narrowed
+from raftworthy.reduce.choices import NO_CHOICE, Opened, opened, widened
+from raftworthy.reduce.deriving import kept_by_steps, permits_for
+from raftworthy.reduce.permits import Permits
 
 TWO = Bounds(servers=2)
 ONE = Means(threads=1)
-POLICY = {
-    "leader.initial_next_index", "replicate.back_off", "replicate.next_after_match", "replicate.next_index",
-}  # fmt: skip
+NEXT = "replicate.next_index"
 
 
 def explored(
@@ -87,13 +92,14 @@ def test_what_a_leader_sends_next_is_left_open_in_a_large_search() -> None:
     """It is what Figure 2 chooses, and the property about it is kept by every step."""
     found = explored(TWO, many=10)
     assert found.exhausted
-    assert found.permits.opened == "next_index"
+    assert found.permits.opened == NEXT
     assert "choices" in found.permits.names()
     assert found.without == frozenset()
     model = Model(raft, TWO)
     choices = opened(model, model.properties())
     assert isinstance(choices, Opened)
-    assert choices.wide.without == POLICY
+    assert choices.wide.without == {NEXT}
+    assert "next_index" not in choices.needs.variables
     assert choices.kept == ("next_index_after_match",)
 
 
@@ -110,10 +116,7 @@ def test_a_violation_found_so_is_one_of_the_specification() -> None:
 
 
 def test_what_is_possible_with_open_choices_only_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(self: Model, *_: Any) -> None:
-        raise ValueError
-
-    monkeypatch.setattr(Model, "repeat", never)
+    monkeypatch.setattr(natively, "narrowed", lambda *_: None)
     found = explored(TWO, "commit.majority", many=1)
     assert found.violation is not None
     assert found.permits.off["choices"] == "something false was found so"
@@ -127,7 +130,7 @@ def test_a_signal_while_a_search_is_only_tried_leaves_a_checkpoint_too(tmp_path:
     assert first.distinct < 10
     rest = explored(TWO, means=replace(means, resume=True))
     whole = explored(TWO, many=1)
-    assert rest.permits.opened == "next_index"
+    assert rest.permits.opened == NEXT
     assert (rest.stopped, rest.distinct, rest.states) == (whole.stopped, whole.distinct, whole.states)
     assert list(tmp_path.iterdir()) == []
 
@@ -139,12 +142,8 @@ def test_what_led_to_something_false_is_done_without_when_a_search_goes_on(
     means = replace(ONE, disk=tmp_path, asked={"unwanted": []})
     interrupted_at_once(means, "commit.majority")
 
-    def never(self: Model, *_: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise ValueError
-
     with monkeypatch.context() as patch:
-        patch.setattr(Model, "repeat", never)
+        patch.setattr(natively, "narrowed", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         again = explored(TWO, "commit.majority", means=replace(means, resume=True))
     assert again.stopped.startswith("interrupted")
     unwanted = read(tmp_path)["asked"]["unwanted"]
@@ -161,7 +160,7 @@ def test_a_choice_that_decides_more_than_what_is_sent_stays() -> None:
     names = model.properties()
     assert opened(model, names) == NO_CHOICE
     assert explore_native(model).exhausted
-    wrong = _without(model, sorted(POLICY))
+    wrong = Model(raft, model.bounds, mutant=mutant, any_policy=True)
     searched = [p for p in names if p != "next_index_after_match"]
     assert explore_native(wrong, properties=searched).violation
 
@@ -177,3 +176,118 @@ def _by_next_index(s: S, i: Server, n: Index) -> Step:
 def test_a_property_about_a_choice_that_a_step_breaks_is_searched_for() -> None:
     model = Model(raft, Bounds(servers=2, max_term=1), ["leader.reset_match_index"])
     assert opened(model, model.properties()) == "become_leader can break next_index_after_match"
+
+
+# --- pre-votes ---------------------------------------------------------------
+
+
+ASKING = Bounds(servers=2, max_term=1, extensions=("pre_vote",))
+
+
+def asking(*without: str, bounds: Bounds = ASKING, **actions: Any) -> Model:
+    """Raft with pre-votes, without some rules, and with these actions."""
+    mutant = Mutant("made up", "", "", without=frozenset(without), actions=actions)
+    return Model(having("pre_vote"), bounds, mutant=mutant)
+
+
+def test_whether_a_quorum_would_vote_for_a_server_is_left_open_and_nobody_has_to_ask() -> None:
+    """Dissertation, section 9.6: pre-votes are there for liveness. An answer still carries a term."""
+    model = asking()
+    choices = opened(model, model.properties(), policy=False)
+    assert isinstance(choices, Opened)
+    assert (choices.rules, choices.kept) == (("pre_vote.majority",), ("candidate_has_support",))
+    assert {"pre_votes", "hears"}.isdisjoint(choices.needs.variables)
+    assert model.spec.actions.keys() - choices.needs.actions == {"start_pre_vote", "silence"}
+    assert choices.needs.fields[PreVote] == {"source", "target"}
+    assert choices.needs.fields[PreVoteReply] == {"source", "target", "term"}
+
+
+def test_with_pre_votes_left_open_nothing_is_missed() -> None:
+    model = asking()
+    choices = opened(model, model.properties(), policy=False)
+    assert isinstance(choices, Opened)
+    permits = permits_for(choices.wide, choices.searched)
+    assert permits.clock == ("current_term", "term")
+    assert seen(choices.wide, permits) >= seen(model, None)
+    fewer = replace(choices.needs, actions=choices.needs.actions - {"handle_pre_vote"})
+    wrong = Model(widened(model.spec, fewer, choices.searched), model.bounds, choices.wide.without)
+    assert not seen(wrong, None) >= seen(model, None)
+
+
+def test_a_pre_vote_that_is_counted_as_a_vote_is_needed() -> None:
+    model = asking("pre_vote.no_vote")
+    assert opened(model, model.properties(), policy=False) == NO_CHOICE
+
+
+def test_an_answer_that_depends_on_the_question_needs_it() -> None:
+    """Who says nothing rather than no has to have read what it was asked."""
+    model = asking("pre_vote.refuse")
+    choices = opened(model, model.properties(), policy=False)
+    assert isinstance(choices, Opened)
+    assert "last_log_term" in choices.needs.fields[PreVote]
+    assert permits_for(choices.wide, choices.searched).clock is None
+
+
+def test_who_could_not_stand_any_more_was_told_before_that_it_could() -> None:
+    """It was told so when its log was as good as others'. Section 5.4.1, without the check of votes."""
+    model = asking("vote.up_to_date", bounds=Bounds(extensions=("pre_vote",)))
+    choices = opened(model, ["leader_completeness"])
+    assert isinstance(choices, Opened)
+    found = explore_native(choices.wide, properties=choices.searched, permits=Permits(eager=True)).violation
+    assert found is not None
+    start = model.generated.initial()
+    path = narrowed(model, choices.needs, start, found.path, found.property)
+    assert path is not None
+    again = model.repeat(start, ((m.action, m.params) for m in path.moves))
+    assert not model.claim("leader_completeness")(again.world)
+    steps = [m.action for m in path.moves]
+    asked = len(steps) - 1 - steps[::-1].index("start_pre_vote")
+    assert "handle_append_entries" in steps[asked:]
+
+
+def test_what_no_pre_vote_allows_is_not_shown() -> None:
+    """Nobody would vote for a server that lacks an entry, if all that was left out were asked."""
+    model = asking("vote.up_to_date", bounds=Bounds(extensions=("pre_vote",)), start_pre_vote=_late)
+    choices = opened(model, ["leader_completeness"])
+    assert isinstance(choices, Opened)
+    found = explore_native(choices.wide, properties=choices.searched, permits=Permits(eager=True)).violation
+    assert found is not None
+    assert narrowed(model, choices.needs, model.generated.initial(), found.path, found.property) is None
+
+
+def _late(s: Any, i: Server) -> Step:
+    """Nobody without an entry asks in a term that has begun."""
+    step = having("pre_vote").actions["start_pre_vote"].function(s, i)
+    late = when("i is in no term, or has an entry", (s[i].current_term == 0) | (s[i].log.length > 0))
+    return Step(i, *step.guards, late, then=step.then, send=step.sends)
+
+
+def test_a_property_of_steps_that_one_of_them_breaks_is_searched_for() -> None:
+    others = ["one_leader_per_term"]
+    why = kept_by_steps(asking("pre_vote.majority"), ["candidate_has_support"], others)
+    assert why == "timeout can break candidate_has_support"
+    # Who hears its own RequestVote votes for itself, in a newer term, whoever supports it.
+    why = kept_by_steps(asking(timeout=_to_all), ["candidate_has_support"], others)
+    assert why == "handle_request_vote can break candidate_has_support"
+
+
+def _to_all(s: Any, i: Server) -> Step:
+    """A candidate asks itself, too."""
+    step = having("pre_vote").actions["timeout"].function(s, i)
+    return Step(i, *step.guards, then=step.then, send=[x.message for x in step.sends])
+
+
+BUGS = [m.name for m in MUTANTS.values() if m.extensions == ("pre_vote",)]
+
+
+@pytest.mark.skipif("RAFTWORTHY_ALL_PAIRS" not in os.environ, reason="takes minutes: RAFTWORTHY_ALL_PAIRS=1")
+@pytest.mark.parametrize("name", ["", *having("pre_vote").rules, *BUGS])
+def test_for_every_change_the_answer_is_the_same_with_pre_votes_left_open(name: str) -> None:
+    spec, without = having("pre_vote"), [name] if "." in name else []
+    model = Model(spec, ASKING, without, MUTANTS.get(name))
+    whole, reduced = explore_native(model), explored(ASKING, *without, mutant=MUTANTS.get(name), many=1)
+    assert (whole.stopped, whole.violation is None) == (reduced.stopped, reduced.violation is None)
+    for policy in (False, True):
+        choices = opened(model, model.properties(), policy)
+        if whole.violation is None and isinstance(choices, Opened):
+            assert seen(choices.wide, permits_for(choices.wide, choices.searched)) >= seen(model, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
@@ -22,6 +23,8 @@ from raftworthy.cli.common import (
     print_json,
     progress_bar,
 )
+
+SELDOM = 200_000, 50, 100  # for gc: expressions and states stay, and few of them are garbage
 
 
 @app.command
@@ -93,6 +96,7 @@ def explore(
         raftworthy explore --max-messages 13 --engine ray --workers 3
         raftworthy explore --random --max-term 4 --commands 2 --without commit.current_term
     """
+    gc.set_threshold(*SELDOM)
     from raftworthy.explore.bounds import Bounds, UnusableError
     from raftworthy.explore.cases import with_extensions
     from raftworthy.explore.means import Means, Workers, resumed
@@ -193,6 +197,7 @@ def why(
     """
     if (name is None) is not all or ((markdown or with_) and not all):
         return fail("name a rule or a mutant, or write --all; --markdown and --with go with --all", json)
+    gc.set_threshold(*SELDOM)
     from raftspec.extensions import EXTENSIONS
     from raftspec.rules import RULES
     from raftworthy.explore.bounds import UnusableError

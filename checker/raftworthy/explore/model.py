@@ -27,15 +27,14 @@ from raftworthy.structs import structs_of
 
 SOURCES = sources(__file__, bounds_module.__file__)  # by which what is traced within bounds is kept
 
-_CLASSES: dict[tuple[Any, ...], dict[type[Record], type[msgspec.Struct]]] = {}
+_CLASSES: dict[type[Record], dict[type[Record], type[msgspec.Struct]]] = {}
 
 
 def message_classes(spec: Spec) -> dict[type[Record], type[msgspec.Struct]]:
     """The same classes for all variants of a specification, so that each can go on from states of another."""
-    key = (spec.server, *spec.messages)
-    if key not in _CLASSES:
-        _CLASSES[key] = structs_of(spec)
-    return _CLASSES[key]
+    known = _CLASSES.setdefault(spec.server, {})
+    known.update(made := structs_of(spec, known=known))
+    return made
 
 
 class Model:

@@ -7,16 +7,18 @@ tried is given up at a limit. A signal leaves a checkpoint of the search that is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from threading import Event
 from typing import Any
 
 from raftworthy.explore.cases import Case
 from raftworthy.explore.means import FALSE, Means, refuted
 from raftworthy.explore.model import Model
-from raftworthy.explore.paths import Path, Result, Violation
+from raftworthy.explore.paths import Path, Result
 from raftworthy.native.engine import HOPELESS, explore_native
+from raftworthy.native.narrowing import narrowed
 from raftworthy.native.search import interrupts
 from raftworthy.reduce.choices import opened
 from raftworthy.reduce.deriving import permits_for
@@ -67,10 +69,11 @@ class Natively:
             if sight.eager and (result := self._tried(FEW_KEPT, sight, threads=1, hopeless=many)):
                 return result
             permits = permits_for(self.model, self.names, self.unwanted)
-        if permits.clock and "choices" not in self.unwanted and self.means.workers is None:
-            if result := self._tried(MANY_KEPT, permits, hopeless=never):
-                return result
-            found = self._openly()
+        if "choices" not in self.unwanted and self.means.workers is None:
+            # Policy is left open last: with it, more of what is found is none of the specification's.
+            tried = self._tried(MANY_KEPT, permits) if permits.clock else self._openly(MANY_KEPT)
+            found = tried or self._openly()
+            assert found is not None
             if not isinstance(found, str):
                 return found
             permits = replace(permits, off={**permits.off, "choices": found})
@@ -79,12 +82,15 @@ class Natively:
         return self._in_full(permits)
 
     def _tried(self, limit: int, permits: Permits, **more: Any) -> Result | None:
-        """What comes of a search that is given up at a limit or a signal; None if it was."""
+        """What comes of a search of what is asked that is given up at a limit or a signal; None if it was."""
+        return self._given_up(partial(self._search, self.case, self.made, permits=permits), limit, **more)
+
+    def _given_up(self, search: Callable[..., Result], limit: int, **more: Any) -> Result | None:
         if not self.alone:
             return None
-        options = self.means.options() | {"asked": None, "disk": None} | more
+        options = self.means.options() | {"asked": None, "disk": None, "hopeless": never} | more
         least = min(limit, self.limit_states or limit)
-        result = self._search(self.case, self.made, least, permits, **options)
+        result = search(limit_states=least, **options)
         return result if is_over(result, least == self.limit_states) else None
 
     def _in_full(self, permits: Permits) -> Result:
@@ -93,42 +99,44 @@ class Natively:
         if permits.clock is None and (fewer := case.sending(self.usual)) != case:
             permits, case = nothing(permits.off["order"]), fewer
             made = case.begun(self.question["spec"], self.question["without"], self.question["mutant"])
-        return self._search(case, made, self.limit_states, permits, **self.means.options())
+        options = self.means.options()
+        return self._search(case, made, limit_states=self.limit_states, permits=permits, **options)
 
-    def _search(
-        self, case: Case, made: tuple[Model, Path], limit: int | None, permits: Permits, **options: Any
-    ) -> Result:
+    def _search(self, case: Case, made: tuple[Model, Path], **options: Any) -> Result:
         return case.explore(
-            made=made, limit_states=limit, permits=permits, explorer=explore_native,
-            interrupted=self.interrupted, **options, **self.question,
-        )  # fmt: skip
+            made=made, explorer=explore_native, interrupted=self.interrupted, **options, **self.question
+        )
 
-    def _openly(self) -> Result | str:
-        """What a search finds that leaves choices open, if it is true of the specification; or why not."""
+    def _openly(self, limit: int | None = None) -> Result | str | None:
+        """What a search finds that leaves choices open, if it is true of the specification; or why not.
+
+        With a limit it is only tried, and policy isn't left open; None if it was given up.
+        """
         model, (_, begun) = self.model, self.made
-        choices = opened(model, self.names)
+        choices = opened(model, self.names, policy=limit is None)
         if isinstance(choices, str):
             return choices
         permits = permits_for(choices.wide, choices.searched, self.unwanted)
         if permits.clock is None:
             return permits.off["order"]
         off = {name: why for name, why in permits.off.items() if name != "choices"}
-        result = explore_native(
-            choices.wide, properties=choices.searched, symmetry=self.question["symmetry"],
-            progress=self.question.get("progress"), limit_states=self.limit_states, start=begun,
-            permits=replace(permits, opened=choices.variable, off=off), interrupted=self.interrupted,
-            **self.means.options(),
+        search = partial(
+            explore_native, choices.wide, properties=choices.searched, symmetry=self.question["symmetry"],
+            progress=self.question.get("progress"), start=begun, interrupted=self.interrupted,
+            permits=replace(permits, opened=", ".join(choices.rules), off=off),
         )  # fmt: skip
-        if result.violation is not None:
-            try:
-                steps = ((m.action, m.params) for m in result.violation.path.moves)
-                path = model.repeat(begun.start, steps)
-            except ValueError:
+        result: Result | None
+        if limit is None:
+            result = search(limit_states=self.limit_states, **self.means.options())
+        else:
+            result = self._given_up(search, limit)
+        if result is None:
+            return None
+        if (found := result.violation) is not None:
+            path = narrowed(model, choices.needs, begun.start, found.path, found.property)
+            if path is None:
                 return FALSE
-            name = result.violation.property
-            if model.claim(name)(*path.worlds()[-model.spec.properties[name].states :]):
-                return FALSE
-            result = replace(result, violation=Violation(name, result.violation.doc, path))
+            result = replace(result, violation=found._replace(path=path))
         return replace(result, without=model.without, mutant=model.mutant.name if model.mutant else None)
 
 

@@ -65,15 +65,15 @@ def genuine(model: Model, program: Program, start: World, steps: Iterable[tuple[
         return move is not None
 
     for step in _chosen(program, start, list(steps)):
-        s = _settle(model, permits, s, taken)
+        s = settle(model, permits, s, taken)
         first = step.params[0]
         i = first if isinstance(first, str) else first.target
         if permits.clock and permits.catch_up:
             while getattr(s.variables[i], permits.clock[0]) < step.clock and take(permits.catch_up, (i,)):
                 pass
         take(step.action, _real(step.params, s))
-    _settle(model, permits, s, taken)
-    path = follow(model, Path(start), _needed(taken), p)
+    settle(model, permits, s, taken)
+    path = follow(model, Path(start), needed(taken), p)
     if path is None:
         raise SpuriousError(f"the search found that {p} fails, and the specification doesn't")
     return shorten(model, path, p)
@@ -127,7 +127,7 @@ def _real(params: tuple[Any, ...], s: World) -> tuple[Any, ...]:
     return (min(alike, key=lambda x: (x.term, repr(x))),) if alike else params
 
 
-def _settle(model: Model, permits: Permits, s: World, taken: list[Taken]) -> World:
+def settle(model: Model, permits: Permits, s: World, taken: list[Taken]) -> World:
     """Take every step that only sends, or that handles what is handled at once, until nothing is new."""
     again = True
     while again:
@@ -152,7 +152,7 @@ def _absorbs(permits: Permits, s: World, m: Any) -> bool:
     return bool(clocks[m.target] == max(clocks.values()) == getattr(m, permits.clock[1]))
 
 
-def _needed(taken: list[Taken]) -> list[tuple[str, tuple[Any, ...]]]:
+def needed(taken: list[Taken]) -> list[tuple[str, tuple[Any, ...]]]:
     """The steps without those that only send what nobody receives."""
     out: list[tuple[str, tuple[Any, ...]]] = []
     received: set[Any] = set()

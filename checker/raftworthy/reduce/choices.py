@@ -1,132 +1,191 @@
-"""Choices that nothing but later choices depends on, such as which entries a leader tries next, left open.
+"""Choices that what is asked doesn't depend on, such as which entries a leader tries next, left open.
 
-Some rules are policy: what they choose among is safe. If a variable is read by such choices and by nothing
-else, the specification without them needs no such variable, and does all that the one with them does, and
-more. So a property that holds there holds. That this is so is seen by comparing the two, expression by
-expression: without the rules, guards that read the variable are gone, it may come out otherwise, and all
-else is the same. A property about the variable itself isn't searched for: Z3 is asked whether every step
-keeps it, from any state where the others hold. What is found without the rules has to be possible with them,
-or it is looked for again with them.
+Some guards choose among what is safe: which entries are sent next, or whether a quorum would vote for who is
+about to stand for election. Each is a rule with a name. Where nothing else reads a variable, the
+specification without them needs no such variable, nor what only sets it. It does all that the one with them
+does, and more. So a property that holds there holds. What it needs is seen by looking, from the properties
+backwards:
 
-    narrow, wide  the specification with the rules and without     f  the variable     r  a rule
+- a variable is needed if a property that is searched for reads it, or a step that has an effect, to decide
+  whether it is taken, by whom, and what the effect is;
+- a step has an effect if it changes a needed variable or history, or sends what is received with an effect;
+- of a message those fields are needed that are read where it is received. If only its sender and receiver
+  are, it is taken to have been sent by everybody to everybody.
+
+A property about a variable that isn't needed isn't searched for: Z3 is asked whether every step keeps it,
+from any state where the others hold. What is found in the wider specification has to be possible in the one
+that was asked about (`native/narrowing.py`), or it is looked for again there.
+
+    wide  the specification with choices left open
+    f  a server's variable     r  a rule     t  an action as expressions
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any
 
 from raftspec.graph import Node, postorder
+from raftspec.spec import Action, OnlyIf, Spec, Step
 from raftspec.tracing import Transition
+from raftspec.types import SERVER, Message, zero
 from raftworthy.explore.model import Model
-from raftworthy.native.identity import text_of
 
-NO_CHOICE = "no rule of policy is about a variable that only policy reads"
+NO_CHOICE = "no rule's choice is all that reads a variable"
+ENDS = frozenset({"source", "target"})
+UNSAFE = ("safety", "implied")  # kinds of rules without which what is asked about isn't safe
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the answer depends on: variables, kinds of messages with their fields, actions."""
+
+    variables: frozenset[str]
+    fields: Mapping[type[Message], frozenset[str]]
+    actions: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The specification without some rules of policy, and which properties it is searched for."""
+    """The specification without some rules, what that needs, and which properties it is searched for."""
 
     wide: Model
-    variable: str
+    rules: tuple[str, ...]
+    needs: Needs
     searched: tuple[str, ...]
-    kept: tuple[str, ...]  # properties about the variable, which every step keeps
+    kept: tuple[str, ...]  # properties about what isn't needed, which every step keeps
 
 
-def opened(model: Model, properties: list[str]) -> Opened | str:
-    """The specification with as many choices left open as can be; or why there are none.
+def opened(model: Model, properties: list[str], policy: bool = True) -> Opened | str:
+    """The specification with as many choices left open as can be, of policy or not; or why there are none.
 
-    Needs Z3 if a property is about the variable.
+    Needs Z3 if a property is about what was chosen by.
     """
-    narrow = _Parts(model)
-    rules = sorted(model.spec.policy - model.without)
-    changed = {r: _changed(narrow, _without(model, [r], properties=False)) for r in rules}
+    rules: frozenset[str] = frozenset()
+    needs, searched, kept = None, list(properties), list[str]()
+    why = NO_CHOICE
+    choices = _choices(model, policy)
     for f in model.spec.server.types():
-        about = [r for r in rules if changed[r] == {f}]
-        if not about:
+        more = frozenset(r for r, read in choices.items() if f in read)
+        if more <= rules:
             continue
-        wide = _without(model, about)
-        kept = [p for p in properties if f in _read(narrow.claims[p])]
-        searched = [p for p in properties if p not in kept]
-        if _changed(narrow, wide) != {f} or _depends(_Parts(wide), f, searched):
+        others = [p for p in searched if f not in _read(model.generated.claims[p])]
+        found = _needs(model, rules | more, others)
+        if f in found.variables:
             continue
-        if kept:
+        about = [p for p in properties if p not in others]
+        if about != kept:
             from raftworthy.reduce.deriving import kept_by_steps
 
-            if why := kept_by_steps(model, kept, searched):
-                return why
-        return Opened(wide, f, tuple(searched), tuple(kept))
-    return NO_CHOICE
+            if broken := kept_by_steps(model, about, others):
+                why = broken
+                continue
+        rules, needs, searched, kept = rules | more, found, others, about
+    if needs is None:
+        return why
+    wide = Model(widened(model.spec, needs, searched), model.bounds, model.without | rules)
+    return Opened(wide, tuple(sorted(rules)), needs, tuple(searched), tuple(kept))
 
 
-def _without(model: Model, rules: list[str], properties: bool = True) -> Model:
-    return Model(model.spec, model.bounds, model.without | set(rules), properties=properties)
+def _choices(model: Model, policy: bool) -> Mapping[str, frozenset[str]]:
+    """The rules that do nothing but forbid a step, and aren't there for safety; with what each reads."""
+    made, rules = model.generated, model.spec.rules
+    closed = UNSAFE if policy else (*UNSAFE, "policy")
+    guards = [g.condition for t in made.transitions.values() for g in t.guards]
+    whole = {n for n in guards if n.op == "rule" and rules[n.attr].kind not in closed}
+    read: dict[str, frozenset[str]] = {n.attr: _read(*(m for m in whole if m.attr == n.attr)) for n in whole}
+    others = [n for t in made.transitions.values() for n in t.roots() if n not in whole]
+    elsewhere = {n.attr for n in postorder(*others, *made.claims.values()) if n.op == "rule"}
+    return {r: f for r, f in read.items() if r not in elsewhere and made.tracer.rules[r]}
 
 
-class _Parts:
-    """A model's transitions and claims without rules' names, and as text, to compare with another's."""
-
-    def __init__(self, model: Model) -> None:
-        graph = model.generated.tracer.graph
-        self.transitions = {n: t.but(graph.without_rules) for n, t in model.generated.transitions.items()}
-        self.claims: Mapping[str, Node] = {
-            p: graph.without_rules(n) for p, n in model.generated.claims.items()
-        }
+def _read(*roots: Node) -> frozenset[str]:
+    """The servers' variables that expressions read."""
+    return frozenset(n.attr[0] for n in postorder(*roots) if n.op == "get")
 
 
-def _text(*nodes: Node | None) -> list[str]:
-    return list(text_of([n for n in nodes if n is not None]))
+def _needs(model: Model, rules: frozenset[str], searched: Iterable[str]) -> Needs:
+    """What properties need where some rules' guards are left out."""
+    needs = Needs(_read(*(model.generated.claims[p] for p in searched)), {}, frozenset())
+    while (more := _and_causes(model, rules, needs)) != needs:
+        needs = more
+    return needs
 
 
-def _read(n: Node) -> set[str]:
-    """The servers' variables that an expression reads."""
-    return {m.attr[0] for m in postorder(n) if m.op == "get"}
+def _and_causes(model: Model, rules: frozenset[str], needs: Needs) -> Needs:
+    """What is needed, and what the steps need that have an effect on it."""
+    variables, fields, actions = needs.variables, {**needs.fields}, needs.actions
+    for name, t in model.generated.transitions.items():
+        if effects := list(_effects(t, needs)):
+            guards = [g.condition for g in t.guards]
+            asked = [n for n in guards if n.op != "rule" or n.attr not in rules]
+            decisive = list(postorder(t.server, *asked, *effects))
+            actions |= {name}
+            variables |= _read(*decisive)
+            if kind := t.action.message:
+                fields[kind] = fields.get(kind, ENDS) | {n.attr[1] for n in decisive if n.op == "message"}
+    return Needs(variables, fields, actions)
 
 
-def _changed(narrow: _Parts, wide: Model | _Parts) -> set[str] | None:
-    """The variables that guards which are gone read, or that come out otherwise; None if more differs."""
-    wide = wide if isinstance(wide, _Parts) else _Parts(wide)
-    changed: set[str] = set()
-    for name, t in narrow.transitions.items():
-        found = _differs(t, wide.transitions[name])
-        if found is None:
-            return None
-        changed |= found
-    return changed
+def _effects(t: Transition, needs: Needs) -> Iterator[Node]:
+    """The expressions of what a step does that is needed."""
+    yield from (n for f, n in t.updates.items() if f in needs.variables)
+    yield from t.history.values()
+    for s in t.sends:
+        if (needed := needs.fields.get(s.message, ENDS)) != ENDS:
+            yield s.condition
+            yield from (n for f, n in zip(s.message.types(), s.fields, strict=True) if f in needed)
 
 
-def _differs(t: Transition, w: Transition) -> set[str] | None:
-    """As `_changed`, of one action."""
-
-    def effects(x: Transition) -> list[object]:
-        sends = [(s.message, _text(s.condition, *s.fields)) for s in x.sends]
-        return [_text(x.server), sends, {h: _text(n) for h, n in x.history.items()}]
-
-    if effects(t) != effects(w) or [g.text for g in t.guards] != [g.text for g in w.guards]:
-        return None
-    changed = {
-        f for f in t.updates.keys() | w.updates.keys() if _text(t.updates.get(f)) != _text(w.updates.get(f))
-    }
-    for g, h in zip(t.guards, w.guards, strict=True):
-        if _text(g.condition) != _text(h.condition):
-            if h.condition.op != "const" or h.condition.attr is not True:
-                return None
-            changed |= _read(g.condition)
-    return changed
+def widened(spec: Spec, needs: Needs, searched: Iterable[str]) -> Spec:
+    """The specification in which steps do only what is needed."""
+    actions = {}
+    for name, a in spec.actions.items():
+        if name in needs.actions:
+            kind, function = a.message, _needed(a.function, needs)
+            if kind is not None and needs.fields[kind] == ENDS:
+                actions[name] = Action(name, _unasked(function, kind), {"target": SERVER, "source": SERVER})
+            else:
+                actions[name] = Action(name, function, a.params)
+    return replace(spec, actions=actions, properties={p: spec.properties[p] for p in searched})
 
 
-def _depends(wide: _Parts, f: str, searched: list[str]) -> bool:
-    """Whether anything but variable f itself depends on it."""
+def _needed(function: Callable[..., Step], needs: Needs) -> Callable[..., Step]:
+    """An action that leaves what isn't needed as it was."""
 
-    def others() -> Iterator[Node]:
-        for t in wide.transitions.values():
-            yield t.server
-            yield from (g.condition for g in t.guards)
-            yield from (n for name, n in t.updates.items() if name != f)
-            yield from t.history.values()
-            for s in t.sends:
-                yield from (s.condition, *s.fields)
-        yield from (wide.claims[p] for p in searched)
+    @wraps(function)
+    def taken(s: Any, *params: Any) -> Step:
+        step = function(s, *params)
+        then = step.then
+        if then is not None:
+            me = s[step.server]
+            then = then.but(**{f: getattr(me, f) for f in then.types() if f not in needs.variables})
+        return Step(step.server, *step.guards, then=then, send=list(_sent(step, needs)), history=step.history)
 
-    return any(f in _read(n) for n in others())
+    return taken
+
+
+def _sent(step: Step, needs: Needs) -> Iterator[OnlyIf]:
+    """What a step sends that is needed, with those fields that are."""
+    for x in step.sends:
+        condition, m = x if isinstance(x, OnlyIf) else OnlyIf(True, x)
+        needed = needs.fields.get(type(m), ENDS)
+        if needed != ENDS:
+            yield OnlyIf(condition, m.but(**_blank(type(m), needed)))
+
+
+def _unasked(function: Callable[..., Step], kind: type[Message]) -> Callable[..., Step]:
+    """A handler that takes its message for sent."""
+
+    @wraps(function)
+    def taken(s: Any, target: Any, source: Any) -> Step:
+        return function(s, kind(**_blank(kind, ENDS), source=source, target=target))
+
+    return taken
+
+
+def _blank(kind: type[Message], needed: Iterable[str]) -> dict[str, Any]:
+    """Values that say nothing, for the other fields of a message."""
+    return {f: zero(t) for f, t in kind.types().items() if f not in needed}

@@ -16,15 +16,20 @@ def broken(model: Model, kept: list[str], others: list[str]) -> str:
     q = Questions(model, [*kept, *others])
     start = model.generated.initial()
     for p in kept:
-        if model.spec.properties[p].states != 1:
-            return f"{p} is about what is left open, and about two states"
-        if not model.claim(p)(start):
+        if model.spec.properties[p].states == 1 and not model.claim(p)(start):
             return f"{p} fails at the beginning"
 
     read = {f for p in kept for op, f in q.claimed(p) if op == "get"}
     here = given(q, q.s, what_stays(q, only_in_one_role(q, read)))
+    others_send = {cls for cls in q.kinds if not q.to_itself(cls)}
     for name, a in q.steps.items():
-        cases = {f"{name} can break {p}": q.logic.no(q.holds(p, a.taken.after)) for p in kept}
-        if why := q.refuted([a.possible, *here], cases):
+        cls = q.transitions[name].action.message
+        sent = cls not in others_send or q.logic.no(q.logic.same(a.p[cls, "source"], a.p[cls, "target"]))
+        after = {1: (a.taken.after,), 2: (q.s, a.taken.after)}
+        cases = {
+            f"{name} can break {p}": q.logic.no(q.holds(p, *after[model.spec.properties[p].states]))
+            for p in kept
+        }
+        if why := q.refuted([a.possible, sent, *here], cases):
             return why
     return ""

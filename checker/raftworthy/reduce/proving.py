@@ -86,12 +86,8 @@ def _assumed(q: Questions, clock: Clock, found: Permits) -> tuple[Permits, str]:
         old = logic.less(clock.carried(a), clock.of(q.s, a.i))
         if not q.never(a.possible, old, logic.no(q.changes_nothing(a, q.s))):
             return found, f"an old {cls.__name__} can do more than be answered"
-        for name, b in q.steps.items():
-            for x in b.taken.sends:
-                ends = dict(zip(x.kind.types(), x.fields, strict=True))
-                to_itself = logic.same(ends["source"], ends["target"])
-                if x.kind is cls and not q.never(b.possible, x.condition, to_itself):
-                    return found, f"in {name} a server can send a {cls.__name__} to itself"
+        if name := q.to_itself(cls):
+            return found, f"in {name} a server can send a {cls.__name__} to itself"
     return replace(found, assumed=True), ""
 
 

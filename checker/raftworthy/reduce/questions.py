@@ -212,3 +212,13 @@ class Questions:
 
     def sends_nothing(self, a: Taking) -> Truth:
         return self.logic.both(*(self.logic.no(x.condition) for x in a.taken.sends))
+
+    def to_itself(self, cls: type[Message]) -> str:
+        """The action in which a server may send a message of this kind to itself; empty if there is none."""
+        for name, a in self.steps.items():
+            for x in a.taken.sends:
+                ends = dict(zip(x.kind.types(), x.fields, strict=True))
+                same = self.logic.same(ends["source"], ends["target"])
+                if x.kind is cls and not self.never(a.possible, x.condition, same):
+                    return name
+        return ""
