@@ -14,6 +14,7 @@ from raftworthy.holes.trial import Hints
 from raftworthy.holes.values import UNKNOWN
 
 GAP = 8  # how far after a log entries are taken to begin that were refused
+SOON = 8  # how far after a line the next AppendEntries is looked for
 WAYS = 5  # how many other numbers of entries are tried where none is known
 LEADERS = (
     "client_request", "append_entries", "advance_commit_index",
@@ -230,6 +231,18 @@ class LaterLines(Hints):
         told = (line.told("commit_index"), line.told("last_applied"), self._configured(line))
         return max(n or 0 for n in told)
 
+    def _then(self, line: Line) -> int:
+        """How long a follower's log was before its next AppendEntries, if that joined and tells it; or 0."""
+        for later in self._after(line)[:SOON]:
+            m = {} if later.e.message is UNSET else known(later.e.message)
+            if later.e.event == "handle_append_entries":
+                if any(_refuses(known(x)) for x in later.e.sends or ()):
+                    return 0
+                return int(m.get("prev_log_index", 0))
+            if later.e.event in ("restart", "timeout", "handle_install_snapshot"):
+                break
+        return 0
+
     def wanted(self, line: Line, me: Any, likely: bool = False) -> Wanted:
         """Which AppendEntries a receiver's line speaks for."""
         length, commit = line.told("log_length"), line.told("commit_index")
@@ -242,7 +255,7 @@ class LaterLines(Hints):
         if length is not None:
             ends.append(length)
         applied = line.told("last_applied")
-        if (held := self._held(line)) > len(me.log):
+        if length is None and not sure and (held := max(self._held(line), self._then(line))) > len(me.log):
             ends.append(held)
         ends.append(len(me.log))
         commits = [n for n in (commit, applied) if n is not None and n > me.commit_index]
@@ -285,9 +298,11 @@ def _or(n: int | None, other: int | None) -> int | None:
     return other if n is None else n
 
 
-def answered(line: Line, source: str, me: Any) -> dict[str, Any]:
+def answered(line: Line, me: Any) -> dict[str, Any]:
     """What is likely of the message that a line received, by what came of it."""
     likely: dict[str, Any] = {}
+    if line.e.event == "handle_read_index_reply":
+        likely["round"] = me.read_round
     term = line.told("current_term")
     if term is not None and term > me.current_term:
         likely["term"] = term
@@ -297,8 +312,6 @@ def answered(line: Line, source: str, me: Any) -> dict[str, Any]:
             likely["round"] = m["round"]
         if m.get("granted"):
             likely |= {"term": m[f]} if (f := "asked_term") in m or (f := "term") in m else {}
-    if line.e.event == "handle_read_index_reply" and source in (line.told("read_acks") or ()):
-        likely["round"] = me.read_round
     return likely
 
 

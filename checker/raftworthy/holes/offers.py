@@ -55,6 +55,11 @@ class Offer:
     received: int = 0
 
     @property
+    def may_be(self) -> tuple[Any, ...]:
+        """What it is, or the few that it may be; nothing if it may be many."""
+        return self.options if self.m is None else (self.m,)
+
+    @property
     def astray(self) -> bool:
         """Whether nothing says to whom it was sent."""
         return self.m is None and not self.options and "target" not in self.pattern
@@ -197,8 +202,11 @@ class Offers(Appends):
         for (kind, source, _), offers in self.offers.items():  # sent again
             if source == e.server and kind.__name__ == name:
                 for o in offers:
-                    if o.m is not None and self.fits(o.m, pattern):
-                        self._sends(o.m, news)
+                    m = next((m for m in o.may_be if self.fits(m, pattern)), None)
+                    if m is not None:
+                        if o.m is None:
+                            self.settle_offer(o, m)
+                        self._sends(m, news)
                         return
         raise Violation("sends", e, e.event, (e.server,))
 

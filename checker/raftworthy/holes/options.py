@@ -270,7 +270,7 @@ class Options(Trial):
             if pattern.get("source", s) != s:
                 continue
             self.exhaustive = False
-            likely = {**answered(line, s, self.world.variables[i]), **pattern}
+            likely = {**answered(line, self.world.variables[i]), **pattern}
             for p in (likely, pattern) if likely != pattern else (pattern,):
                 for way in self.supplier.ways(s, i, kind, p, line):
                     yield from self._try(i, line, None, None, None, way)

@@ -60,10 +60,9 @@ class Supplying:
         """What j has sent to s, or may have: of what is open, each of the few messages that it may be."""
         t = self.search
         for o in t.offered(kind, j, s):
-            if o.m is None:
-                yield from ((o, m) for m in o.options if m.target == s)
-            elif hash(o.m) in t.sent.recent:
-                yield o, o.m
+            for m in o.may_be:
+                if m.target == s and (o.m is None or hash(m) in t.sent.recent):
+                    yield o, m
 
     def _receive(self, s: str, m: Any) -> None:
         self.search.sent.receive(hash(m), s)
