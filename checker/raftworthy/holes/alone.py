@@ -21,6 +21,7 @@ from raftworthy.holes.hints import LaterLines
 from raftworthy.holes.lines import Line, Lines, known, whole
 from raftworthy.holes.trial import Trial
 from raftworthy.replay.ledger import FIGURE_2, Violation
+from raftworthy.replay.meanings import mean
 from raftworthy.wording import show
 
 # What follows from what entries mean, which other servers' lines may tell.
@@ -49,7 +50,11 @@ def _of(lines: Lines, i: str) -> Contradiction | None:
     if "membership" in lines.extensions:  # which of its entries are configurations, other lines tell
         return None
     trial = Trial(lines.servers, lines.extensions)
-    trial.hints = LaterLines(lines)
+    trial.hints = hints = LaterLines(lines)
+    known_meanings = "sessions" in lines.extensions and _all_appended_told(lines)
+    if known_meanings:
+        for value, told in hints.told.items():
+            mean(trial.world.past, value, told, trial.appending)
     for k, line in enumerate(lines.of[i]):
         m: Any = line.e.message if line.receives else UNSET
         if line.entries_unknown or (line.receives and not whole(m)):
@@ -59,12 +64,18 @@ def _of(lines: Lines, i: str) -> Contradiction | None:
         sends = None if line.e.sends is UNSET else line.e.sends
         found = trial.attempt(trial.filled(line, m), line, sends)
         if isinstance(found, Violation):
-            if found.kind == "restart" or any(m.name.partition("[")[0] in TABLE for m in found.mismatches):
+            table = any(m.name.partition("[")[0] in TABLE for m in found.mismatches)
+            if found.kind == "restart" or (table and not known_meanings):
                 return None  # others may have seen what the disk shows, or what an entry means
             return _told(trial, lines.of[i][:k], line, found)
         if found is False or trial.inferred or trial.bounded:
             return None
     return None
+
+
+def _all_appended_told(lines: Lines) -> bool:
+    """Whether lines tell every entry that a server appended as leader, and so what each means."""
+    return not (lines.lost or any(line.entries_unknown for line in lines.all()))
 
 
 def _told(trial: Trial, before: Sequence[Line], line: Line, v: Violation) -> Contradiction:
