@@ -174,5 +174,51 @@ def test_to_whom_a_message_was_sent_is_left_open(kind: str, tmp_path: Path) -> N
 
 
 def test_how_much_was_appended_is_told_by_where_later_entries_stand(tmp_path: Path) -> None:
-    lines = holes_in(Setting(1_000, 0.3), 14, having(["membership"]))
+    lines = holes_in(Setting(420, 0.3), 14, having(["membership"]))
     assert_explained(complete([path := written(lines, tmp_path / "holes.ndjson")], 20_000), lines, path)
+
+
+LOST = {
+    ("snapshots", 6): Setting(
+        200, 0.1, "any", "all"
+    ),  # what its acknowledgement is of, the leader's line says
+    ("snapshots", 8): Setting(200, 0.1, "any", "all"),
+    ("all", 5): Setting(200, 0.1, "any", "all"),  # a pre-vote of which little is told is no vote
+    ("all", 19): Setting(200, 0.1, "any", "all"),  # a reply told the server of a newer term
+    ("all", 3): Setting(400, 0, "any", "all"),  # a change of voters is committed before the next
+    ("all", 10): Setting(200, 0.1, "any", "all"),  # a line says how much the log held before it
+}
+
+
+@pytest.mark.parametrize(("extensions", "seed"), LOST)
+def test_what_a_lost_server_did_follows_from_what_others_say(
+    extensions: str, seed: int, tmp_path: Path
+) -> None:
+    config = having(EXTENSIONS if extensions == "all" else [extensions])
+    lines = holes_in(LOST[extensions, seed], seed, config)
+    assert_explained(complete([path := written(lines, tmp_path / "holes.ndjson")], 6_000), lines, path)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_wrong_answer_is_refuted_where_lines_tell_what_entries_mean(seed: int, tmp_path: Path) -> None:
+    """What other lines lack doesn't matter. Where a request's meaning isn't told, the answer may be right."""
+    lines = simulated(seed, 200, "all", config=having(["sessions"]))
+    hidden = with_holes(lines, random.Random(seed), 0.2)
+    answered = next(e for e in lines[1:] if 0 not in e.get("answers", {"": 0}).values())
+    own = answered["server"]
+    holes = [
+        e
+        if e.get("server", own) == own or e["event"] == "client_request"
+        else {**h, "entries": e.get("entries", [])}
+        for e, h in zip(lines, hidden, strict=True)
+    ]
+    path = written(holes, tmp_path / "holes.ndjson")
+    assert contradiction(read_lines([path])) is None
+    n = max(answered["answers"], key=int)
+    answered["answers"] = {**answered["answers"], n: 0}
+    wrong = contradiction(read_lines([written(holes, path)]))
+    assert wrong is not None
+    assert f"answers[{n}]" in wrong.claim
+    asked = next(e for e in holes if e.get("event") == "client_request" and len(e["entries"][0]) > 2)
+    del asked["entries"][0][2]
+    assert contradiction(read_lines([written(holes, path)])) is None

@@ -74,8 +74,14 @@ def _of(lines: Lines, i: str) -> Contradiction | None:
 
 
 def _all_appended_told(lines: Lines) -> bool:
-    """Whether lines tell every entry that a server appended as leader, and so what each means."""
-    return not (lines.lost or any(line.entries_unknown for line in lines.all()))
+    """Whether lines tell every entry that a leader appended, and of all that clients asked for what it means.
+
+    If so, the others mean nothing: they are no requests, as a leader's first entry is none.
+    """
+    if lines.lost or any(line.entries_unknown for line in lines.all()):
+        return False
+    asked = (x for line in lines.all() if line.e.event == "client_request" for x in line.e.entries)
+    return all(getattr(x, "meaning", None) is not None for x in asked)
 
 
 def _told(trial: Trial, before: Sequence[Line], line: Line, v: Violation) -> Contradiction:
