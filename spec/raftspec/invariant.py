@@ -3,7 +3,8 @@
 Each is a claim about any state and any servers, terms, indices or messages. Together they are inductive: a
 state that satisfies all of them, reachable or not, is followed by such states only, and the promises of
 `raftspec.properties` follow. Those of Figure 2 are in `invariant_figure_2`, others with their extensions
-in `invariant_extended`, `invariant_sessions` and `invariant_membership`, with lemmas in `membership_lemmas`.
+in `invariant_extended`, `invariant_sessions` and `invariant_membership`, with lemmas in
+`membership_lemmas`, `membership_elections` and `membership_commitment`.
 
 Some speak of what no server remembers: for whom it voted in past terms, what it acknowledged to past
 leaders, what a leader's log was. `with_witnesses` keeps that beside the protocol's own variables; no rule
@@ -17,7 +18,8 @@ from typing import Any
 
 import raftspec.invariant_extended
 import raftspec.invariant_figure_2
-import raftspec.membership_lemmas  # noqa: F401  (these declare what holds)
+import raftspec.membership_commitment
+import raftspec.membership_elections  # noqa: F401  (these declare what holds)
 from raftspec.claims import CONJUNCTS, LEMMAS, OF_EXTENSIONS, REPLACED
 from raftspec.extensions import joined
 from raftspec.invariant_membership import Elections, went_by
@@ -42,9 +44,10 @@ def conjuncts(spec: Spec) -> dict[str, Property]:
 
 def lemmas(spec: Spec) -> dict[str, Property]:
     """What follows from the invariant of Raft with its extensions, and helps to prove that it is kept."""
-    replaced = {old for name in spec.extensions for old in REPLACED.get(name, ())}
-    names = ("", *sorted(spec.extensions))
-    return {n: p for name in names for n, p in LEMMAS.get(name, {}).items() if n not in replaced}
+    names = sorted(spec.extensions)
+    replaced = {old for name in names for old in REPLACED.get(name, ())}
+    out = {n: p for n, p in LEMMAS[""].items() if n not in replaced}
+    return out | {n: p for name in names for n, p in LEMMAS.get(name, {}).items()}
 
 
 # --- witnesses ---------------------------------------------------------------

@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from raftspec.claims import LEMMAS, RANKS, lemma_of
+from raftspec.claims import LEMMAS, RANKS
 from raftspec.configurations import Who
 from raftspec.invariant_membership import Log, W, changes, joint, known, majority
 from raftspec.spec import Property
-from raftspec.types import INDEX, TERM, Index, Server, Term
+from raftspec.types import INDEX, SERVER, TERM, Index, Server, Term
 from raftspec.values import implies, no, some
 from raftspec.witnesses import acknowledged, has_own, stands, started
 
@@ -44,6 +44,17 @@ def leader(s: W, u: Term) -> Later:
     return Later(started(s, u), u, past.logs[u], past.began[u], past.elected[u], past.ballots[u].has)
 
 
+def winner(s: W, c: Server) -> Later:
+    """Candidate c, if a majority of the configuration that it goes by voted for it."""
+    me, term = s[c], s[c].current_term
+
+    def voted(j: Server) -> bool:
+        return s[j].voted[term].has(c)  # type: ignore[no-any-return]
+
+    wins = stands(s, c) & majority(s, me.log, me.configured, voted)
+    return Later(wins, term, me.log, me.log.length, me.configured, voted)
+
+
 # --- what lemmas speak of ---------------------------------------------------------------
 
 
@@ -53,7 +64,7 @@ def decided(s: W, t: Term, n: Index, x: Index) -> bool:
     return has_own(s, t, n) & s.past.decided[v] & (s.past.by[v] == x)  # type: ignore[no-any-return]
 
 
-def concerns(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+def concerns(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """There is such a decision, and who comes later."""
     return later.there & (t < later.term) & decided(s, t, n, x)
 
@@ -79,7 +90,7 @@ def before(s: W, log: Log, x: Index) -> Index:
     return s.past.parent[log.at(x).value]  # type: ignore[no-any-return]
 
 
-def met(s: W, t: Term, later: Later, n: Index) -> bool:
+def met(s: W, later: Later, t: Term, n: Index) -> bool:
     """Somebody acknowledged the entry to the leader of term t, and voted for who comes later."""
     return some(acknowledged(s, j, t, n) & later.voted(j) for j in s.servers)
 
@@ -105,7 +116,7 @@ def single(s: W, log: Log, later: Later, x: Index) -> bool:
     return no(joint(s, log, before(s, log, x))) & no(joint(s, log, x)) & no(joint(s, later.log, later.y))
 
 
-def rivals(s: W, t: Term, later: Later, x: Index) -> bool:
+def rivals(s: W, later: Later, t: Term, x: Index) -> bool:
     """Both are changes of a single server, after the same configuration; the later log ended earlier."""
     log = s.past.logs[t]
     there = later.there & (t < later.term) & started(s, t) & (last(later) < t) & changes(s, log, x)
@@ -115,49 +126,57 @@ def rivals(s: W, t: Term, later: Later, x: Index) -> bool:
 def lemma(
     number: int, kind: int | None, *params: str
 ) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
-    """Declare a lemma of the leaders of two terms, t and u.
+    """Declare two lemmas of who comes later: of leaders (J), and of candidates that win (W).
 
-    With a kind, it may use itself and others of later leaders, of their terms, of decisions' terms and
-    configurations, where these or, if they are equal, kinds are smaller, in this order.
+    With a kind, it may use itself and others of the same, of leaders where their terms are smaller, or,
+    if they are equal, decisions' terms, configurations, kinds, in this order.
     """
 
     def declare(claim: Callable[..., bool]) -> Callable[..., bool]:
-        def held(s: W, t: Term, u: Term, *rest: Any) -> bool:
-            return claim(s, t, leader(s, u), *rest)
+        def of_leaders(s: W, u: Term, *rest: Any) -> bool:
+            return claim(s, leader(s, u), *rest)
 
-        name = f"j{number}_{claim.__name__}"
-        held.__doc__, held.__name__ = claim.__doc__, name
-        types = {"t": TERM, "u": TERM, **dict.fromkeys(params, INDEX)}
-        LEMMAS.setdefault(NAME, {})[name] = Property(name, held, 1, types)
-        if kind is not None:
-            RANKS[name] = ("u", "t", "x" if "x" in params else 0, kind)
+        def of_winners(s: W, c: Server, *rest: Any) -> bool:
+            return claim(s, winner(s, c), *rest)
+
+        x = "x" if "x" in params else 0
+        types = {p: TERM if p == "t" else INDEX for p in params}
+        for letter, held, who in (("j", of_leaders, {"u": TERM}), ("w", of_winners, {"c": SERVER})):
+            name = f"{letter}{number}_{claim.__name__}"
+            held.__doc__, held.__name__ = claim.__doc__, name
+            of = OF_WINNERS if letter == "w" else LEMMAS.setdefault(NAME, {})
+            of[name] = Property(name, held, 1, {**who, **types})
+            if kind is not None:
+                RANKS[name] = (*(["u"] if letter == "j" else []), "t", x, kind)
         return claim
 
     return declare
 
 
+OF_WINNERS: dict[str, Property] = {}  # after all of leaders, which they may use
+
+
 # --- what needs no induction ------------------------------------------------------------
 
 
-@lemma(1, None, "n", "k")
-def logs_match(s: W, t: Term, later: Later, n: Index, k: Index) -> bool:
+@lemma(1, None, "t", "n", "k")
+def logs_match(s: W, later: Later, t: Term, n: Index, k: Index) -> bool:
     """Two logs with entries of one term are the same up to the earlier of them. Figure 3."""
     log = s.past.logs[t]
-    there = (n > 0) & (n <= k) & (n <= log.length) & (k <= later.log.length)
-    return implies(there & (log.at(n).term == later.log.at(k).term), agree(log, later.log, n))
+    there = (n > 0) & (k > 0) & (n <= log.length) & (k <= later.log.length)
+    same = implies(n <= k, agree(log, later.log, n)) & implies(k <= n, agree(log, later.log, k))
+    return implies(there & (log.at(n).term == later.log.at(k).term), same)
 
 
-@lemma_of(NAME)
-def j2_y_is_no_newer_than_the_last(s: W, u: Term) -> bool:
+@lemma(2, None)
+def y_is_no_newer_than_the_last(s: W, later: Later) -> bool:
     """The configuration y is of no later term than the last entry."""
-    later = leader(s, u)
     return implies(later.there, later.log.at(later.y).term <= last(later))
 
 
-@lemma_of(NAME)
-def j3_y_is_in_its_own_leaders_log(s: W, u: Term) -> bool:
+@lemma(3, None)
+def y_is_in_its_own_leaders_log(s: W, later: Later) -> bool:
     """If y isn't the first configuration, the leader that made it has it, with all before it."""
-    later = leader(s, u)
     y, d = later.y, later.log.at(later.y).term
     log = s.past.logs[d]
     own = changes(s, log, y) & (log.at(y).term == d) & agree(log, later.log, y)
@@ -165,78 +184,78 @@ def j3_y_is_in_its_own_leaders_log(s: W, u: Term) -> bool:
     return implies(later.there & (y > 0), own & same)
 
 
-@lemma(4, None, "n", "x")
-def the_same_meet(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(4, None, "t", "n", "x")
+def the_same_meet(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """If x and y are the same, majorities meet."""
     same = (x == later.y) & agree(s.past.logs[t], later.log, x)
-    return implies(concerns(s, t, later, n, x) & same, met(s, t, later, n))
+    return implies(concerns(s, later, t, n, x) & same, met(s, later, t, n))
 
 
-@lemma(5, None, "n", "x")
-def children_meet(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(5, None, "t", "n", "x")
+def children_meet(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """If y follows x, majorities meet."""
-    return implies(concerns(s, t, later, n, x) & child(s, s.past.logs[t], later, x), met(s, t, later, n))
+    return implies(concerns(s, later, t, n, x) & child(s, s.past.logs[t], later, x), met(s, later, t, n))
 
 
-@lemma(6, None, "n", "x")
-def parents_meet(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(6, None, "t", "n", "x")
+def parents_meet(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """If x follows y, majorities meet."""
-    return implies(concerns(s, t, later, n, x) & parent(s, s.past.logs[t], later, x), met(s, t, later, n))
+    return implies(concerns(s, later, t, n, x) & parent(s, s.past.logs[t], later, x), met(s, later, t, n))
 
 
-@lemma(7, None, "n", "x")
-def siblings_meet(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(7, None, "t", "n", "x")
+def siblings_meet(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """If both follow one, and one of the three is joint, majorities meet."""
     log = s.past.logs[t]
     close = siblings(s, log, later, x) & no(single(s, log, later, x))
-    return implies(concerns(s, t, later, n, x) & close, met(s, t, later, n))
+    return implies(concerns(s, later, t, n, x) & close, met(s, later, t, n))
 
 
 # --- what was decided before, who comes later has ---------------------------------------------
 
 
-@lemma(8, 0, "x")
-def they_have_what_own_changes_came_after(s: W, t: Term, later: Later, x: Index) -> bool:
+@lemma(8, 0, "t", "x")
+def they_have_what_own_changes_came_after(s: W, later: Later, t: Term, x: Index) -> bool:
     """What is before a configuration that a leader made, who comes later has."""
     log = s.past.logs[t]
     own = changes(s, log, x) & (log.at(x).term == t)
     return implies(later.there & (t < later.term) & own, agree(log, later.log, before(s, log, x)))
 
 
-@lemma(9, 1, "x")
-def they_have_what_changes_came_after(s: W, t: Term, later: Later, x: Index) -> bool:
+@lemma(9, 1, "t", "x")
+def they_have_what_changes_came_after(s: W, later: Later, t: Term, x: Index) -> bool:
     """What is before a configuration in a leader's log, who comes later has."""
     log = s.past.logs[t]
     there = later.there & (t < later.term) & changes(s, log, x)
     return implies(there, agree(log, later.log, before(s, log, x)))
 
 
-@lemma(10, 1)
-def leaders_have_what_y_came_after(s: W, t: Term, later: Later) -> bool:
+@lemma(10, 1, "t")
+def leaders_have_what_y_came_after(s: W, later: Later, t: Term) -> bool:
     """What is before y, a leader of a term after the later log's last has."""
     log = s.past.logs[t]
     between = started(s, t) & later.there & (t < later.term) & (last(later) < t)
     return implies(between & (later.y > 0), agree(log, later.log, before(s, later.log, later.y)))
 
 
-@lemma(11, 2, "x")
-def what_is_before_x_is_not_after_y(s: W, t: Term, later: Later, x: Index) -> bool:
+@lemma(11, 2, "t", "x")
+def what_is_before_x_is_not_after_y(s: W, later: Later, t: Term, x: Index) -> bool:
     """The configuration before x is in the later log, too, and not after y."""
     p = before(s, s.past.logs[t], x)
     there = later.there & (t < later.term) & changes(s, s.past.logs[t], x)
     return implies(there, (p <= later.y) & known(s, later.log, p))
 
 
-@lemma(12, 2, "n", "x")
-def what_is_before_y_is_not_after_x(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(12, 2, "t", "n", "x")
+def what_is_before_y_is_not_after_x(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """The configuration before y is in the leader's log, too: if it is after x, it is after the entry."""
     p = before(s, later.log, later.y)
-    there = concerns(s, t, later, n, x) & started(s, t) & (later.y > 0) & (last(later) < t)
+    there = concerns(s, later, t, n, x) & started(s, t) & (later.y > 0) & (last(later) < t)
     return implies(there, has(later, t, n) | ((p <= x) & known(s, s.past.logs[t], p)))
 
 
-@lemma(13, 2, "x")
-def they_have_what_was_secured(s: W, t: Term, later: Later, x: Index) -> bool:
+@lemma(13, 2, "t", "x")
+def they_have_what_was_secured(s: W, later: Later, t: Term, x: Index) -> bool:
     """What was decided before a change in a leader's log, who comes later has."""
     log = s.past.logs[t]
     n = s.past.secured[log.at(x).value]
@@ -244,8 +263,8 @@ def they_have_what_was_secured(s: W, t: Term, later: Later, x: Index) -> bool:
     return implies(there, has(later, log.at(x).term, n))
 
 
-@lemma(14, 1)
-def leaders_have_what_was_secured_before_y(s: W, t: Term, later: Later) -> bool:
+@lemma(14, 1, "t")
+def leaders_have_what_was_secured_before_y(s: W, later: Later, t: Term) -> bool:
     """What was decided before y was made, a leader of a term after the later log's last has."""
     n, d = s.past.secured[later.log.at(later.y).value], later.log.at(later.y).term
     between = started(s, t) & later.there & (t < later.term) & (last(later) < t)
@@ -255,80 +274,79 @@ def leaders_have_what_was_secured_before_y(s: W, t: Term, later: Later) -> bool:
 # --- rivals are the same --------------------------------------------------------------------
 
 
-@lemma(15, 3, "x")
-def y_is_after_what_secured_x(s: W, t: Term, later: Later, x: Index) -> bool:
+@lemma(15, 3, "t", "x")
+def y_is_after_what_secured_x(s: W, later: Later, t: Term, x: Index) -> bool:
     """Of rivals, y comes after what was decided before x was made."""
     n = s.past.secured[s.past.logs[t].at(x).value]
-    return implies(rivals(s, t, later, x), (n > 0) & (n < later.y))
+    return implies(rivals(s, later, t, x), (n > 0) & (n < later.y))
 
 
-@lemma(16, 3, "x")
-def x_is_after_what_secured_y(s: W, t: Term, later: Later, x: Index) -> bool:
+@lemma(16, 3, "t", "x")
+def x_is_after_what_secured_y(s: W, later: Later, t: Term, x: Index) -> bool:
     """Of rivals, x comes after what was decided before y was made."""
     n = s.past.secured[later.log.at(later.y).value]
-    return implies(rivals(s, t, later, x), (n > 0) & (n < x))
+    return implies(rivals(s, later, t, x), (n > 0) & (n < x))
 
 
-@lemma(17, 4, "x")
-def x_is_not_newer(s: W, t: Term, later: Later, x: Index) -> bool:
+@lemma(17, 4, "t", "x")
+def x_is_not_newer(s: W, later: Later, t: Term, x: Index) -> bool:
     """Of rivals, x is of no later term than y."""
-    return implies(rivals(s, t, later, x), s.past.logs[t].at(x).term <= later.log.at(later.y).term)
+    return implies(rivals(s, later, t, x), s.past.logs[t].at(x).term <= later.log.at(later.y).term)
 
 
-@lemma(18, 4, "x")
-def y_is_not_newer(s: W, t: Term, later: Later, x: Index) -> bool:
+@lemma(18, 4, "t", "x")
+def y_is_not_newer(s: W, later: Later, t: Term, x: Index) -> bool:
     """Of rivals, y is of no later term than x."""
-    return implies(rivals(s, t, later, x), later.log.at(later.y).term <= s.past.logs[t].at(x).term)
+    return implies(rivals(s, later, t, x), later.log.at(later.y).term <= s.past.logs[t].at(x).term)
 
 
-@lemma(19, 5, "x")
-def rivals_are_the_same(s: W, t: Term, later: Later, x: Index) -> bool:
+@lemma(19, 5, "t", "x")
+def rivals_are_the_same(s: W, later: Later, t: Term, x: Index) -> bool:
     """So they are one."""
-    return implies(rivals(s, t, later, x), (x == later.y) & agree(s.past.logs[t], later.log, x))
+    return implies(rivals(s, later, t, x), (x == later.y) & agree(s.past.logs[t], later.log, x))
 
 
 # --- leader completeness -----------------------------------------------------------------------
 
 
-@lemma(20, 5, "n", "x")
-def who_meet_pass_on(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(20, 5, "t", "n", "x")
+def who_meet_pass_on(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """If majorities meet, who comes later has the entry, or its log ended in a later term."""
-    there = concerns(s, t, later, n, x) & (last(later) <= t) & met(s, t, later, n)
+    there = concerns(s, later, t, n, x) & (last(later) <= t) & met(s, later, t, n)
     return implies(there, has(later, t, n))
 
 
-@lemma(21, 5, "n", "x")
-def newer_leaders_pass_on(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(21, 5, "t", "n", "x")
+def newer_leaders_pass_on(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """If its log ended in a later term, it has the entry from that term's leader."""
-    return implies(concerns(s, t, later, n, x) & (last(later) > t), has(later, t, n))
+    return implies(concerns(s, later, t, n, x) & (last(later) > t), has(later, t, n))
 
 
-@lemma(22, 5, "n", "x")
-def the_same_logs_meet(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(22, 5, "t", "n", "x")
+def the_same_logs_meet(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """If its log ended in the same term, it has the entry, or majorities meet."""
-    there = concerns(s, t, later, n, x) & (last(later) == t)
-    return implies(there, has(later, t, n) | met(s, t, later, n))
+    there = concerns(s, later, t, n, x) & (last(later) == t)
+    return implies(there, has(later, t, n) | met(s, later, t, n))
 
 
-@lemma(23, 5, "n", "x")
-def older_logs_meet_or_are_rivals(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(23, 5, "t", "n", "x")
+def older_logs_meet_or_are_rivals(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """If its log ended in an earlier term, it has the entry, or majorities meet, or these are rivals."""
-    there = concerns(s, t, later, n, x) & started(s, t) & (last(later) < t)
-    return implies(there, has(later, t, n) | met(s, t, later, n) | rivals(s, t, later, x))
+    there = concerns(s, later, t, n, x) & started(s, t) & (last(later) < t)
+    return implies(there, has(later, t, n) | met(s, later, t, n) | rivals(s, later, t, x))
 
 
-@lemma(24, 6, "n", "x")
-def they_have_what_was_decided(s: W, t: Term, later: Later, n: Index, x: Index) -> bool:
+@lemma(24, 6, "t", "n", "x")
+def they_have_it_or_meet(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
+    """If its log ended in no later term, it has the entry, or majorities meet."""
+    there = concerns(s, later, t, n, x) & (last(later) <= t)
+    return implies(there, has(later, t, n) | met(s, later, t, n))
+
+
+@lemma(25, 7, "t", "n", "x")
+def they_have_what_was_decided(s: W, later: Later, t: Term, n: Index, x: Index) -> bool:
     """What was decided, later leaders have."""
-    return implies(concerns(s, t, later, n, x), has(later, t, n))
+    return implies(concerns(s, later, t, n, x), has(later, t, n))
 
 
-# --- what is checked at fixed sizes only ---------------------------------------------------------
-
-
-@lemma_of(NAME)
-def e1_winners_are_alone(s: W, c: Server) -> bool:
-    """If a candidate wins, nobody was elected for its term."""
-    me = s[c]
-    wins = majority(s, me.log, me.configured, lambda j: s[j].voted[me.current_term].has(c))
-    return implies(stands(s, c) & wins, no(started(s, me.current_term)))
+LEMMAS[NAME] |= OF_WINNERS

@@ -71,7 +71,7 @@ def committed_on_quorum(s: S) -> bool:
     if s.has(
         "membership"
     ):  # of which servers it must be, no state tells; `leader_completeness` says the rest
-        return some(s[i].log.agrees(s.past.committed, size) for i in s.servers)
+        return (size == 0) | some(s[i].log.agrees(s.past.committed, size) for i in s.servers)
     return is_quorum(s, count(s[i].log.agrees(s.past.committed, size) for i in s.servers))
 
 

@@ -132,7 +132,7 @@ def test_a_table_of_sessions_is_made_again_from_a_snapshot(seed: int, tmp_path: 
 
 
 def test_where_membership_changes_nothing_is_called_a_contradiction(tmp_path: Path) -> None:
-    """The invariant isn't proved there for any number of servers; so it's said that none was looked for."""
+    """It's said that none was looked for."""
     lines = unnumbered(simulated(2, 120, "all", config=having(["membership"])))
     PLANTED["vote.once_per_term"](lines, random.Random(2))
     done = complete([written(lines, tmp_path / "bad.ndjson")], 2000)

@@ -157,7 +157,7 @@ def _refute(lines: Lines, where: Line | None, tried: list[str]) -> Refutation | 
         )
         return None
     if "membership" in lines.extensions:
-        tried.append("no contradictions between lines: where membership changes the invariant isn't proved")
+        tried.append("no contradictions between lines: where membership changes none are looked for")
         return None
     at = where.number if where is not None else 0
     refuter = Refuter(lines, lambda line: abs(line.number - at) <= NEAR)

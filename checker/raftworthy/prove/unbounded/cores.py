@@ -11,24 +11,31 @@ from raftworthy.explore.broken_steps import Question
 from raftworthy.prove.unbounded.induction import Unbounded
 from raftworthy.prove.unbounded.solving import Proof
 
-FILE = "cores.json"
 Cores = Mapping[Question, frozenset[str]]
 
 
-def recorded() -> Cores:
-    """The record in the package; empty if there is none."""
-    source = files("raftworthy.prove.unbounded") / FILE
-    if not source.is_file():
-        return {}
-    rows = json.loads(source.read_text())
+def _file(extension: str = "") -> Path:
+    name = f"cores_{extension}.json" if extension else "cores.json"
+    return Path(str(files("raftworthy.prove.unbounded") / name))
+
+
+def _rows(extension: str = "") -> Cores:
+    path = _file(extension)
+    rows = json.loads(path.read_text()) if path.is_file() else []
     return {Question(action, claim): frozenset(names) for action, claim, names in rows}
 
 
-def record(proofs: Iterable[Proof]) -> Path:
-    """Write what the proofs used into the package."""
-    path = Path(str(files("raftworthy.prove.unbounded") / FILE))
-    rows = [[p.question.action, p.question.claim, sorted(p.used)] for p in proofs]
+def recorded(extensions: Iterable[str] = ()) -> Cores:
+    """The record in the package: of Figure 2, and what is otherwise with extensions that have their own."""
+    return {q: names for of in ("", *extensions) for q, names in _rows(of).items()}
+
+
+def record(proofs: Iterable[Proof], extension: str = "") -> Path:
+    """Write what the proofs used into the package; of an extension, what is otherwise than without."""
+    usual = _rows() if extension else {}
+    rows = [[*p.question, sorted(p.used)] for p in proofs if usual.get(p.question) != p.used]
     lines = ",\n".join(json.dumps(row) for row in rows)
+    path = _file(extension)
     path.write_text(f"[\n{lines}\n]\n")
     return path
 

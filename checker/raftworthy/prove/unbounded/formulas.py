@@ -34,6 +34,7 @@ class Quantified:
     body: Callable[[Any], Formula]
     name: str = "x"
     key: tuple[Any, ...] = ()  # a name and arguments: quantifiers with the same ones say the same
+    named: bool = False  # whether that name stands for its negation's opposite, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ def no(c: Formula) -> Formula:
         return not c
     if isinstance(c, Quantified):
         body = c.body
-        return Quantified(not c.every, c.sort, lambda x: no(body(x)), c.name, c.key)
+        return Quantified(not c.every, c.sort, lambda x: no(body(x)), c.name, c.key, c.named)
     if isinstance(c, Junction):
         return Junction(not c.every, tuple(map(no, c.parts)))
     return z3.Not(c)
@@ -151,10 +152,13 @@ class Clauses:
         if isinstance(c, bool):
             return [] if c else [((), z3.BoolVal(False))]
         if isinstance(c, Quantified):
+            if c.named and (c.key[0] in self.defined or among(c.key[1:], scope)):
+                named = self._defined(no(c) if c.every else c)  # type: ignore[arg-type]
+                return [((), z3.Not(named) if c.every else named)]
             if c.every:
                 x = self.variable(c.name, c.sort)
                 return [((x, *v), b) for v, b in self._of(c.body(x), (*scope, x))]
-            if c.key and all(any(x.eq(y) for y in scope) for x in c.key[1:]):
+            if c.key and not c.named and among(c.key[1:], scope):
                 return [((), self._defined(c))]
             return self._of(c.body(self._witness(c, scope)), scope)
         if isinstance(c, Junction):
@@ -177,8 +181,18 @@ class Clauses:
             witness = z3.Function(f"{self.prefix}{name}?{c.name}", *sorts, c.sort)(*args)
             self.defined[name] = []
             for v, b in self._of(c.body(witness), tuple(args)):
-                self.defined[name].append(Clause((*args, *v), _or([z3.Not(named), b]), (named,)))
+                self.defined[name].append(Clause((*args, *v), _or([z3.Not(named), b]), () if v else (named,)))
+            if c.named:
+                self.defined[name] += self._converse(c, named)
         return named
+
+    def _converse(self, c: Quantified, named: z3.BoolRef) -> Iterator[Clause]:
+        """That a condition has its name: asked only of what was named, and of what could be there."""
+        args = c.key[1:]
+        x = self.variable(c.name, c.sort)
+        for v, b in self._of(no(c.body(x)), (*args, x)):
+            sets = triggers((x, *v), list(look(b).literals()))
+            yield Clause((*args, x, *v), _or([named, b]), tuple(z3.MultiPattern(named, *t) for t in sets))
 
     def _witness(self, c: Quantified, scope: tuple[z3.ExprRef, ...]) -> Any:
         """Something for which `c.body` holds, depending on what of the scope it mentions."""
@@ -206,6 +220,11 @@ class Clauses:
     def mentioned(self, c: Formula) -> list[z3.ExprRef]:
         """The bound variables that a condition mentions, each once."""
         return [self._bound[n] for n in sorted(self._mentioned(c) & self._bound.keys())]
+
+
+def among(some: Iterable[z3.ExprRef], all_: Sequence[z3.ExprRef]) -> bool:
+    """Whether some terms are among others."""
+    return all(any(x.eq(y) for y in all_) for x in some)
 
 
 def simplified(bound: tuple[z3.ExprRef, ...], body: z3.BoolRef) -> Clause:

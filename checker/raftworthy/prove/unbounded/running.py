@@ -20,14 +20,13 @@ from raftworthy.explore.cases import mutant_called, with_extensions
 from raftworthy.prove.counterexample import find
 from raftworthy.prove.inductive import LEFT_OUT, Induction
 from raftworthy.prove.running import BROKEN, HOLDS, UNDECIDED
-from raftworthy.prove.unbounded.cores import Cores, needed, record, recorded
+from raftworthy.prove.unbounded.cores import needed, record, recorded
 from raftworthy.prove.unbounded.induction import AT_FIRST, NATURAL, Unbounded
 from raftworthy.prove.unbounded.narrowing import sizes_for
 from raftworthy.prove.unbounded.solving import EFFORT, Proof, Prover
 
 Told = Callable[[Proof, int, int], None]
 UNTOLD: Told = lambda proof, done, total: None  # noqa: E731
-IN_PART = frozenset({"membership"})  # extensions for which much is expected to fail
 SMALL = EFFORT // 3  # Z3's steps for one try where most questions are expected to fail
 
 
@@ -46,16 +45,6 @@ def possible_actions(small: Induction) -> tuple[list[str], list[str]]:
     actions = list(small.machine.transitions)
     can = [a for a in actions if small.possible(a)]
     return can, [a for a in actions if a not in can]
-
-
-def in_part(induction: Unbounded) -> bool:
-    """Whether much is expected to fail."""
-    return bool(IN_PART & induction.spec.extensions)
-
-
-def prover_for(induction: Unbounded, known: Cores, seed: int = 0) -> Prover:
-    """What proves with so much effort as makes sense."""
-    return Prover(induction, known, seed, seeds=1) if in_part(induction) else Prover(induction, known, seed)
 
 
 def run_unbounded(
@@ -86,27 +75,29 @@ def run_unbounded(
     if tie:
         raise UnusableError(f"the specification for any number of servers is read differently: {tie}")
     changed = induction.without or bug
-    prover = prover_for(induction, recorded() if cores else {}, seed)
+    if record_cores and len(induction.extensions) > 1:
+        raise UnusableError("what is used is recorded of one extension at a time")
+    known = recorded(induction.extensions)
+    prover = Prover(induction, known if cores else {}, seed)
     if changed:
         search = failing(induction, prover, bug, every, told)
         return _without(induction, search, mutant, time.process_time() - began)
     questions = induction.questions()
     proofs = []
     for q in questions:
-        effort = SMALL if in_part(induction) else EFFORT
-        proofs.append(prover.core(q) if record_cores else prover.prove(q, effort))
+        proofs.append(prover.core(q) if record_cores else prover.prove(q))
         told(proofs[-1], len(proofs), len(questions))
     solving = time.process_time() - began
     if record_cores:
-        record(proofs)
+        record(proofs, *induction.extensions)
     can, cannot = possible_actions(Induction(sizes(3, 3, 2, extensions)))
     failed = [p for p in proofs if p.verdict != "proved"]
     example = _finite(failed[0].question, (), None, extensions) if failed else None
     verdict = "proved" if not failed and not cannot else "broken" if example else "undecided"
     unproved = {p.question.claim for p in failed}
-    known = {p.question: p.used for p in proofs} | dict(recorded())
+    used = {p.question: p.used for p in proofs} | dict(known)
     promises = induction.properties.keys() - induction.conjuncts.keys() - induction.lemmas.keys()
-    bases = {n: needed(n, known, induction) for n in induction.properties if n in promises}
+    bases = {n: needed(n, used, induction) for n in induction.properties if n in promises}
     data: dict[str, Any] = {
         "verdict": verdict,
         "questions": len(proofs),
@@ -225,7 +216,7 @@ def failing(
         told(p, k, len(wanted))
         if p.verdict == "proved":
             continue
-        if not in_part(induction) and _broken_anyway(q, usual):
+        if _broken_anyway(q, usual):
             anyway.append(q)
             continue
         if example is None and q.claim != NATURAL:
@@ -240,7 +231,7 @@ def _broken_anyway(question: Question, usual: Unbounded) -> bool:
     """Whether the claim is broken with the rule, or without the bug, as well."""
     if question not in usual.questions():
         return False
-    if prover_for(usual, recorded()).prove(question, effort=SMALL).verdict == "proved":
+    if Prover(usual, recorded(usual.extensions)).prove(question, effort=SMALL).verdict == "proved":
         return False
     return _finite(question, (), None, usual.extensions) is not None
 

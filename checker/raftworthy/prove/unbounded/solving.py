@@ -14,7 +14,7 @@ from typing import Any
 
 import z3
 
-from raftspec.claims import CONJUNCTS
+from raftspec.claims import CONJUNCTS, LEMMAS
 from raftworthy.explore.broken_steps import NO_STEP, Question
 from raftworthy.prove.unbounded.induction import QUORUM, Unbounded
 from raftworthy.prove.unbounded.narrowing import OF_LONG_LOGS, SIZES, Narrowing, sizes_for, written_down
@@ -102,8 +102,9 @@ class Prover:
         """Hypotheses, a seed, and how much effort, one after the other."""
         if question in self.cores:
             core = self.cores[question]
-            with_extensions = core | (self._allowed(question) - CONJUNCTS.keys())
-            yield from self._with_more(core, *([with_extensions] if self.induction.extensions else []))
+            own = self._allowed(question) - CONJUNCTS.keys() - LEMMAS[""].keys() - {QUORUM}
+            # What is recorded without an extension may not be enough with it.
+            yield from self._with_more(core, *([core | own] if own and core.isdisjoint(own) else []))
         about = self.induction.of_message(question.action).keys() | self.induction.of_kind(question.claim)
         few = frozenset({question.claim, QUORUM, *about}) & self._allowed(question)
         known = self._allowed(question) - about

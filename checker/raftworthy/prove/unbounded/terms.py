@@ -18,6 +18,7 @@ from raftworthy.prove.unbounded.formulas import (
     Formula,
     Junction,
     Quantified,
+    among,
     both,
     either,
     every,
@@ -156,13 +157,19 @@ def is_quorum(s: Members) -> Formula:
 
 
 def is_majority(who: Members, of: Members) -> Formula:
-    """A set is more than half as large as another, which some crowd is."""
+    """A set is more than half as large as another, which some crowd is.
+
+    It has a name where it can be said in hypotheses what that means, as so many mention it.
+    """
 
     def claim(c: Any) -> Formula:
         crowd = every(SERVER_SORT, lambda j: v.same(v.inside(j, c), of.has(j)), "j")
         return both(crowd, some(QUORUM_SORT, lambda q: both(v.most(q, c), within(q, who)), "q"))
 
-    return some(CROWD_SORT, claim, "c")
+    (one, *depends), (other, *fewer) = who.key or ("",), of.key or ("",)
+    named = bool(one and other) and among(fewer, depends)
+    key = (f"{one} of {other}", *depends) if named else ()
+    return Quantified(False, CROWD_SORT, claim, "c", key, named)
 
 
 def _refused(n: Node) -> UnusableError:
