@@ -179,7 +179,7 @@ def h11_committed_entries_were_made(s: W, n: Index) -> bool:
 def h12_clients_are_unknown_at_first(s: W, k: Index) -> bool:
     """Before the first entry nobody has a session."""
     none = applied(s, 0)
-    return (none.active[k] == 0) & (none.lowest[k] == 0) & (none.expired == 0)
+    return (none.active[k] == 0) & (none.lowest[k] == 0)
 
 
 @conjunct_of("sessions")
@@ -190,10 +190,10 @@ def h13_no_responses_at_first(s: W, q: Count) -> bool:
 
 @conjunct_of("sessions")
 def h14_entries_are_applied_as_ruled(s: W, n: Index) -> bool:
-    """Whether an entry is executed, and what the answer is, follows from it and those before it."""
+    """Whether an entry is executed, what is answered, and what ends follows from it and those before it."""
     ruled = as_ruled(s, n)
-    executes = s.past.executions[n] == (ruled.executed == n)
-    return implies(was_applied(s, n), (s.past.answers[n] == ruled.answer) & executes)
+    same = (s.past.executions[n] == (ruled.executed == n)) & (s.past.expiry[n] == ruled.expired)
+    return implies(was_applied(s, n), (s.past.answers[n] == ruled.answer) & same)
 
 
 @conjunct_of("sessions")
@@ -201,7 +201,7 @@ def h15_sessions_are_as_ruled(s: W, n: Index, k: Index) -> bool:
     """So does which clients have sessions then."""
     was, ruled = applied(s, n), as_ruled(s, n)
     same = (was.active[k] == ruled.active[k]) & (was.lowest[k] == ruled.lowest[k])
-    return implies(was_applied(s, n), same & (was.expired == ruled.expired))
+    return implies(was_applied(s, n), same)
 
 
 @conjunct_of("sessions")
@@ -215,8 +215,7 @@ def h17_servers_have_these_sessions(s: W, i: Server, k: Index) -> bool:
     """Clients have those sessions with every server that has applied so much."""
     me = s[i]
     of = applied(s, me.last_applied)
-    same = (me.active[k] == of.active[k]) & (me.lowest[k] == of.lowest[k])
-    return same & (me.expired == of.expired)  # type: ignore[no-any-return]
+    return (me.active[k] == of.active[k]) & (me.lowest[k] == of.lowest[k])  # type: ignore[no-any-return]
 
 
 @conjunct_of("sessions")
@@ -224,3 +223,15 @@ def h18_servers_have_these_responses(s: W, i: Server, q: Count) -> bool:
     """Every server that has applied so much has those responses."""
     me = s[i]
     return me.responses[q] == applied(s, me.last_applied).responses[q]  # type: ignore[no-any-return]
+
+
+@conjunct_of("sessions")
+def h19_servers_know_what_ended(s: W, i: Server) -> bool:
+    """For every server that has applied so much those sessions have ended."""
+    return s[i].expired == s.past.expiry[s[i].last_applied]  # type: ignore[no-any-return]
+
+
+@conjunct_of("sessions")
+def h20_nothing_ended_at_first(s: W) -> bool:
+    """Before the first entry no session has ended."""
+    return s.past.expiry[0] == 0  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ from raftworthy.explore.broken_steps import NO_STEP, Counterexample, Question, s
 from raftworthy.explore.unkept import extensions_of, first_unkept
 from raftworthy.prove.counterexample import find
 from raftworthy.prove.inductive import Induction
-from raftworthy.prove.unbounded.cores import needed, recorded
+from raftworthy.prove.unbounded.cores import ALIKE, needed, recorded
 from raftworthy.prove.unbounded.formulas import Clauses, Quantified, both, either, every, no, some
 from raftworthy.prove.unbounded.induction import AT_FIRST, Unbounded
 from raftworthy.prove.unbounded.narrowing import SIZES, Narrowing
@@ -219,6 +219,15 @@ def test_a_wrong_record_costs_time_only() -> None:
     question = next(q for q in induction.questions() if q.claim.startswith("a2") and q.action == "timeout")
     found = Prover(induction, {question: frozenset()}).prove(question)
     assert found.verdict == "proved"
+
+
+def test_what_appends_as_client_request_does_is_tried_as_that_is() -> None:
+    known = {q.claim: names for q, names in recorded().items() if q.action == "client_request"}
+    assert len(known) > 10
+    for action in ALIKE["client_request"]:
+        assert {
+            q.claim: names for q, names in recorded().items() if q.action == action
+        }.items() >= known.items()
 
 
 def test_a_promise_rests_on_what_its_proof_and_their_proofs_use() -> None:

@@ -11,6 +11,8 @@ from raftworthy.explore.broken_steps import Question
 from raftworthy.prove.unbounded.induction import Unbounded
 from raftworthy.prove.unbounded.solving import Proof
 
+# What extensions' actions do to logs as one of Figure 2 does: what that one needs is likely to do for them.
+ALIKE = {"client_request": ("register_client", "session_request", "expire_sessions")}
 Cores = Mapping[Question, frozenset[str]]
 
 
@@ -27,7 +29,12 @@ def _rows(extension: str = "") -> Cores:
 
 def recorded(extensions: Iterable[str] = ()) -> Cores:
     """The record in the package: of Figure 2, and what is otherwise with extensions that have their own."""
-    return {q: names for of in ("", *extensions) for q, names in _rows(of).items()}
+    return {
+        Question(like, q.claim): names
+        for of in ("", *extensions)
+        for q, names in _rows(of).items()
+        for like in (q.action, *ALIKE.get(q.action, ()))
+    }
 
 
 def record(proofs: Iterable[Proof], extension: str = "") -> Path:
