@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple, get_args
 
@@ -188,16 +187,17 @@ class Trial(Offers):
         some = (x for k in range(len(self.servers)) for x in combinations(self.servers, k + 1))
         fails = self.generated.guards_of(event)
         made = [x for x in map(frozenset, some) if not fails(self.world, i, value, x, None)]
-        return sorted(made, key=partial(self.unlikeliness, i, value))
+        return sorted(made, key=lambda x: (self.unlikeliness(i, value, x), sorted(x)))
 
-    def unlikeliness(self, i: str, value: str, voters: frozenset[str]) -> tuple[Any, ...]:
-        """It is as some line says, or who is elected has the votes of all; or else the change is small."""
+    def unlikeliness(self, i: str, value: str, voters: frozenset[str]) -> tuple[bool, int, int]:
+        """It is as some line says; or the change is small, and who is elected has the votes of many."""
         assert self.hints is not None
         me, past = self.world.variables[i], self.world.past
         newest = me.log[me.configured - 1].value if me.configured else ""
         now = past.voters.get(newest, frozenset(self.servers) - past.joining)
-        silent = sum(len(voters - votes) for votes in self.hints.elected(len(me.log) + 1))
-        return voters != self.hints.voters(value), silent, len(voters ^ now), sorted(voters)
+        silent = max((len(voters - votes) for votes in self.hints.elected(len(me.log) + 1)), default=0)
+        change = len(voters ^ now)
+        return voters != self.hints.voters(value), silent + change, change
 
     def follow_up(self, e: Any, me: Any, last: bool) -> bool:
         """What else the event stands for: as its line says, and as its holes let it."""
