@@ -222,3 +222,9 @@ def test_a_wrong_answer_is_refuted_where_lines_tell_what_entries_mean(seed: int,
     asked = next(e for e in holes if e.get("event") == "client_request" and len(e["entries"][0]) > 2)
     del asked["entries"][0][2]
     assert contradiction(read_lines([written(holes, path)])) is None
+
+
+def test_no_other_entry_is_taken_for_a_request_that_lines_tell(tmp_path: Path) -> None:
+    """An answer in vain needs a newer request before it: one that stands elsewhere is not guessed again."""
+    lines = holes_in(Setting(200, 0.1, faults="all"), 4, having(["sessions"]))
+    assert_explained(complete([path := written(lines, tmp_path / "holes.ndjson")], 6_000), lines, path)

@@ -114,10 +114,16 @@ class LaterLines(Hints):
             first, before[request] = before.get(request), n
             if first is None or answers.get(n) != 0:
                 continue
+            client, lowest = told["client"], sequence + 1
+            between = (at.get(k, {}) for k in range(first, n))
+            if any(x.get("client") == client and x["lowest"] >= lowest for x in between) or any(
+                x.get("client") == client and x["sequence"] == lowest for x in self.told.values()
+            ):
+                continue  # a line tells of what made it forgotten, or it isn't this
             newer = (k for k in range(n - 1, first, -1) if answers.get(k) == k)
             k = next((k for k in newer if not at.get(k) and k not in self.meanings), None)
             if k is not None:
-                self.meanings[k] = {**told, "sequence": sequence + 1, "lowest": sequence + 1}
+                self.meanings[k] = {**told, "sequence": lowest, "lowest": lowest}
 
     def meaning(self, value: str, n: int) -> dict[str, int]:
         """What entry n's command means: as some line says, or as far as other entries show it."""
