@@ -19,14 +19,17 @@ from typing import Any
 import z3
 from msgspec import UNSET
 
+from raftspec.extensions import having
 from raftspec.graph import Node
 from raftspec.invariant import with_witnesses
+from raftspec.properties import raft
 from raftspec.rules import RULES
-from raftspec.spec import Property
+from raftspec.spec import Spec
 from raftspec.tracing import Tracer
 from raftspec.types import Type
 from raftworthy.holes.lines import Line, Lines, known
 from raftworthy.holes.sparse import SparseTerms, State, TooMuchError, Unknown, shapes_for
+from raftworthy.native.identity import text_of
 from raftworthy.prove.logic import Truth
 from raftworthy.replay.format import trace_format
 from raftworthy.structs import snake_case
@@ -99,8 +102,23 @@ class Facts:
             self.conditions.append((tuple(needs), c))
 
 
+def claims_of(spec: Spec, servers: tuple[str, ...]) -> dict[str, Node]:
+    """The claims that are used, as they are in the invariant of a specification."""
+    witnessed = with_witnesses(spec)
+    tracer = Tracer(witnessed, servers)
+    declared = [p for name, p in witnessed.properties.items() if name in RULE_OF]
+    return {
+        p.name: tracer.graph.without_rules(tracer.property(p.claim, p.states, p.params)) for p in declared
+    }
+
+
+def same(a: Node, b: Node) -> bool:
+    """Whether two claims say the same; of majorities they don't where membership changes."""
+    return list(text_of([a])) == list(text_of([b]))
+
+
 class Refuter:
-    """Looks for lines that can't all be true."""
+    """Looks for lines that can't all be true, by claims that the lines' extensions leave as they are."""
 
     def __init__(self, lines: Lines, looked_at: Callable[[Line], bool] = lambda line: True) -> None:
         self.lines = lines
@@ -108,12 +126,13 @@ class Refuter:
         self.servers = lines.servers
         self.number = {i: k for k, i in enumerate(self.servers, 1)}
         spec = with_witnesses()
-        tracer = Tracer(spec, self.servers)
         self.types = spec.server.types(), spec.history.types()
-        self.nodes: dict[str, tuple[Property, Node]] = {}
-        for name in RULE_OF:
-            p = spec.properties[name]
-            self.nodes[name] = p, tracer.graph.without_rules(tracer.property(p.claim, p.states, p.params))
+        extended = claims_of(having(*lines.extensions), self.servers)
+        self.nodes = {
+            name: (spec.properties[name], node)
+            for name, node in claims_of(raft, self.servers).items()
+            if name in extended and same(node, extended[name])
+        }
         largest, self.terms = self._sizes()
         self.shapes = shapes_for(
             self.servers, trace_format(self.servers, self.lines.extensions).structs, self.terms, largest
@@ -265,7 +284,7 @@ class Refuter:
             return
         for f, t in cls.types().items():
             environment[cls, f] = self._field(f, t, have, f"{name}.{snake_case(cls.__name__)}.{id(m)}.{f}")
-        claims = [c for c in OF_MESSAGES if self._about(c) is cls]
+        claims = [c for c in OF_MESSAGES if c in self.nodes and self._about(c) is cls]
         for claim in claims:
             self._claim(claim, [name], environment, view if claim.startswith("k7") else self.end)
         if cls.__name__ == "RequestVote" and view is not self.end:
@@ -291,6 +310,8 @@ class Refuter:
         return t.cls
 
     def _claim(self, claim: str, needs: Sequence[str], environment: Mapping[Any, Any], *views: State) -> None:
+        if claim not in self.nodes:
+            return
         terms = SparseTerms(self.of, self.shapes, *views)
         try:
             c = terms.value(self.nodes[claim][1], environment)
@@ -344,7 +365,7 @@ class Refuter:
     def _of_the_past(self) -> None:
         """What holds of votes, leaders, acknowledgements and commits at the end."""
         for t in range(1, self.terms + 1):
-            for claim in OF_THE_PAST:
+            for claim in sorted(OF_THE_PAST.keys() & self.nodes.keys()):
                 params = self.nodes[claim][0].params
                 if "i" in params:
                     for k in self.number.values():
