@@ -1,8 +1,9 @@
 """Exploring natively with as little left out as will do, in stages.
 
 First only what is seen by looking is left out: where that leaves few states, nothing has to be proved. Then
-what Z3 permits; and what is still large is explored with choices left open, more than was asked. What is only
-tried is given up at a limit. A signal leaves a checkpoint of the search that is asked for, at any stage.
+what Z3 permits; and what is still large, or permits no order so, is explored with choices left open, more
+than was asked. What is only tried is given up at a limit. A signal leaves a checkpoint of the search that is
+asked for, at any stage.
 """
 
 from __future__ import annotations
@@ -82,10 +83,11 @@ class Natively:
         return self._in_full(permits)
 
     def _tried(self, limit: int, permits: Permits, **more: Any) -> Result | None:
-        """What comes of a search of what is asked that is given up at a limit or a signal; None if it was."""
+        """What comes of trying to search what is asked; None if that was given up."""
         return self._given_up(partial(self._search, self.case, self.made, permits=permits), limit, **more)
 
     def _given_up(self, search: Callable[..., Result], limit: int, **more: Any) -> Result | None:
+        """What comes of a search that is given up at a limit or a signal; None if it was."""
         if not self.alone:
             return None
         options = self.means.options() | {"asked": None, "disk": None, "hopeless": never} | more
@@ -110,7 +112,7 @@ class Natively:
     def _openly(self, limit: int | None = None) -> Result | str | None:
         """What a search finds that leaves choices open, if it is true of the specification; or why not.
 
-        With a limit it is only tried, and policy isn't left open; None if it was given up.
+        With a limit it is only tried, and policy isn't left open; None if that was given up.
         """
         model, (_, begun) = self.model, self.made
         choices = opened(model, self.names, policy=limit is None)
