@@ -36,14 +36,14 @@ lemma_of(NAME)(l3_leaders_have_what_earlier_ones_committed)
 
 
 @lemma_of(NAME)
-def l4_somebody_stores_what_was_committed(s: W, t: Term) -> bool:
+def l7_somebody_stores_what_was_committed(s: W, t: Term) -> bool:
     """Somebody stores what the leader of a term committed."""
     log, n = s.past.logs[t], s.past.commits[t]
     return (n == 0) | some(s[j].log.agrees(log, n) for j in s.servers)  # type: ignore[no-any-return]
 
 
 @lemma_of(NAME)
-def l5_somebody_votes(s: W, i: Server) -> bool:
+def l8_somebody_votes(s: W, i: Server) -> bool:
     """Where somebody leads, somebody votes."""
     voter = votes(s, s[i], s[i].configured)
     return implies(leads(s, i), some(voter(j) for j in s.servers))

@@ -165,6 +165,12 @@ def test_known_bugs_of_sessions_break_what_the_table_says(bug: str) -> None:
     assert f"{action} / {title(claim)}" == BUGS[bug]
 
 
+def test_no_two_lemmas_have_the_same_label() -> None:
+    """What one is proved from is written down by its label."""
+    names = {name for of in claims.LEMMAS.values() for name in of}
+    assert len({name.split("_")[0] for name in names}) == len(names)
+
+
 def test_of_the_rules_of_reads_only_one_is_not_needed() -> None:
     assert {n for n in EXTENSIONS["reads"].rules if n not in FAILS_FIRST} == {"reads.one_round"}
 

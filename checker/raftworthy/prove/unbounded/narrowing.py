@@ -102,8 +102,8 @@ TOLD: Mapping[str, str] = {
     "z2": "y14 z1",
     "z3": "b4 d1 d5 d6 g6 g9 g10 j1 l3 z2",
     "l3": "d1 d8 g6 j1 j25",
-    "l4": "c1 d1 d2 d8 g3 g6 g9 j25 v1 v3",
-    "l5": "b1 b4 g10 v3 v4 v5",
+    "l7": "c1 d1 d2 d8 g3 g6 g9 j25 v1 v3",
+    "l8": "b1 b4 g10 v3 v4 v5",
     "become_leader/g9": "a6 b7 e1 g3 g6 g9 v3",
     "become_leader/k2": "a6 e1 k1 k2 v3",
     "become_leader/k4": "a6 e1 k1 k4 v3",
@@ -122,7 +122,7 @@ TOLD: Mapping[str, str] = {
     "change_voters/p2": "b4 g10 p1 p2 v2 v3 v4",
     "change_voters/p4": "b4 d3 d4 d8 d9 g6 g10 p1 p4 v2 v3 v4",
     "change_voters/p5": "b4 d1 d3 d4 g10 p1 p5 v2 v3 v4",
-    "enter_joint/v3": "l5 v3",
+    "enter_joint/v3": "l8 v3",
     "enter_joint/g8": "b4 g4 g8 g10",
     "enter_joint/d2": "b4 d2 g10 v2 v3 v4",
     "enter_joint/p2": "b4 g10 p1 p2 v2 v3 v4",
@@ -131,7 +131,7 @@ TOLD: Mapping[str, str] = {
     "enter_joint/p7": "b4 g10 p1 p7 v2 v3 v4",
     "handle_append_entries/d3": "d3 d7 g3 g6 g9 l1 l2 l3 m1 m3 m4 s1 | d3 g3 g6 g9 l3 m1 m3 m4 v1",
     "handle_append_entries/committed_never_changes": "d3 g3 g6 g9 l3 m1 m3 m4 v1",
-    "committed_on_quorum": "d5 d6 l4",
+    "committed_on_quorum": "d5 d6 l7",
 }
 
 
